@@ -1,0 +1,180 @@
+"""What a plugin sees: the values of the model, and one small Protocol for each kind of plugin.
+
+A plugin is a frozen dataclass that satisfies one of these Protocols. Its fields are its options, ``name`` is its
+permanent id (in manifests and settings), and its methods are pure. Register it under the entry-point group
+``gittheta.formats``, ``gittheta.encodings``, ``gittheta.merges``, ``gittheta.metrics`` or ``gittheta.remotes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
+
+from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, ThetaError
+from gittheta.model import (
+    DTYPES,
+    RAW,
+    Digest,
+    Dtype,
+    Layout,
+    ObjectId,
+    Segment,
+    Tensor,
+    TensorSpec,
+    digest_of,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+#: Raised by one when a Protocol below changes so that older plugins no longer fit.
+API_VERSION = 1
+
+__all__ = [
+    "API_VERSION",
+    "DTYPES",
+    "RAW",
+    "Digest",
+    "Dtype",
+    "Encoding",
+    "Format",
+    "FormatError",
+    "Group",
+    "Layout",
+    "Merge",
+    "MergeError",
+    "Metric",
+    "ObjectId",
+    "PayloadError",
+    "Remote",
+    "RemoteError",
+    "Reporter",
+    "Segment",
+    "Tensor",
+    "TensorSpec",
+    "ThetaError",
+    "digest_of",
+]
+
+
+class Format(Protocol):
+    """Knows where the tensors of one file format lie. The core does the rest and guarantees exactness."""
+
+    name: ClassVar[str]
+
+    def matches(self, head: bytes) -> bool:
+        """Whether a file that begins with these bytes (a few thousand, or the whole file) claims this format."""
+        ...
+
+    def split(self, file: BinaryIO) -> Layout:
+        """Say where the tensors lie. ``file`` stands at its beginning, can only be read forwards, and may be cut short.
+
+        Read no more than the header. Raises FormatError if the file breaks a rule of the format.
+        """
+        ...
+
+    def merge_skeletons(
+        self, base: bytes | None, ours: bytes, theirs: bytes, wanted: Sequence[TensorSpec]
+    ) -> bytes | None:
+        """A skeleton for a file that holds the ``wanted`` tensors in that order, or None if that cannot be done.
+
+        Called when both sides of a merge changed the skeleton, each in its own way.
+        """
+        ...
+
+
+class Encoding(Protocol):
+    """A lossless way to write a block of a tensor down, perhaps as a change to the same block of a base."""
+
+    name: ClassVar[str]
+    needs_base: ClassVar[bool]
+
+    def encode(self, new: Tensor, base: Tensor | None) -> bytes | None:
+        """The block's payload, or None if this encoding does not apply. Deterministic."""
+        ...
+
+    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+        """The block again, ``spec.nbytes`` bytes. ``payload`` is hostile input: raises PayloadError, never more.
+
+        May not allocate more than a small multiple of ``spec.nbytes``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """One parameter group to be merged, on the device where the merge runs.
+
+    ``base`` is θ0 and may be None where the sides have no common ancestor; ``sides`` are the θᵢ. All have the same
+    dtype and shape. The values arrive flat and in chunks where a method is elementwise.
+    """
+
+    name: str
+    base: torch.Tensor | None
+    sides: tuple[torch.Tensor, ...]
+    weights: tuple[float, ...]
+
+
+class Merge(Protocol):
+    """A merge method."""
+
+    name: ClassVar[str]
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """The merged tensor, of the sides' dtype and shape. Raises MergeError where the method cannot apply."""
+        ...
+
+
+class Metric(Protocol):
+    """What a numeric diff can measure about two versions of a tensor."""
+
+    name: ClassVar[str]
+
+    def measure(self, old: torch.Tensor, new: torch.Tensor) -> float:
+        """One number."""
+        ...
+
+
+class Remote(Protocol):
+    """A place that keeps objects, beside a Git remote.
+
+    Every method raises RemoteError with a mend. ``upload`` returns only when the object is durable there and whole;
+    ``download`` writes to ``target`` what it has, and the caller checks it. Retrying is the caller's part.
+    """
+
+    name: ClassVar[str]
+
+    def missing(self, objects: Iterable[ObjectId]) -> set[ObjectId]:
+        """Those of the objects that the remote does not have."""
+        ...
+
+    def upload(self, object_id: ObjectId, source: Path, advance: Callable[[int], None]) -> None:
+        """Send one object; ``advance`` is told of bytes as they go."""
+        ...
+
+    def download(self, object_id: ObjectId, target: Path, advance: Callable[[int], None]) -> None:
+        """Fetch one object into a new file."""
+        ...
+
+
+class Reporter(Protocol):
+    """Where the library tells what it is doing. It never prints itself."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know."""
+        ...
+
+    def trace(self, message: str) -> None:
+        """Something a developer may want to know."""
+        ...
+
+    def start(self, what: str, total: int) -> None:
+        """A piece of work of ``total`` bytes begins (0: unknown)."""
+        ...
+
+    def advance(self, amount: int) -> None:
+        """So many bytes more are done."""
+        ...

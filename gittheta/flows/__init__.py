@@ -1,0 +1,1 @@
+"""What happens to a checkpoint: one module for each flow."""

@@ -1,0 +1,88 @@
+"""smudge: a manifest -> the checkpoint's bytes, in file order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gittheta.errors import ManifestError, ThetaError
+from gittheta.flows.decode import HOLD, Decoder
+from gittheta.flows.recall import remember
+from gittheta.flows.transfer import fetch_missing
+from gittheta.flows.workspace import Workspace
+from gittheta.manifest import claims_to_be_manifest, is_foreign_manifest, parse_manifest
+from gittheta.model import Digest, Manifest, Recipe, TensorSpec, skeleton_spec
+
+#: A skeleton is held in memory while its file is written.
+MAX_SKELETON = 1 << 28
+
+
+def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | None:
+    """The manifest that Git holds for a file; None for content that was never cleaned and is to be left as it is.
+
+    Raises ManifestError if it is a manifest of another tool, or an invalid one.
+    """
+    if not claims_to_be_manifest(text):
+        if is_foreign_manifest(text):
+            raise ManifestError(
+                "this is the metadata of the original Git-Theta, not of gittheta",
+                path=path,
+                mend="check it out with git-theta, then `git theta track` it and `git add --renormalize` it here",
+            )
+        if text.startswith(b"version https://git-lfs.github.com/spec/v1\n"):
+            workspace.reporter.warn(
+                f"{path}: committed with Git LFS, left as the pointer that it is\n"
+                "  run `git lfs pull`, then `git add --renormalize` it to store it with gittheta"
+            )
+        return None
+    try:
+        return parse_manifest(text)
+    except ManifestError as error:
+        raise error.located(path=path) from None
+
+
+def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[bytes | memoryview]:
+    """The bytes of a checkpoint. Objects that are not here are fetched first.
+
+    Raises a ThetaError that names the file and the tensor. Whoever takes the bytes keeps none of them if it does.
+    """
+    try:
+        fetch_missing(workspace, manifest)
+        yield from _assemble(workspace, manifest)
+    except ThetaError as error:
+        raise error.located(path=path) from None
+    remember(workspace, manifest, HOLD)
+
+
+def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:
+    decoder = Decoder(workspace)
+    skeleton = read_skeleton(decoder, manifest)
+    at = manifest.skeleton.lead
+    yield skeleton[:at]
+    tensors = [(stanza.spec, stanza.digest, stanza.recipe) for stanza in manifest.stanzas]
+    blocks = decoder.checked(tensors)
+    for stanza in manifest.stanzas:
+        if stanza.skip:
+            yield skeleton[at : at + stanza.skip]
+            at += stanza.skip
+        yield from _exactly(blocks, stanza.spec.nbytes)
+    for _ in blocks:  # checks the digests of empty tensors at the end
+        pass
+    yield skeleton[at:]
+
+
+def _exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
+    while size:
+        block = next(blocks)
+        size -= len(block)
+        yield block
+
+
+def read_skeleton(decoder: Decoder, manifest: Manifest) -> bytes:
+    """The skeleton's bytes. Raises ManifestError if it is absurdly long."""
+    skeleton = manifest.skeleton
+    if skeleton.length > MAX_SKELETON:
+        raise ManifestError(f"a skeleton of {skeleton.length} bytes, which is more than any format needs")
+    spec: TensorSpec = skeleton_spec(skeleton.length)
+    digest: Digest = skeleton.digest
+    recipe: Recipe = skeleton.recipe
+    return decoder.read(spec, digest, recipe)

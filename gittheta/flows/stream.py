@@ -1,0 +1,97 @@
+"""The bytes that Git hands to ``clean``: read once, forwards, in blocks; the head can be looked at first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Protocol
+
+from gittheta.errors import FormatError
+
+#: A format may read no more than this before it says where the tensors lie.
+MAX_HEAD = 128 << 20
+
+
+class Source(Protocol):
+    """Anything that fills a buffer: a raw file, or the content of packets."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Put some bytes into the buffer and say how many; 0 at the end."""
+        ...
+
+
+class ByteStream:
+    """Bytes from a source, after those that were looked at before."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._seen = bytearray()
+        self._at = 0
+        #: Bytes handed out so far.
+        self.position = 0
+
+    def peek(self, size: int, offset: int = 0) -> bytes:
+        """Bytes that lie ``offset`` ahead, without taking them; fewer at the end."""
+        begin = self._at + offset
+        self._look_ahead(begin + size)
+        return bytes(memoryview(self._seen)[begin : begin + size])
+
+    def head(self) -> io.BufferedReader:
+        """A file that reads ahead from here; the stream itself stays where it is."""
+        return io.BufferedReader(_Head(self))
+
+    def _look_ahead(self, until: int) -> None:
+        wanted = until - len(self._seen)
+        if wanted <= 0:
+            return
+        fresh = bytearray(wanted)
+        self._seen += memoryview(fresh)[: self._fill(memoryview(fresh))]
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; fewer only at the end."""
+        buffer = memoryview(bytearray(size))
+        seen = min(size, len(self._seen) - self._at)
+        if seen:
+            buffer[:seen] = memoryview(self._seen)[self._at : self._at + seen]
+            self._at += seen
+            if self._at == len(self._seen):
+                self._seen, self._at = bytearray(), 0
+        filled = seen + (self._fill(buffer[seen:]) if seen < size else 0)
+        self.position += filled
+        return buffer[:filled]
+
+    def blocks(self, size: int, block: int) -> Iterator[memoryview]:
+        """The next ``size`` bytes in blocks; fewer only at the end."""
+        while size > 0:
+            taken = self.take(min(size, block))
+            if not taken:
+                return
+            size -= len(taken)
+            yield taken
+
+    def _fill(self, buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer):
+            got = self._source.readinto(buffer[filled:])
+            if not got:
+                break
+            filled += got
+        return filled
+
+
+class _Head(io.RawIOBase):
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), 1 << 20)
+        if self._offset + wanted > MAX_HEAD:
+            raise FormatError(f"the header is longer than {MAX_HEAD} bytes")
+        found = self._stream.peek(wanted, self._offset)
+        buffer[: len(found)] = found
+        self._offset += len(found)
+        return len(found)

@@ -1,0 +1,143 @@
+"""The safetensors format: eight bytes of header length, a JSON header, then the tensors without gaps.
+
+Rules as published with the format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, BinaryIO, ClassVar
+
+from gittheta.api import DTYPES, RAW, Dtype, FormatError, Layout, Segment, TensorSpec
+
+#: The reference implementation refuses longer headers, and so must whoever wants to bound memory.
+MAX_HEADER = 100_000_000
+MAX_DIMENSIONS = 64
+_MAX_SIZE = 1 << 62
+
+_DTYPES: dict[str, Dtype] = {
+    name.upper(): dtype for name, dtype in DTYPES.items() if dtype.kind != "raw"
+}
+_NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
+_PLAIN_NAME = re.compile("[^\ud800-\udfff]{0,1024}")
+_METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class Safetensors:
+    """The format that Hugging Face publishes models in."""
+
+    name: ClassVar[str] = "safetensors"
+
+    def matches(self, head: bytes) -> bool:
+        """A plausible header length, then the brace that the format demands."""
+        return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
+
+    def split(self, file: BinaryIO) -> Layout:
+        """Read the header alone."""
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length)
+        if len(text) < length:
+            raise FormatError("the file ends within its header")
+        header = _load(text)
+        header.pop(_METADATA, None)
+        segments = sorted(
+            (_segment(name, entry, 8 + length) for name, entry in header.items()),
+            key=lambda segment: (segment.offset, segment.spec.nbytes),
+        )
+        end = 8 + length
+        for segment in segments:
+            if segment.offset != end:
+                raise FormatError(f"tensor '{segment.spec.name}' overlaps another, or leaves a gap before it")
+            end += segment.spec.nbytes
+        return Layout(tuple(segments), end)
+
+    def merge_skeletons(
+        self, base: bytes | None, ours: bytes, theirs: bytes, wanted: Sequence[TensorSpec]
+    ) -> bytes | None:
+        """A new header for the wanted tensors; metadata is merged key by key, and a clash there gives None."""
+        headers = [_load(skeleton[8:]) for skeleton in (base or b"\0" * 8 + b"{}", ours, theirs)]
+        metadata = _merge_metadata(*(header.get(_METADATA) or {} for header in headers))
+        if metadata is None or any(spec.dtype.name not in _NAMES for spec in wanted):
+            return None
+        header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
+        at = 0
+        for spec in wanted:
+            header[spec.name] = {
+                "dtype": _NAMES[spec.dtype.name],
+                "shape": list(spec.shape),
+                "data_offsets": [at, at + spec.nbytes],
+            }
+            at += spec.nbytes
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+
+def _load(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise FormatError("the header is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise FormatError("the header is no JSON object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise FormatError("the header has a name twice")
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _segment(name: str, entry: object, data: int) -> Segment:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"tensor '{name}' is not described by dtype, shape and data_offsets")
+    if not _PLAIN_NAME.fullmatch(name):
+        raise FormatError("a tensor's name is longer than 1024 characters, or no valid text")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS or prod(shape) > _MAX_SIZE:
+        raise FormatError(f"tensor '{name}' has an absurd shape")
+    if not _are_sizes(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1]:
+        raise FormatError(f"tensor '{name}' has data offsets that are none")
+    begin, end = offsets
+    dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        # A type newer than this program: exact as bytes, and merged only when the sides agree.
+        return Segment(TensorSpec(name, RAW, (end - begin,)), data + begin)
+    spec = TensorSpec(name, dtype, tuple(shape))
+    if spec.bits != (end - begin) * 8:
+        raise FormatError(f"tensor '{name}' has {end - begin} bytes, but its shape asks for {spec.bits / 8:g}")
+    return Segment(spec, data + begin)
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= _MAX_SIZE for item in value)
+
+
+def _merge_metadata(
+    base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]
+) -> dict[str, str] | None:
+    merged = {}
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        was, mine, yours = base.get(key), ours.get(key), theirs.get(key)
+        if mine == yours or yours == was:
+            value = mine
+        elif mine == was:
+            value = yours
+        else:
+            return None
+        if value is not None:
+            merged[key] = value
+    return merged

@@ -1,0 +1,243 @@
+"""The only module that talks to Git: argv lists, NUL-separated output, a known environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gittheta.errors import GitError
+
+#: Variables that tie a git process to one repository; dropped before asking about another.
+_LOCAL_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+ZERO_ID = "0" * 40
+_FOUND = re.compile(rb"[0-9a-f]{40,64} ([a-z]+) ([0-9]+)\n")
+_OID = re.compile(rb"[0-9a-f]{40,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a tree or in the index."""
+
+    mode: str
+    oid: str
+    path: str
+    stage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that a walk of history met, and one path that led to it."""
+
+    oid: str
+    path: str
+
+
+class Git:
+    """Git commands in one directory."""
+
+    def __init__(self, directory: Path, variables: Mapping[str, str | None] | None = None) -> None:
+        self.directory = directory
+        # `git stash` and the like point at a temporary index; what is asked here is about the real one.
+        changes: dict[str, str | None] = {"GIT_INDEX_FILE": None, "LC_ALL": "C", **(variables or {})}
+        self._environment = {key: value for key, value in os.environ.items() if key not in changes}
+        self._environment |= {key: value for key, value in changes.items() if value is not None}
+
+    @classmethod
+    def elsewhere(cls, directory: Path) -> Git:
+        """Git in another repository than the one this process was started for."""
+        return cls(directory, dict.fromkeys(_LOCAL_VARIABLES))
+
+    def run(self, *words: str, stdin: bytes | None = None, accept: Sequence[int] = (0,)) -> bytes:
+        """Standard output of one command. Raises GitError, with what Git said, on another exit status."""
+        done = self.attempt(*words, stdin=stdin)
+        if done.returncode not in accept:
+            said = done.stderr.decode(errors="replace").strip()
+            raise GitError(f"git {words[0]} failed with status {done.returncode}: {said}")
+        return done.stdout
+
+    def attempt(self, *words: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run one command, whatever it answers."""
+        return subprocess.run(
+            ["git", *words],
+            cwd=self.directory,
+            env=self._environment,
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            check=False,
+        )
+
+    def line(self, *words: str) -> str:
+        """The one line that a command prints."""
+        return os.fsdecode(self.run(*words)).rstrip("\n")
+
+    def batch(self) -> BlobReader:
+        """A long-running reader of blobs."""
+        process = subprocess.Popen(
+            ["git", "cat-file", "--batch", "-z"],
+            cwd=self.directory,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        return BlobReader(process)
+
+
+@dataclass
+class BlobReader:
+    """Reads blobs by any name that Git resolves. Use as a context, or close it."""
+
+    process: subprocess.Popen[bytes]
+
+    def read(self, name: str, limit: int | None = None) -> bytes | None:
+        """The content of a blob; None if the name resolves to no blob, or to one larger than ``limit`` bytes."""
+        assert self.process.stdin and self.process.stdout  # noqa: S101 - both were asked for as pipes
+        self.process.stdin.write(os.fsencode(name) + b"\0")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        answer = _FOUND.fullmatch(line)
+        if not answer:
+            for _ in range(name.count("\n")):  # "NAME missing" repeats the name, line ends and all
+                self.process.stdout.readline()
+            return None
+        size = int(answer[2])
+        wanted = answer[1] == b"blob" and (limit is None or size <= limit)
+        data = self.process.stdout.read(size) if wanted else self._skip(size)
+        self.process.stdout.read(1)
+        return data
+
+    def _skip(self, size: int) -> None:
+        assert self.process.stdout  # noqa: S101
+        while size:
+            size -= len(self.process.stdout.read(min(size, 1 << 20)))
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+    def __enter__(self) -> BlobReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclass
+class Repository:
+    """One repository, and the work tree in it that a command was started for."""
+
+    git: Git
+    #: The directory of this work tree (``.git``, or ``.git/worktrees/NAME``).
+    git_dir: Path
+    #: The directory that all work trees share; the store lies in it.
+    common_dir: Path
+    #: None in a bare repository.
+    top: Path | None
+    _config: dict[str, list[str]] | None = field(default=None, repr=False)
+
+    @classmethod
+    def discover(cls, start: Path) -> Repository:
+        """The repository around a directory. Raises GitError if there is none."""
+        git = Git(start)
+        answer = git.attempt("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--show-toplevel")
+        lines = os.fsdecode(answer.stdout).split("\n")
+        if answer.returncode and len(lines) < 3:
+            said = answer.stderr.decode(errors="replace").strip()
+            raise GitError(f"no git repository here: {said}", mend="change into a repository, or run `git init`")
+        top = Path(lines[2]) if answer.returncode == 0 else None
+        return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
+
+    def config(self) -> dict[str, list[str]]:
+        """Every setting that is in force, by lower-case section and key; read once."""
+        if self._config is None:
+            found: dict[str, list[str]] = {}
+            for item in os.fsdecode(self.git.run("config", "-z", "--list")).split("\0"):
+                key, separator, value = item.partition("\n")
+                if key:
+                    found.setdefault(key, []).append(value if separator else "true")
+            self._config = found
+        return self._config
+
+    def setting(self, key: str) -> str | None:
+        """The last value of one setting."""
+        values = self.config().get(key)
+        return values[-1] if values else None
+
+    def remotes(self) -> dict[str, str]:
+        """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first."""
+        names = [key[7:-4] for key in self.config() if key.startswith("remote.") and key.endswith(".url")]
+        head = self.git.attempt("symbolic-ref", "--short", "-q", "HEAD").stdout
+        branch = os.fsdecode(head).strip()
+        preferred = [self.setting(f"branch.{branch}.remote"), self.setting("checkout.defaultremote"), "origin"]
+        names.sort(key=lambda name: preferred.index(name) if name in preferred else len(preferred))
+        return {name: self.git.line("remote", "get-url", name) for name in names}
+
+    def index(self, *paths: str) -> Iterator[Entry]:
+        """The entries of the index, unmerged ones too."""
+        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage", "--", *paths))
+        for item in listed.split("\0")[:-1]:
+            words, _, path = item.partition("\t")
+            mode, oid, stage = words.split(" ")
+            yield Entry(mode, oid, path, int(stage))
+
+    def tree(self, revision: str) -> Iterator[Entry]:
+        """Every file of a commit or tree."""
+        for item in os.fsdecode(self.git.run("ls-tree", "-r", "-z", "--full-tree", revision)).split("\0")[:-1]:
+            words, _, path = item.partition("\t")
+            mode, kind, oid = words.split(" ")
+            if kind == "blob":
+                yield Entry(mode, oid, path)
+
+    def walk(self, revisions: Iterable[str]) -> Iterator[Blob]:
+        """Every blob that the revisions reach (``^`` excludes), each once, with a path that leads to it."""
+        words = "\n".join(revisions).encode()
+        listed = self.git.run("rev-list", "--objects", "--ignore-missing", "--stdin", stdin=words)
+        paths = {}
+        for line in listed.split(b"\n"):
+            oid, _, path = line.partition(b" ")
+            if _OID.fullmatch(oid):
+                paths[oid] = path
+        if not paths:
+            return
+        asked = ("cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer")
+        for line in self.git.run(*asked, stdin=b"\n".join(paths) + b"\n").splitlines():
+            oid, _, kind = line.partition(b" ")
+            if kind == b"blob":
+                yield Blob(oid.decode(), os.fsdecode(paths[oid]))
+
+    def attributes(self, names: Sequence[str], paths: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The values of attributes, by path and name."""
+        stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        if not stdin:
+            return {}
+        words = os.fsdecode(self.git.run("check-attr", "-z", "--stdin", *names, stdin=stdin)).split("\0")
+        found: dict[str, dict[str, str]] = {}
+        for path, name, value in zip(words[0::3], words[1::3], words[2::3], strict=False):
+            found.setdefault(path, {})[name] = value
+        return found
+
+    def hooks_dir(self) -> Path:
+        """Where Git looks for hooks (`core.hooksPath` honoured)."""
+        return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))
+
+    def forget_stat(self, entries: Iterable[Entry]) -> None:
+        """Replace entries of the index by themselves without file times, so that Git looks at the files anew."""
+        lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
+        self.git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))

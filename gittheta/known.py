@@ -1,0 +1,108 @@
+"""The table of known tensors: digest -> recipe, for every tensor that this repository ever stored or checked out.
+
+It is a cache beside the store, shared by worktrees, and may be deleted at any time. A row that does not match its own
+check is ignored, and so is any trouble with the file: the tensor is then encoded anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gittheta.errors import ManifestError
+from gittheta.manifest import format_recipe, parse_recipe
+from gittheta.model import Digest, Recipe, digest_of
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tensor (digest BLOB PRIMARY KEY, recipe TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class Known:
+    """The table at ``path``, opened when first needed."""
+
+    path: Path
+    _connection: sqlite3.Connection | None = None
+
+    def recipe(self, digest: Digest) -> Recipe | None:
+        """How the tensor of that digest was stored before."""
+        for text, check in self._query("SELECT recipe, sum FROM tensor WHERE digest = ?", (digest,)):
+            if isinstance(text, str) and check == _sum(digest, text):
+                with suppress(ManifestError):
+                    return parse_recipe(text)
+        return None
+
+    def by_first_block(self, check: bytes) -> Digest | None:
+        """The digest of a large tensor whose first block has that check."""
+        rows = self._query("SELECT digest FROM opening WHERE first = ?", (check,))
+        return Digest(rows[0][0]) if rows else None
+
+    def record(
+        self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[bytes, Digest]] = ()
+    ) -> None:
+        """Remember recipes whose objects are durable; newer ones win."""
+        rows = [(digest, text, _sum(digest, text)) for digest, text in _texts(tensors)]
+        first = list(openings)
+        with suppress(sqlite3.Error, OSError):
+            connection = self._connect()
+            with connection:
+                connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
+                connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?)", first)
+
+    def saw_manifest(self, digest: Digest) -> bool:
+        """Whether the tensors of this manifest text were recorded."""
+        return bool(self._query("SELECT 1 FROM manifest WHERE digest = ?", (digest,)))
+
+    def record_manifest(self, digest: Digest) -> None:
+        """Remember that they were."""
+        with suppress(sqlite3.Error, OSError):
+            connection = self._connect()
+            with connection:
+                connection.execute("INSERT OR IGNORE INTO manifest VALUES (?)", (digest,))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _query(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[bytes, ...]]:
+        try:
+            return self._connect().execute(sql, values).fetchall()
+        except (sqlite3.Error, OSError):
+            return []
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._create()
+        return self._connection
+
+    def _create(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=30)
+        try:
+            # Losing the last rows to a power cut costs an encoding; syncing each time would cost every add.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if "malformed" not in str(error) and "not a database" not in str(error):
+                raise
+            self.path.unlink(missing_ok=True)
+            connection = sqlite3.connect(self.path, timeout=30)
+            connection.executescript(_SCHEMA)
+        return connection
+
+
+def _texts(tensors: Iterable[tuple[Digest, Recipe]]) -> Iterable[tuple[Digest, str]]:
+    return ((digest, format_recipe(recipe)) for digest, recipe in tensors)
+
+
+def _sum(digest: bytes, text: str) -> bytes:
+    return digest_of(digest + text.encode())[:16]

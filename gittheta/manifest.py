@@ -1,0 +1,276 @@
+"""Read and write manifests: the text that Git stores for a checkpoint. Specified in ``docs/spec/manifest.md``.
+
+A manifest has exactly one valid form, so parsing checks by regular expressions that admit nothing else, and
+``format_manifest(parse_manifest(text)) == text`` for every text that is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from math import prod
+
+from gittheta.errors import ManifestError
+from gittheta.model import (
+    DTYPES,
+    Digest,
+    Dtype,
+    Link,
+    Manifest,
+    ObjectId,
+    Place,
+    Recipe,
+    Skeleton,
+    Stanza,
+    TensorSpec,
+)
+
+VERSION = 1
+MAGIC = b"gittheta manifest "
+FIRST_LINE = (
+    f"gittheta manifest {VERSION}: this is not the model itself; "
+    "to get it: pip install gittheta, git theta install, git theta pull"
+)
+
+MAX_TEXT = 1 << 28
+MAX_LINE = 1 << 20
+MAX_NAME = 4096
+MAX_TENSORS = 1 << 20
+MAX_DIMENSIONS = 64
+MAX_LINKS = 64
+MAX_BYTES = 1 << 62
+
+_NUMBER = r"(?:0|[1-9][0-9]{0,18})"
+_DIGEST = r"b3:[0-9a-f]{64}"
+_WORD = r"[a-z][a-z0-9_]*"
+_PLACE = rf"[0-9a-f]{{64}}:{_NUMBER}\+{_NUMBER}"
+
+_LINK = rf"{_WORD}(?: {_WORD}=[A-Za-z0-9._:,+-]+)*(?: {_DIGEST})?(?: {_PLACE})+\n"
+
+_HEADER = re.compile(rf"format ({_WORD})\nskeleton ({_NUMBER}) ({_NUMBER}) ({_DIGEST})\n((?:{_LINK})*)")
+_STANZA = re.compile(
+    rf"\[([^\n]*)\]\n({_WORD}) (scalar|{_NUMBER}(?:x{_NUMBER})*) ({_DIGEST})(?: skip ([1-9][0-9]{{0,18}}))?\n"
+    rf"((?:{_LINK})*)"
+)
+_LINKS = re.compile(rf"(?:{_LINK})*")
+
+# Characters that a name line cannot hold as they are: controls, line separators, direction overrides, and the escape.
+_ESCAPED = re.compile("[\x00-\x1f%\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_ESCAPE_RUN = re.compile("(?:%[0-9A-F]{2})+")
+
+
+def claims_to_be_manifest(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is meant as a gittheta manifest of any version."""
+    return head.startswith(MAGIC)
+
+
+def is_foreign_manifest(head: bytes) -> bool:
+    """Whether these bytes begin a metadata file of the original Git-Theta (JSON)."""
+    return head.lstrip().startswith(b"{") and b'"theta_metadata"' in head and b'"tensor_metadata"' in head
+
+
+def claimed_version(head: bytes) -> int | None:
+    """The version in a manifest's first line, or None if there is no number."""
+    found = re.match(rb"gittheta manifest ([1-9][0-9]{0,8})[: \n]", head)
+    return int(found[1]) if found else None
+
+
+def format_manifest(manifest: Manifest) -> bytes:
+    """The one text of a manifest."""
+    skeleton = manifest.skeleton
+    lines = [
+        FIRST_LINE,
+        f"format {manifest.format}",
+        f"skeleton {skeleton.length} {skeleton.lead} b3:{skeleton.digest.hex()}",
+        *map(_format_link, skeleton.recipe),
+    ]
+    for stanza in manifest.stanzas:
+        lines += format_stanza(stanza)
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def format_stanza(stanza: Stanza) -> Iterator[str]:
+    """The lines of one tensor."""
+    spec = stanza.spec
+    shape = "x".join(map(str, spec.shape)) if spec.shape else "scalar"
+    skip = f" skip {stanza.skip}" if stanza.skip else ""
+    yield f"[{_escape(spec.name)}]"
+    yield f"{spec.dtype.name} {shape} b3:{stanza.digest.hex()}{skip}"
+    yield from map(_format_link, stanza.recipe)
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """The link lines of a recipe alone."""
+    return "".join(f"{_format_link(link)}\n" for link in recipe)
+
+
+def parse_recipe(lines: str) -> Recipe:
+    """A recipe from its link lines, as :func:`format_recipe` wrote them. Raises ManifestError."""
+    if not _LINKS.fullmatch(lines):
+        raise ManifestError("not an encoding and where its payload lies")
+    return _chain(lines)
+
+
+def _format_link(link: Link) -> str:
+    words = [link.encoding, *(f"{key}={value}" for key, value in link.parameters)]
+    if link.base is not None:
+        words.append(f"b3:{link.base.hex()}")
+    words += [f"{place.object}:{place.offset}+{place.length}" for place in link.places]
+    return " ".join(words)
+
+
+def _escape(name: str) -> str:
+    return _ESCAPED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
+
+
+def _unescape(text: str) -> str:
+    if "%" not in text and not _ESCAPED.search(text):
+        return text
+    try:
+        name = _ESCAPE_RUN.sub(lambda run: bytes.fromhex(run[0].replace("%", "")).decode(), text)
+    except UnicodeDecodeError:
+        raise ManifestError("a tensor name has an escape that is not UTF-8") from None
+    if _escape(name) != text:
+        raise ManifestError("a tensor name is not escaped as it should be")
+    return name
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """A manifest from its text.
+
+    Raises ManifestError if the text is anything but the canonical form of a manifest of this version, within bounds.
+    """
+    version = claimed_version(text)
+    if version is not None and version > VERSION:
+        raise ManifestError(
+            f"the manifest has version {version}; this gittheta knows up to {VERSION}",
+            mend="install a newer gittheta: pip install --upgrade gittheta",
+        )
+    if len(text) > MAX_TEXT:
+        raise ManifestError(f"the manifest is longer than {MAX_TEXT} bytes")
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        raise ManifestError("the manifest is not UTF-8") from None
+    return _parse(decoded)
+
+
+def _parse(text: str) -> Manifest:
+    if not text.startswith(FIRST_LINE + "\n"):
+        raise ManifestError("the manifest does not begin with the line that it should")
+    if max(map(len, text.split("\n"))) > MAX_LINE:
+        raise ManifestError(f"the manifest has a line longer than {MAX_LINE} characters")
+    position = len(FIRST_LINE) + 1
+    found = _HEADER.match(text, position)
+    try:
+        if not found:
+            raise ManifestError("no format and skeleton where they should be")
+        position = found.end()
+        length = int(found[2])
+        skeleton = Skeleton(length, int(found[3]), _digest(found[4]), _recipe(found[5], length))
+        stanzas: dict[str, Stanza] = {}
+        while position < len(text):
+            matched = _STANZA.match(text, position)
+            if not matched:
+                raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
+            stanza = _stanza(matched)
+            if stanzas.setdefault(stanza.spec.name, stanza) is not stanza:
+                raise ManifestError(f"a second tensor named '{stanza.spec.name}'")
+            position = matched.end()
+        if len(stanzas) > MAX_TENSORS:
+            raise ManifestError(f"more than {MAX_TENSORS} tensors")
+    except ManifestError as error:
+        error.what = f"malformed manifest, at line {text.count(chr(10), 0, position) + 1}: {error.what}"
+        raise
+    manifest = Manifest(found[1], skeleton, tuple(stanzas.values()))
+    _check_sizes(manifest)
+    return manifest
+
+
+def _stanza(found: re.Match[str]) -> Stanza:
+    text, dtype, shape, digest, skip, links = found.groups()
+    name = _unescape(text)
+    if len(name) > MAX_NAME or len(name.encode()) > MAX_NAME:
+        raise ManifestError(f"a tensor name longer than {MAX_NAME} bytes")
+    try:
+        spec = TensorSpec(name, _dtype(dtype), _shape(shape))
+        bits = spec.bits
+        if bits % 8:
+            raise ManifestError("the shape is no whole number of bytes")
+        return Stanza(spec, _digest(digest), _recipe(links, bits), int(skip) if skip else 0)
+    except ManifestError as error:
+        error.tensor = name
+        raise
+
+
+def _recipe(lines: str, size: int) -> Recipe:
+    """The recipe that some lines spell; ``size`` is that of the tensor, and only counts as zero or not."""
+    recipe = _chain(lines)
+    if bool(recipe) != bool(size):
+        raise ManifestError("no recipe for bytes that there are, or a recipe for bytes that there are not")
+    return recipe
+
+
+def _chain(lines: str) -> Recipe:
+    """The links in lines that ``_LINKS`` has matched."""
+    recipe = tuple([_link(line.split(" ")) for line in lines.split("\n")[:-1]])
+    if len(recipe) > MAX_LINKS:
+        raise ManifestError(f"a chain of more than {MAX_LINKS} links")
+    if recipe and (recipe[-1].base is not None or any(link.base is None for link in recipe[:-1])):
+        raise ManifestError("every link but the last must name its base, and the last must not")
+    return recipe
+
+
+def _link(words: list[str]) -> Link:
+    at = 1
+    while "=" in words[at]:
+        at += 1
+    if at == 1 and len(words) == 2:
+        return Link(words[0], (_place(words[1]),))
+    pairs = tuple((key, value) for key, _, value in (word.partition("=") for word in words[1:at]))
+    if any(first[0] >= second[0] for first, second in pairwise(pairs)):
+        raise ManifestError("parameters that are not in order")
+    base = _digest(words[at]) if words[at].startswith("b3:") else None
+    return Link(words[0], tuple(map(_place, words[at + (base is not None) :])), pairs, base)
+
+
+def _place(word: str) -> Place:
+    offset, _, length = word[65:].partition("+")
+    start, size = int(offset), int(length)
+    if size == 0 or start + size > MAX_BYTES:
+        raise ManifestError("a place of no bytes, or beyond what an object can hold")
+    return Place(ObjectId(word[:64]), start, size)
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    skeleton = manifest.skeleton
+    if manifest.file_size > MAX_BYTES:
+        raise ManifestError("the file would be larger than a file can be")
+    if skeleton.lead + sum(stanza.skip for stanza in manifest.stanzas) > skeleton.length:
+        raise ManifestError("the skeleton is shorter than the pieces that are taken from it")
+
+
+def _digest(word: str) -> Digest:
+    return Digest(bytes.fromhex(word[3:]))
+
+
+def _dtype(name: str) -> Dtype:
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise ManifestError(
+            f"unknown dtype '{name}'", mend="install a newer gittheta: pip install --upgrade gittheta"
+        ) from None
+
+
+@lru_cache(maxsize=4096)
+def _shape(text: str) -> tuple[int, ...]:
+    if text == "scalar":
+        return ()
+    shape = tuple(map(int, text.split("x")))
+    if len(shape) > MAX_DIMENSIONS or prod(shape) > MAX_BYTES or max(shape) > MAX_BYTES:
+        raise ManifestError("an absurd shape")
+    return shape

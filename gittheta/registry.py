@@ -1,0 +1,122 @@
+"""Find plugins by name: built-ins listed here as dotted strings, others by entry point; both loaded when asked for.
+
+Entry points are listed only when no built-in has the name, because listing them costs a walk over every installed
+distribution and the filter starts with each git command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, cast
+
+from gittheta.api import Encoding, Format, Merge
+from gittheta.errors import PluginError
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},
+    "encodings": {"dense": "gittheta.encodings.dense:Dense"},
+    "merges": {"linear": "gittheta.merges.linear:Linear"},
+    "metrics": {},
+    "remotes": {"directory": "gittheta.remotes.directory:DirectoryRemote"},
+}
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """Where a plugin comes from, without loading it."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+
+
+@dataclass
+class Registry:
+    """Plugins of every kind, each loaded at most once."""
+
+    built_in: dict[str, dict[str, str]] = field(default_factory=lambda: BUILT_IN)
+    _loaded: dict[tuple[str, str], type[Any]] = field(default_factory=dict)
+    _external: dict[str, dict[str, PluginInfo]] = field(default_factory=dict)
+
+    def encoding(self, name: str) -> Encoding:
+        """The encoding of that name. Raises PluginError."""
+        return cast(Encoding, self.load("encodings", name)())
+
+    def merge(self, name: str) -> type[Merge]:
+        """The merge method of that name; its fields are its options. Raises PluginError."""
+        return cast("type[Merge]", self.load("merges", name))
+
+    def formats(self) -> Iterator[Format]:
+        """Every format, built-ins first."""
+        for name in self.names("formats"):
+            yield cast(Format, self.load("formats", name)())
+
+    def format(self, name: str) -> Format:
+        """The format of that name. Raises PluginError."""
+        return cast(Format, self.load("formats", name)())
+
+    def names(self, kind: str) -> Iterator[str]:
+        """The names of one kind, lazily: built-ins, then those of installed plugins."""
+        yield from self.built_in[kind]
+        yield from self.external(kind)
+
+    def load(self, kind: str, name: str) -> type[Any]:
+        """The class of a plugin. Raises PluginError if there is none, or it cannot be imported."""
+        key = (kind, name)
+        if key not in self._loaded:
+            target = self.built_in[kind].get(name)
+            if target is None:
+                found = self.external(kind).get(name)
+                if found is None:
+                    raise PluginError(
+                        f"no {kind[:-1]} named '{name}' is installed",
+                        mend="upgrade gittheta or install the plugin that has it; `git theta plugins` lists yours",
+                    )
+                target = found.target
+            self._loaded[key] = _import(kind, name, target)
+        return self._loaded[key]
+
+    def external(self, kind: str) -> dict[str, PluginInfo]:
+        """Plugins of one kind that other distributions bring. Raises PluginError if a name is there twice."""
+        if kind not in self._external:
+            self._external[kind] = _list_external(kind, self.built_in[kind])
+        return self._external[kind]
+
+    def all(self) -> Iterator[PluginInfo]:
+        """Every plugin of every kind, without loading any."""
+        for kind, names in self.built_in.items():
+            for name, target in names.items():
+                yield PluginInfo(kind, name, target, "gittheta")
+            yield from self.external(kind).values()
+
+
+def _import(kind: str, name: str, target: str) -> type[Any]:
+    module, _, attribute = target.partition(":")
+    try:
+        loaded = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error}") from error
+    if getattr(loaded, "name", None) != name:
+        raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{getattr(loaded, 'name', None)}'")
+    return cast("type[Any]", loaded)
+
+
+def _list_external(kind: str, built_in: dict[str, str]) -> dict[str, PluginInfo]:
+    from importlib.metadata import entry_points
+
+    found: dict[str, PluginInfo] = {}
+    for point in entry_points(group=f"gittheta.{kind}"):
+        distribution = point.dist.name if point.dist else "?"
+        other = "gittheta" if point.name in built_in else ""
+        if point.name in found and found[point.name].target != point.value:
+            other = found[point.name].distribution
+        if other:
+            raise PluginError(
+                f"two {kind} are named '{point.name}': one of {other}, one of {distribution}",
+                mend=f"uninstall one of them: pip uninstall {distribution}",
+            )
+        found[point.name] = PluginInfo(kind, point.name, point.value, distribution)
+    return found
