@@ -7,7 +7,7 @@ permanent id (in manifests and settings), and its methods are pure. Register it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 
@@ -147,8 +147,13 @@ class Remote(Protocol):
 
     name: ClassVar[str]
 
-    def missing(self, objects: Iterable[ObjectId]) -> set[ObjectId]:
-        """Those of the objects that the remote does not have."""
+    @classmethod
+    def at(cls, url: str, base: Path) -> Remote | None:
+        """The remote behind a URL, relative paths from ``base``; None if URLs of that kind are not its own."""
+        ...
+
+    def missing(self, objects: Mapping[ObjectId, int]) -> set[ObjectId]:
+        """Those of the objects that the remote does not have, or has with fewer bytes than the given number."""
         ...
 
     def upload(self, object_id: ObjectId, source: Path, advance: Callable[[int], None]) -> None:

@@ -207,8 +207,11 @@ class Repository:
 
     def walk(self, revisions: Iterable[str]) -> Iterator[Blob]:
         """Every blob that the revisions reach (``^`` excludes), each once, with a path that leads to it."""
-        words = "\n".join(revisions).encode()
-        listed = self.git.run("rev-list", "--objects", "--ignore-missing", "--stdin", stdin=words)
+        words = list(revisions)
+        options = [word for word in words if word.startswith("--")]
+        names = "".join(f"{word}\n" for word in words if not word.startswith("--"))
+        asked = ("rev-list", "--objects", "--ignore-missing", "--stdin", *options)
+        listed = self.git.run(*asked, stdin=names.encode())
         paths = {}
         for line in listed.split(b"\n"):
             oid, _, path = line.partition(b" ")
@@ -216,8 +219,8 @@ class Repository:
                 paths[oid] = path
         if not paths:
             return
-        asked = ("cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer")
-        for line in self.git.run(*asked, stdin=b"\n".join(paths) + b"\n").splitlines():
+        kinds = ("cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer")
+        for line in self.git.run(*kinds, stdin=b"\n".join(paths) + b"\n").splitlines():
             oid, _, kind = line.partition(b" ")
             if kind == b"blob":
                 yield Blob(oid.decode(), os.fsdecode(paths[oid]))

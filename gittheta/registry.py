@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
 
-from gittheta.api import Encoding, Format, Merge
+from gittheta.api import Encoding, Format, Merge, Remote
 from gittheta.errors import PluginError
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -57,6 +57,11 @@ class Registry:
     def format(self, name: str) -> Format:
         """The format of that name. Raises PluginError."""
         return cast(Format, self.load("formats", name)())
+
+    def remotes(self) -> Iterator[type[Remote]]:
+        """Every kind of remote, built-ins first."""
+        for name in self.names("remotes"):
+            yield cast("type[Remote]", self.load("remotes", name))
 
     def names(self, kind: str) -> Iterator[str]:
         """The names of one kind, lazily: built-ins, then those of installed plugins."""

@@ -1,0 +1,5 @@
+"""``python -m gittheta``."""
+
+from gittheta.cli.main import main
+
+main()

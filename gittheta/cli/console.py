@@ -1,0 +1,106 @@
+"""What the user sees: warnings, progress and traces, all on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gittheta.flows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Work shorter than this shows no progress.
+PATIENCE = 2.0
+
+
+class Console:
+    """A reporter for people: progress after two seconds if stderr is a terminal, traces if GITTHETA_TRACE is set."""
+
+    def __init__(self) -> None:
+        self._tracing = os.environ.get("GITTHETA_TRACE", "0").lower() not in ("", "0", "false", "no")
+        self._terminal = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._what = ""
+        self._total = 0
+        self._done = 0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def warn(self, message: str) -> None:
+        """Something the user should know."""
+        self._write(f"gittheta: warning: {message}\n")
+
+    def trace(self, message: str) -> None:
+        """Something a developer may want to know."""
+        if self._tracing:
+            self._write(f"gittheta: {time.monotonic() - self._began:7.3f} s  {message}\n")
+
+    def say(self, message: str) -> None:
+        """What was done, in one line."""
+        self._write(f"{message}\n")
+
+    def start(self, what: str, total: int) -> None:
+        """A piece of work begins."""
+        self.stop()
+        self._what, self._total, self._done = what, total, 0
+        self._started = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        """So many bytes more are done."""
+        self._done += amount
+        if not self._terminal or not self._what or time.monotonic() - self._started < PATIENCE:
+            return
+        if self._bar is None:
+            self._show()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done)
+
+    def stop(self) -> None:
+        """Put the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._what = ""
+
+    def _show(self) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._what, total=self._total or None)
+        self._bar.start()
+
+    def _write(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, end="", markup=False, highlight=False)
+        else:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def open_workspace() -> Workspace:
+    """The workspace around the current directory, reporting to the terminal."""
+    return Workspace.open(Path.cwd(), Console())
+
+
+def repository_path(workspace: Workspace, path: str) -> str:
+    """A path as the user gave it, seen from the top of the work tree."""
+    top = workspace.repository.top
+    if top is None:
+        return path
+    relative = os.path.relpath(os.path.join(os.path.realpath(Path.cwd()), path), os.path.realpath(top))
+    return relative.replace(os.sep, "/")
+
+
+def human(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

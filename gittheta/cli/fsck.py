@@ -1,0 +1,25 @@
+"""``git theta fsck``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gittheta.cli.console import Console, open_workspace
+from gittheta.flows.fsck import check
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Also decode every tensor and check its digest.")
+def fsck(deep: bool) -> None:
+    """Check that every object that refs and the index reach is here and whole, and every manifest canonical."""
+    with open_workspace() as workspace:
+        health = check(workspace, deep)
+        if isinstance(workspace.reporter, Console):
+            workspace.reporter.stop()
+    for problem in health.problems:
+        click.echo(f"gittheta: {problem}", err=True)
+    click.echo(f"{health.manifests} manifests, {health.objects} objects, {len(health.problems)} problems")
+    if health.problems:
+        sys.exit(health.problems[0].exit_code)

@@ -1,0 +1,35 @@
+"""Where ``git-theta`` begins, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from gittheta.errors import ThetaError
+
+
+def main() -> None:
+    """Run a verb. The filter process starts with every git command, so it goes around the argument parser."""
+    if sys.argv[1:] == ["filter-process"]:
+        from gittheta.cli.filter_process import serve
+
+        run(serve)
+    else:
+        from gittheta.cli.verbs import app
+
+        run(lambda: app(prog_name="git theta"))
+
+
+def run(action: Callable[[], object]) -> None:
+    """Do something; a failure becomes a message on stderr and its documented exit code."""
+    try:
+        action()
+    except ThetaError as error:
+        sys.stderr.write(f"gittheta: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

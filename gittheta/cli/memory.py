@@ -1,0 +1,25 @@
+"""Keep memory that was used once: on Linux, large blocks otherwise go back to the system and fault in anew each time.
+
+Blocks of a few MiB are allocated and freed by the thousand while a checkpoint passes through; with glibc's defaults
+that costs about a third of the time of an add.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def keep_memory() -> None:
+    """Tell the allocator, where there is one that listens."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)

@@ -1,0 +1,14 @@
+"""``git theta plugins``."""
+
+from __future__ import annotations
+
+import click
+
+from gittheta.registry import Registry
+
+
+@click.command()
+def plugins() -> None:
+    """Which formats, encodings, merge methods, metrics and remotes are installed, and where each comes from."""
+    for plugin in sorted(Registry().all(), key=lambda plugin: (plugin.kind, plugin.name)):
+        click.echo(f"{plugin.kind:<10} {plugin.name:<20} {plugin.distribution:<20} {plugin.target}")

@@ -1,0 +1,67 @@
+"""``git theta show [REV:]PATH``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gittheta.cli.console import human, open_workspace, repository_path
+from gittheta.errors import ManifestError
+from gittheta.flows.workspace import Workspace
+from gittheta.model import Manifest, Recipe, Stanza
+
+
+@click.command()
+@click.argument("what", metavar="[REV:]PATH")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(what: str, as_json: bool) -> None:
+    """The tensors of a checkpoint: name, dtype, shape, digest, how each is stored, and in how many bytes."""
+    with open_workspace() as workspace:
+        manifest = _manifest(workspace, what)
+    rows = [_row(stanza) for stanza in manifest.stanzas]
+    if as_json:
+        summary = {"format": manifest.format, "bytes": manifest.file_size, "tensors": rows}
+        click.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        shape = "x".join(map(str, row["shape"])) or "scalar"
+        click.echo(
+            f"{row['name']:<{width}}  {row['dtype']:<8} {shape:<16} {row['digest'][:15]}  "
+            f"{'+'.join(row['stored']):<12} {human(row['stored_bytes']):>10} of {human(row['bytes']):>10}"
+        )
+    stored = sum(row["stored_bytes"] for row in rows)
+    click.echo(f"{len(rows)} tensors, {human(manifest.file_size)} as {manifest.format}, stored in {human(stored)}")
+
+
+def _row(stanza: Stanza) -> dict[str, Any]:
+    return {
+        "name": stanza.spec.name,
+        "dtype": stanza.spec.dtype.name,
+        "shape": list(stanza.spec.shape),
+        "digest": f"b3:{stanza.digest.hex()}",
+        "stored": [link.encoding for link in stanza.recipe],
+        "bytes": stanza.spec.nbytes,
+        "stored_bytes": _stored(stanza.recipe),
+    }
+
+
+def _stored(recipe: Recipe) -> int:
+    return sum(place.length for link in recipe for place in link.places)
+
+
+def _manifest(workspace: Workspace, what: str) -> Manifest:
+    revision, colon, path = what.partition(":")
+    if not colon:
+        revision, path = "", what
+    name = f"{revision}:{repository_path(workspace, path)}"
+    found = workspace.read_manifest(name)
+    if found is None:
+        raise ManifestError(
+            "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",
+            path=path,
+            mend="`git theta ls-files` lists them",
+        )
+    return found

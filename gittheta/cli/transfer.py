@@ -1,0 +1,57 @@
+"""``git theta push``, ``fetch`` and ``pull``: objects by hand. Plain ``git push`` and ``checkout`` do it by themselves."""
+
+from __future__ import annotations
+
+import click
+
+from gittheta.cli.console import open_workspace
+from gittheta.cli.memory import keep_memory
+from gittheta.errors import GitError
+from gittheta.flows.materialise import materialise, unwritten
+from gittheta.flows.transfer import fetch_revisions, manifests_in, needed_objects, open_remote, upload
+from gittheta.flows.workspace import Workspace
+
+
+@click.command()
+@click.argument("remote", required=False)
+@click.argument("revisions", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
+def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
+    """Send the objects of some revisions (HEAD) to a remote, without moving a ref."""
+    with open_workspace() as workspace:
+        name, url = _remote(workspace, remote)
+        wanted = ["--all"] if everything else list(revisions or ("HEAD",))
+        needed = needed_objects(manifest for _, manifest in manifests_in(workspace, wanted))
+        count = upload(workspace, open_remote(workspace, name, url), needed)
+        click.echo(f"{count} of {len(needed)} objects sent to {name}")
+
+
+@click.command()
+@click.argument("remote", required=False)
+@click.argument("revisions", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
+def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
+    """Get the objects of some revisions (the tree of HEAD) that are not here."""
+    with open_workspace() as workspace:
+        tree = workspace.repository.git.line("rev-parse", "HEAD^{tree}") if not everything else ""
+        wanted = ["--all"] if everything else list(revisions or (tree,))
+        count = fetch_revisions(workspace, wanted, remote)
+        click.echo(f"{count} objects fetched")
+
+
+@click.command()
+def pull() -> None:
+    """Put every checkpoint of the work tree in place that still is a manifest, fetching what it needs."""
+    keep_memory()
+    with open_workspace() as workspace:
+        for path in materialise(workspace, unwritten(workspace)):
+            click.echo(path)
+
+
+def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
+    remotes = workspace.repository.remotes()
+    if name is None:
+        if not remotes:
+            raise GitError("there is no remote", mend="git remote add origin URL")
+        return next(iter(remotes.items()))
+    return name, remotes.get(name, name)

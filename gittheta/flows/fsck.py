@@ -1,0 +1,84 @@
+"""fsck: every manifest that refs and the index reach is canonical, and every object it names is here and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gittheta.errors import ManifestError, StoreError, ThetaError
+from gittheta.flows.decode import Decoder
+from gittheta.flows.smudge import read_skeleton
+from gittheta.flows.transfer import needed_objects, tensor_needing
+from gittheta.flows.workspace import Workspace
+from gittheta.git import Blob
+from gittheta.model import Manifest, ObjectId
+
+
+@dataclass
+class Health:
+    """What was looked at, and what is wrong."""
+
+    manifests: int
+    objects: int
+    problems: list[ThetaError]
+
+
+def check(workspace: Workspace, deep: bool = False) -> Health:
+    """Look at everything that refs and the index reach; ``deep`` also decodes every tensor and checks its digest."""
+    found: list[tuple[Blob, Manifest]] = []
+    problems: list[ThetaError] = []
+    for blob in _blobs(workspace):
+        try:
+            manifest = workspace.read_manifest(blob.oid)
+        except ManifestError as error:
+            problems.append(error.located(path=blob.path or blob.oid))
+            continue
+        if manifest is not None:
+            found.append((blob, manifest))
+    needed = needed_objects(manifest for _, manifest in found)
+    bad = dict(_check_objects(workspace, needed))
+    for object_id, problem in bad.items():
+        blob, manifest = next((blob, manifest) for blob, manifest in found if object_id in manifest.objects())
+        problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
+    if deep:
+        for blob, manifest in found:
+            if not bad.keys() & manifest.objects().keys():
+                problems += _check_values(workspace, blob, manifest)
+    return Health(len(found), len(needed), problems)
+
+
+def _blobs(workspace: Workspace) -> Iterator[Blob]:
+    repository = workspace.repository
+    seen = set()
+    heads = ["--all"]
+    if repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").returncode == 0:
+        heads.append("HEAD")
+    for blob in repository.walk(heads):
+        seen.add(blob.oid)
+        yield blob
+    if repository.top is not None:
+        for entry in repository.index():
+            if entry.oid not in seen and entry.mode.startswith("100"):
+                seen.add(entry.oid)
+                yield Blob(entry.oid, entry.path)
+
+
+def _check_objects(workspace: Workspace, needed: dict[ObjectId, int]) -> Iterator[tuple[ObjectId, ThetaError]]:
+    sizes = {object_id: path.stat().st_size for object_id in needed if (path := workspace.store.find(object_id))}
+    workspace.reporter.start("Checking objects", sum(sizes.values()))
+    for object_id in sorted(needed):
+        try:
+            workspace.store.check(object_id, workspace.reporter.advance)
+        except StoreError as error:
+            yield object_id, error
+
+
+def _check_values(workspace: Workspace, blob: Blob, manifest: Manifest) -> Iterator[ThetaError]:
+    decoder = Decoder(workspace)
+    try:
+        read_skeleton(decoder, manifest)
+        tensors = [(stanza.spec, stanza.digest, stanza.recipe) for stanza in manifest.stanzas]
+        for block in decoder.checked(tensors):
+            workspace.reporter.advance(len(block))
+    except ThetaError as error:
+        yield error.located(path=blob.path)

@@ -1,0 +1,88 @@
+"""Git hooks: small shims that hand over to ``git theta hook``. A hook that is there already is kept and called first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gittheta.errors import ThetaError
+from gittheta.git import Repository
+
+NAMES = ("pre-push", "post-checkout", "post-merge", "post-rewrite", "post-index-change")
+_MARK = b"# gittheta: handed over to"
+LEGACY = ".legacy"
+
+
+@dataclass(frozen=True, slots=True)
+class HookChange:
+    """A hook that was installed or removed, and what became of the one before it."""
+
+    path: Path
+    chained: bool
+
+
+def missing_hooks(folder: Path) -> list[str]:
+    """The hooks that are not ours yet."""
+    return [name for name in NAMES if not _is_ours(folder / name)]
+
+
+def install_hooks(repository: Repository) -> Iterator[HookChange]:
+    """Put the shims where Git looks for hooks. Raises ThetaError rather than lose a hook."""
+    folder = repository.hooks_dir()
+    for name in NAMES:
+        path = folder / name
+        legacy = path.with_name(name + LEGACY)
+        text = _shim(name)
+        if _is_ours(path):
+            if path.read_bytes() != text:
+                _write(path, text)
+            continue
+        chained = path.exists()
+        if chained and legacy.exists():
+            raise ThetaError(
+                f"there are two hooks already: {path} and {legacy}",
+                mend="call the second from the first, remove the second, then run `git theta install` again",
+            )
+        if chained:
+            os.replace(path, legacy)
+        _write(path, text)
+        yield HookChange(path, chained)
+
+
+def remove_hooks(repository: Repository) -> Iterator[HookChange]:
+    """Take the shims away and put back what was there before."""
+    folder = repository.hooks_dir()
+    for name in NAMES:
+        path = folder / name
+        legacy = path.with_name(name + LEGACY)
+        if not _is_ours(path):
+            continue
+        chained = legacy.exists()
+        if chained:
+            os.replace(legacy, path)
+        else:
+            path.unlink()
+        yield HookChange(path, chained)
+
+
+def _shim(name: str) -> bytes:
+    package = Path(__file__).parents[1]
+    installed = package / "hooks" / name
+    return (installed if installed.is_file() else package.parent / "hooks" / name).read_bytes()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _MARK in path.read_bytes()
+    except OSError:
+        return False
+
+
+def _write(path: Path, text: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(text)
+    temporary.chmod(0o755)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""What a numeric diff can measure. None is built in yet; plugins may bring their own."""

@@ -1,0 +1,106 @@
+"""Objects in a folder: beside a bare repository on a disk, or wherever ``remote.NAME.thetaUrl`` points."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+from gittheta.api import ObjectId, RemoteError
+from gittheta.errors import ObjectMissing, StoreError
+from gittheta.store import Store, copy_synced
+
+
+@dataclass(frozen=True)
+class DirectoryRemote:
+    """A store in another folder, written with the same care as the local one."""
+
+    name: ClassVar[str] = "directory"
+
+    root: Path
+    #: Whether objects may be shared with it as hard links, as ``git clone`` does for a plain path.
+    may_link: bool = False
+
+    @classmethod
+    def at(cls, url: str, base: Path) -> DirectoryRemote | None:
+        """The store of the repository at a path or ``file://`` URL, or that folder itself; None for other URLs."""
+        path = _local_path(url, base)
+        if path is None:
+            return None
+        if not path.is_dir():
+            path = path.with_name(path.name + ".git")
+        if not path.is_dir():
+            raise RemoteError(f"there is no folder at {url}", mend="check the path, or whether the disk is mounted")
+        return cls((_git_dir(path) or path) / "theta", may_link="://" not in url)
+
+    def missing(self, objects: Mapping[ObjectId, int]) -> set[ObjectId]:
+        """One look at the file system for each."""
+        with _refused(self.root):
+            return self._store.missing(objects)
+
+    def upload(self, object_id: ObjectId, source: Path, advance: Callable[[int], None]) -> None:
+        """Copied under a temporary name, synced, read back and compared, then renamed."""
+        with _refused(self.root):
+            self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
+
+    def download(self, object_id: ObjectId, target: Path, advance: Callable[[int], None]) -> None:
+        """A hard link where that is possible and customary, else a copy."""
+        with _refused(self.root):
+            source = self._store.find(object_id)
+            if source is None:
+                raise RemoteError(f"object {object_id} is not at {self.root}")
+            if self.may_link:
+                try:
+                    os.link(source, target)
+                except OSError:
+                    pass
+                else:
+                    advance(source.stat().st_size)
+                    return
+            copy_synced(source, target, advance)
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.root)
+
+
+class _refused:  # noqa: N801 - reads as a clause
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, StoreError)) and not isinstance(error, ObjectMissing):
+            reason = error.what if isinstance(error, StoreError) else error.strerror or error
+            raise RemoteError(
+                f"the store at {self.root} refuses: {reason}",
+                mend="free some space or mend the permissions there, then run the command again",
+            ) from error
+
+
+def _local_path(url: str, base: Path) -> Path | None:
+    if url.startswith("file://"):
+        return Path(unquote(urlsplit(url).path))
+    colon, slash = url.find(":"), url.find("/")
+    if "://" in url or "::" in url or (colon > 0 and not 0 <= slash < colon and not Path(url).is_absolute()):
+        return None
+    return base / Path(url).expanduser()
+
+
+def _git_dir(path: Path) -> Path | None:
+    """The directory that all work trees of the repository at ``path`` share; None if it is no repository."""
+    inner = path / ".git"
+    if inner.is_file():
+        inner = path / inner.read_text().removeprefix("gitdir:").strip()
+    for folder in (inner, path):
+        if (folder / "HEAD").is_file():
+            common = folder / "commondir"
+            folder = (folder / common.read_text().strip()).resolve() if common.is_file() else folder
+            if (folder / "objects").is_dir():
+                return folder
+    return None
