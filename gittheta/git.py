@@ -108,7 +108,8 @@ class BlobReader:
 
     def read(self, name: str, limit: int | None = None) -> bytes | None:
         """The content of a blob; None if the name resolves to no blob, or to one larger than ``limit`` bytes."""
-        assert self.process.stdin and self.process.stdout  # noqa: S101 - both were asked for as pipes
+        assert self.process.stdin  # noqa: S101 - both were asked for as pipes
+        assert self.process.stdout  # noqa: S101
         self.process.stdin.write(os.fsencode(name) + b"\0")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -119,7 +120,11 @@ class BlobReader:
             return None
         size = int(answer[2])
         wanted = answer[1] == b"blob" and (limit is None or size <= limit)
-        data = self.process.stdout.read(size) if wanted else self._skip(size)
+        data = None
+        if wanted:
+            data = self.process.stdout.read(size)
+        else:
+            self._skip(size)
         self.process.stdout.read(1)
         return data
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gittheta.errors import ManifestError
 from gittheta.manifest import format_recipe, parse_recipe
@@ -43,9 +44,7 @@ class Known:
         rows = self._query("SELECT digest FROM opening WHERE first = ?", (check,))
         return Digest(rows[0][0]) if rows else None
 
-    def record(
-        self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[bytes, Digest]] = ()
-    ) -> None:
+    def record(self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[bytes, Digest]] = ()) -> None:
         """Remember recipes whose objects are durable; newer ones win."""
         rows = [(digest, text, _sum(digest, text)) for digest, text in _texts(tensors)]
         first = list(openings)
@@ -72,7 +71,7 @@ class Known:
             self._connection.close()
             self._connection = None
 
-    def _query(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[bytes, ...]]:
+    def _query(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
         try:
             return self._connect().execute(sql, values).fetchall()
         except (sqlite3.Error, OSError):

@@ -49,9 +49,7 @@ _KINDS: tuple[tuple[Kind, dict[str, int]], ...] = (
 )
 
 #: Every dtype that a manifest may name. ``raw`` stands for bytes of unknown meaning.
-DTYPES: dict[str, Dtype] = {
-    name: Dtype(name, bits, kind) for kind, names in _KINDS for name, bits in names.items()
-}
+DTYPES: dict[str, Dtype] = {name: Dtype(name, bits, kind) for kind, names in _KINDS for name, bits in names.items()}
 RAW = DTYPES["raw"]
 
 

@@ -31,7 +31,7 @@ Buffer = bytes | memoryview
 
 
 class Store:
-    """Objects under ``root``; those of ``alternates`` (the stores of borrowed repositories) are read as if they were here."""
+    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if they were here."""
 
     def __init__(self, root: Path, alternates: Sequence[Path] = ()) -> None:
         self.root = root
@@ -71,7 +71,7 @@ class Store:
         return folder / token_hex(16)
 
     def adopt(self, temporary: Path, object_id: ObjectId) -> None:
-        """Give a finished, synced file its name. Replaces what may be there: the bytes are the same, or were damaged."""
+        """Give a finished, synced file its name, replacing what may be there: it is the same, or damaged."""
         home = self.home_of(object_id)
         with translated(home):
             make_folders(home.parent)

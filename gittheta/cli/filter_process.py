@@ -18,6 +18,7 @@ from gittheta.errors import GitError, ThetaError
 from gittheta.flows.clean import clean
 from gittheta.flows.materialise import note_pending
 from gittheta.flows.smudge import read_manifest, smudge
+from gittheta.flows.stream import Source
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import MAX_TEXT, claims_to_be_manifest
 
@@ -94,15 +95,13 @@ def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) ->
     workspace.reporter.trace(f"{command} {path}: done")
 
 
-def smudged(
-    workspace: Workspace, path: str, content: PacketContent, may_wait: bool
-) -> Iterator[bytes | memoryview]:
+def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) -> Iterator[bytes | memoryview]:
     """What the file should hold: the checkpoint; or the manifest itself if it is large and may wait for a hook."""
     text = bytearray()
     piece = memoryview(bytearray(1 << 20))
     while got := content.readinto(piece):
         text += piece[:got]
-    if not claims_to_be_manifest(text[:64]) or len(text) > MAX_TEXT:
+    if not claims_to_be_manifest(bytes(text[:64])) or len(text) > MAX_TEXT:
         read_manifest(workspace, path, bytes(text[:4096]))
         return iter((bytes(text),))
     manifest = read_manifest(workspace, path, bytes(text))

@@ -85,5 +85,3 @@ def _warn_of_raw(workspace: Workspace) -> None:
             "  to let gittheta store them from now on: git add --renormalize . && git commit\n"
             "  (older commits keep them whole)"
         )
-
-

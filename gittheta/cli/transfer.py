@@ -1,4 +1,4 @@
-"""``git theta push``, ``fetch`` and ``pull``: objects by hand. Plain ``git push`` and ``checkout`` do it by themselves."""
+"""``git theta push``, ``fetch`` and ``pull``: by hand what plain ``git push`` and ``checkout`` do by themselves."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Dense:
         whole = len(data) // width * width
         planes = [_shrink(plane, dtype) for plane in _to_planes(data[:whole], width, transform)]
         head = struct.pack(f"<BB{width}I", width, transform, *map(len, planes))
-        return b"".join([head, *planes, data[whole:].tobytes()])
+        return b"".join([head, *planes, data[whole:].data])
 
     def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
         """Undo :meth:`encode`."""
@@ -48,7 +48,7 @@ class Dense:
         out = np.empty(spec.nbytes, np.uint8)
         _from_planes([_grow(plane, count) for plane in planes], transform, out[: count * width])
         out[count * width :] = np.frombuffer(rest, np.uint8)
-        return Tensor(spec, memoryview(out))
+        return Tensor(spec, out.data)
 
 
 def _shape_of(dtype: Dtype) -> tuple[int, int]:
@@ -138,9 +138,9 @@ def _compressor(entropy_only: bool) -> zstandard.ZstdCompressor:
     return found
 
 
-def _shrink(plane: Bytes, dtype: Dtype) -> bytes | Bytes:
-    small = _compressor(dtype.kind in ("float", "complex")).compress(memoryview(plane)) if len(plane) else b""
-    return small if len(small) < len(plane) else plane
+def _shrink(plane: Bytes, dtype: Dtype) -> bytes | memoryview:
+    small = _compressor(dtype.kind in ("float", "complex")).compress(plane.data) if len(plane) else b""
+    return small if len(small) < len(plane) else plane.data
 
 
 def _grow(plane: memoryview, count: int) -> Bytes:

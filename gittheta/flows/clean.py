@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, cycle, islice, repeat
 
 from blake3 import blake3
 
@@ -12,8 +15,8 @@ from gittheta.api import Format
 from gittheta.errors import FormatError, ManifestError
 from gittheta.flows.decode import HOLD, Decoder, Frame
 from gittheta.flows.encode import Encoder, Ticket
-from gittheta.flows.recall import Recall, remember
-from gittheta.flows.stream import ByteStream, Source
+from gittheta.flows.recall import Recall, Stored, remember
+from gittheta.flows.stream import ByteStream, Source, rechunked
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import (
     MAX_TENSORS,
@@ -30,21 +33,22 @@ from gittheta.model import (
     Digest,
     Layout,
     Manifest,
-    Recipe,
     Skeleton,
     Stanza,
     TensorSpec,
     block_bytes,
+    digest_of,
     flat_spec,
     skeleton_spec,
 )
-from gittheta.payload import check_of
 
 #: What a format sees to decide whether a file is its own.
 SNIFF = 4096
 #: A file of unknown format is kept in pieces of so many bytes.
 PIECE = HOLD
 OPAQUE = "opaque"
+#: Blocks that are read ahead of their digests while a file is compared with what is stored.
+_BUFFERS = 4
 
 
 def clean(workspace: Workspace, path: str, source: Source) -> bytes:
@@ -64,8 +68,9 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
         manifest = cleaning.run(*_layout(workspace, path, stream, head))
     finally:
         cleaning.encoder.abort()
-    remember(workspace, manifest, HOLD)
-    return format_manifest(manifest)
+    text = format_manifest(manifest)
+    remember(workspace, manifest, text)
+    return text
 
 
 def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes | None:
@@ -75,7 +80,9 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
     if version is None or len(text) > MAX_TEXT:
         return None
     if version > VERSION:
-        workspace.reporter.warn(f"{path}: a manifest of version {version}, kept as it is; upgrade gittheta to check it out")
+        workspace.reporter.warn(
+            f"{path}: a manifest of version {version}, kept as it is; upgrade gittheta to check it out"
+        )
         return text
     try:
         parse_manifest(text)
@@ -92,7 +99,9 @@ def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) ->
             try:
                 return file_format.name, _split(file_format, stream)
             except FormatError as error:
-                workspace.reporter.warn(f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}")
+                workspace.reporter.warn(
+                    f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}"
+                )
                 return OPAQUE, None
     workspace.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
     return OPAQUE, None
@@ -117,17 +126,29 @@ def _split(file_format: Format, stream: ByteStream) -> Layout:
 
 @dataclass
 class _Piece:
-    """A tensor that has been read: its recipe, or the ticket that will have one."""
+    """A tensor on its way in. ``found`` is where it is stored already, or the ticket under which it is being stored.
+
+    Until the digest is known, ``digesting`` yields it and ``blocks`` hold the bytes.
+    """
 
     spec: TensorSpec
-    digest: Digest
     skip: int
-    found: Stanza | Ticket | None
+    digest: Digest = EMPTY_DIGEST
+    found: Stanza | Ticket | None = None
+    digesting: Future[Digest] | None = None
+    blocks: list[memoryview] = field(default_factory=list)
 
     def stanza(self) -> Stanza:
+        """The piece as it stands in the manifest."""
         if isinstance(self.found, Stanza):
             return self.found
         return Stanza(self.spec, self.digest, self.found.recipe() if self.found else (), self.skip)
+
+    def renamed(self, offset: int) -> _Piece:
+        """The same bytes as a piece of an opaque file."""
+        spec = TensorSpec(str(offset), self.spec.dtype, (self.spec.elements,))
+        found = Stanza(spec, self.digest, self.found.recipe) if isinstance(self.found, Stanza) else self.found
+        return _Piece(spec, 0, self.digest, found)
 
 
 class _Cleaning:
@@ -141,9 +162,14 @@ class _Cleaning:
         self.recall = Recall(workspace, _manifests_at_hand(workspace, path))
         self.tickets: dict[Digest, Ticket] = {}
         self.pieces: list[_Piece] = []
+        self.waiting: deque[_Piece] = deque()
+        self.waiting_bytes = 0
+        self.buffers = [memoryview(b"")]
         self.skeleton = bytearray()
 
     def run(self, format_name: str, layout: Layout | None) -> Manifest:
+        """Read everything, store what is new, and say what the file consists of."""
+        self.workspace.reporter.start(f"Reading {self.path}", layout.length if layout else 0)
         if layout is not None and not self._read(layout):
             self.workspace.reporter.warn(
                 f"{self.path}: a broken {format_name} file, stored as opaque bytes: its header promises "
@@ -152,11 +178,13 @@ class _Cleaning:
             layout = None
         if layout is None:
             self._read_opaque()
-        skeleton = self._skeleton(layout)
-        self.encoder.finish()
+        length, lead, skeleton = self._take_skeleton(layout)
+        self._settle(0)
+        with self.workspace.timed("making objects durable"):
+            self.encoder.finish()
         return Manifest(
             format_name if layout is not None else OPAQUE,
-            Skeleton(*skeleton[:2], skeleton[2].digest, skeleton[2].stanza().recipe),
+            Skeleton(length, lead, skeleton.digest, skeleton.stanza().recipe),
             tuple(piece.stanza() for piece in self.pieces),
         )
 
@@ -172,136 +200,164 @@ class _Cleaning:
 
     def _read_opaque(self) -> None:
         """Name what was read by where it lies, then read the rest."""
+        self._settle(0)
         lead, self.skeleton = self.skeleton, bytearray()
         taken, self.pieces = self.pieces, []
-        if lead:
-            self._held(_piece_spec(0, len(lead)), [memoryview(lead)], 0)
+        self._held(_piece_spec(0, len(lead)), _views(lead), 0)
         at = len(lead)
         for piece in taken:
-            spec = TensorSpec(str(at), piece.spec.dtype, (piece.spec.elements,))
-            found = piece.found
-            if isinstance(found, Stanza):
-                found = Stanza(spec, piece.digest, found.recipe)
-            at += spec.nbytes
-            if spec.nbytes:
-                self.pieces.append(_Piece(spec, piece.digest, 0, found))
+            self.pieces.append(piece.renamed(at))
+            at += piece.spec.nbytes
         while self.stream.peek(1):
             self._tensor(_piece_spec(self.stream.position, PIECE), 0)
+        self.pieces = [piece for piece in self.pieces if piece.spec.nbytes]
 
-    def _skeleton(self, layout: Layout | None) -> tuple[int, int, _Piece]:
+    def _take_skeleton(self, layout: Layout | None) -> tuple[int, int, _Piece]:
         length = len(self.skeleton)
         lead = layout.segments[0].offset if layout and layout.segments else length
-        spec = skeleton_spec(length)
-        blocks = [memoryview(self.skeleton)[at : at + block_bytes(RAW)] for at in range(0, length, block_bytes(RAW))]
-        self._held(spec, blocks, 0)
+        self._held(skeleton_spec(length), _views(self.skeleton), 0)
         return length, lead, self.pieces.pop()
 
     def _tensor(self, spec: TensorSpec, skip: int) -> bool:
-        """Read one tensor. Says whether all of it was there; what was there is kept in any case."""
-        if spec.nbytes > HOLD:
-            return self._streamed(spec, skip)
-        blocks = list(self.stream.blocks(spec.nbytes, block_bytes(spec.dtype)))
-        whole = sum(map(len, blocks)) == spec.nbytes
-        self._held(spec, blocks, skip) if whole else self._fragment(spec, blocks)
-        return whole
+        """Read one tensor. Says whether all of it was there; what was there is kept in any case.
 
-    def _fragment(self, spec: TensorSpec, blocks: list[memoryview]) -> None:
-        """A tensor that the file's end cuts short: its whole elements, then the bytes that are left."""
-        if not blocks:
-            return
-        blocks[-1], odd = _whole_elements(spec, blocks[-1])
-        size = sum(map(len, blocks))
-        if size:
-            self._held(flat_spec(spec, size), [block for block in blocks if block], 0)
-        if odd:
-            self._held(_piece_spec(0, len(odd)), [odd], 0)
+        As long as it agrees, block by block, with a stored tensor, nothing is held and nothing encoded. Where they
+        part, what agreed is read back from the store.
+        """
+        block_size = block_bytes(spec.dtype)
+        stored = self.recall.comparable(spec) if spec.nbytes > block_size else None
+        if stored is None and spec.nbytes > HOLD:
+            stored = self.recall.opening(spec, digest_of(self.stream.peek(block_size)))
+        blocks = self.stream.blocks(spec.nbytes, block_size)
+        if stored is not None:
+            agreed, rest = self._agreement(stored)
+            if agreed == len(stored.frames):
+                self._add(_Piece(spec, skip, stored.digest, self.recall.stanza(spec, stored.digest, skip)))
+                return True
+            again = islice(Decoder(self.workspace).blocks([(spec, stored.recipe)]), agreed)
+            done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
+            blocks = rechunked(chain(again, rest, self.stream.blocks(spec.nbytes - done, block_size)), block_size)
+        if spec.nbytes > HOLD:
+            return self._streamed(spec, blocks, skip)
+        held = list(blocks)
+        if sum(map(len, held)) == spec.nbytes:
+            self._held(spec, held, skip)
+            return True
+        held[-1:], odd = _split_odd(spec, held[-1:])
+        self._held(flat_spec(spec, sum(map(len, held))), held, 0)
+        self._held(_piece_spec(0, len(odd)), [odd], 0)
+        return False
+
+    def _agreement(self, stored: Stored) -> tuple[int, list[memoryview]]:
+        """How many of the next blocks are those of a stored tensor, and those that were read but are not.
+
+        Blocks are read into a few buffers in turn, which stay in the processor's cache, and digested on the workers.
+        """
+        longest = max(frame.head.raw for frame in stored.frames)
+        if len(self.buffers[0]) < longest:
+            self.buffers = [memoryview(bytearray(longest)) for _ in range(_BUFFERS)]
+        buffers = cycle(self.buffers)
+        reading: deque[tuple[Frame, memoryview, Future[Digest]]] = deque()
+        agreed = 0
+        for frame in chain(stored.frames, repeat(None)):
+            if frame is None or len(reading) == _BUFFERS:
+                if not reading:
+                    break
+                expected, block, digesting = reading.popleft()
+                if len(block) != expected.head.raw or digesting.result() != expected.head.digest:
+                    return agreed, [memoryview(bytes(left)) for left in (block, *(entry[1] for entry in reading))]
+                agreed += 1
+            if frame is not None:
+                buffer = next(buffers)[: frame.head.raw]
+                block = buffer[: self.stream.fill(buffer)]
+                reading.append((frame, block, self.workspace.pool.submit(digest_of, block)))
+        return agreed, []
 
     def _held(self, spec: TensorSpec, blocks: list[memoryview], skip: int) -> None:
-        """A tensor whose bytes are all in memory."""
-        digest = _digest(blocks)
-        found: Stanza | Ticket | None = self.tickets.get(digest) or self.recall.stanza(spec, digest, skip)
-        if found is None and digest != EMPTY_DIGEST:
-            found = self.tickets[digest] = self.encoder.add(spec, blocks)
-        self.pieces.append(_Piece(spec, digest, skip, found))
+        """A tensor whose bytes are all in memory: digested on a worker, stored later if it is new."""
+        piece = _Piece(spec, skip, blocks=blocks)
+        piece.digesting = self.workspace.pool.submit(_digest, blocks)
+        self._add(piece)
+        self.waiting.append(piece)
+        self.waiting_bytes += spec.nbytes
+        self._settle(HOLD)
 
-    def _streamed(self, spec: TensorSpec, skip: int) -> bool:
-        """A tensor too large to hold: compared, block by block, with a stored one that begins alike.
-
-        As long as they agree nothing is encoded; where they part, what agreed is read back from the store.
-        """
+    def _streamed(self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int) -> bool:
+        """A tensor too large to hold: encoded as it comes, and forgotten again if it turns out to be known."""
+        self._settle(0)
         hashed = blake3(max_threads=blake3.AUTO)
-        size, agreed = 0, 0
+        size = 0
+        ticket = self.encoder.begin(spec)
         odd = memoryview(b"")
-        known: tuple[Recipe, list[Frame]] | None = None
-        ticket: Ticket | None = None
-        for taken in self.stream.blocks(spec.nbytes, block_bytes(spec.dtype)):
-            block, odd = _whole_elements(spec, taken)
-            check = check_of(block)
-            if size == 0:
-                known = self.recall.opening(spec, check)
-            hashed.update(block)
-            size += len(block)
-            if ticket is None and known and known[1][agreed].matches(block, check):
-                agreed += 1
-                continue
-            ticket = ticket or self._begin(spec, known, agreed)
-            if block:
+        for taken in blocks:
+            whole, odd = _split_odd(spec, [taken])
+            for block in whole:
+                hashed.update(block)
+                size += len(block)
                 self.encoder.feed(ticket, block)
-        found_spec = spec if size == spec.nbytes else flat_spec(spec, size)
-        if size:
-            digest = Digest(hashed.digest())
-            found = self._settle(found_spec, digest, skip, ticket) or self._begin(spec, known, agreed)
-            self.pieces.append(_Piece(found_spec, digest, skip, found))
+        complete = size == spec.nbytes
+        piece = _Piece(spec if complete else flat_spec(spec, size), skip, Digest(hashed.digest()))
+        piece.found = self.tickets.get(piece.digest) or self.recall.stanza(piece.spec, piece.digest, skip)
+        if piece.found or not size:
+            self.encoder.discard(ticket)
+        else:
+            self.encoder.end(ticket)
+            piece.found = self.tickets[piece.digest] = ticket
+        self._add(piece)
         if odd:
             self._held(_piece_spec(0, len(odd)), [odd], 0)
-        return size == spec.nbytes
+        return complete
 
-    def _begin(self, spec: TensorSpec, known: tuple[Recipe, list[Frame]] | None, agreed: int) -> Ticket:
-        """Start to encode a large tensor whose first ``agreed`` blocks are those of a known one."""
-        ticket = self.encoder.begin(spec)
-        if known:
-            stored = Decoder(self.workspace).blocks([(spec, known[0])])
-            for block in islice(stored, agreed):
-                self.encoder.feed(ticket, block)
-        return ticket
+    def _add(self, piece: _Piece) -> None:
+        self.pieces.append(piece)
+        self.workspace.reporter.advance(piece.spec.nbytes)
 
-    def _settle(
-        self, spec: TensorSpec, digest: Digest, skip: int, ticket: Ticket | None
-    ) -> Stanza | Ticket | None:
-        """What a large tensor is stored as, now that its digest is known."""
-        found = self.tickets.get(digest) or self.recall.stanza(spec, digest, skip)
-        if ticket is None:
-            return found
-        if found is not None:
-            self.encoder.discard(ticket)
-            return found
-        self.encoder.end(ticket)
-        self.tickets[digest] = ticket
-        return ticket
+    def _settle(self, limit: int) -> None:
+        """Find or encode held tensors, in order, until no more than ``limit`` bytes wait for their digests."""
+        while self.waiting and self.waiting_bytes > limit:
+            piece = self.waiting.popleft()
+            self.waiting_bytes -= piece.spec.nbytes
+            if piece.digesting:
+                piece.digest = piece.digesting.result()
+            piece.found = self.tickets.get(piece.digest) or self.recall.stanza(piece.spec, piece.digest, piece.skip)
+            if piece.found is None and piece.digest != EMPTY_DIGEST:
+                piece.found = self.tickets[piece.digest] = self.encoder.add(piece.spec, piece.blocks)
+            piece.blocks = []
 
 
-def _whole_elements(spec: TensorSpec, block: memoryview) -> tuple[memoryview, memoryview]:
-    """A block without the bytes at its end that make up no element, and those bytes."""
+def _split_odd(spec: TensorSpec, blocks: list[memoryview]) -> tuple[list[memoryview], memoryview]:
+    """At most one block, without the bytes at its end that make up no element; and those bytes."""
+    if not blocks:
+        return [], memoryview(b"")
     bits = spec.dtype.bits
-    odd = len(block) * 8 % bits if bits < 8 else len(block) % (bits // 8)
-    if bits < 8 and odd:
-        odd = len(block)
-    return block[: len(block) - odd], block[len(block) - odd :]
+    odd = len(blocks[0]) % (bits // 8) if bits >= 8 else len(blocks[0]) * 8 % bits and len(blocks[0])
+    whole = len(blocks[0]) - odd
+    return [blocks[0][:whole]] if whole else [], blocks[0][whole:]
 
 
 def _digest(blocks: Iterable[memoryview]) -> Digest:
-    hashed = blake3(max_threads=blake3.AUTO)
+    hashed = blake3()
     for block in blocks:
         hashed.update(block)
     return Digest(hashed.digest())
+
+
+def _views(data: bytearray) -> list[memoryview]:
+    size = block_bytes(RAW)
+    return [memoryview(data)[at : at + size] for at in range(0, len(data), size)]
 
 
 def _piece_spec(offset: int, length: int) -> TensorSpec:
     return TensorSpec(str(offset), RAW, (length,))
 
 
-def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[Manifest]:
+def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[bytes]:
+    """What Git holds for the file: in the index, on our side of a merge, in HEAD."""
+    seen = set()
     for name in (f":{path}", f":2:{path}", f"HEAD:{path}"):
-        manifest = workspace.try_manifest(name)
-        if manifest is not None:
-            yield manifest
+        text = workspace.blobs.read(name, MAX_TEXT)
+        if text and text not in seen and claims_to_be_manifest(text):
+            seen.add(text)
+            with suppress(ManifestError):
+                parse_manifest(text)
+                yield text

@@ -14,8 +14,8 @@ from blake3 import blake3
 from gittheta.api import Encoding
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, flat_spec
-from gittheta.payload import HEAD_LENGTH, FrameHead, check_of, parse_head
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.payload import HEAD_LENGTH, FrameHead, parse_head
 from gittheta.store import Reader
 
 #: Decoded bytes that may wait ahead of the one who takes them.
@@ -33,10 +33,6 @@ class Frame:
     head: FrameHead
     object: ObjectId
     body_offset: int
-
-    def matches(self, block: memoryview, check: bytes) -> bool:
-        """Whether this frame holds that block."""
-        return self.head.raw == len(block) and self.head.check == check
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,8 @@ class Decoder:
     def _blocks(self, spec: TensorSpec, recipe: Recipe) -> Iterator[_Block]:
         left = spec.nbytes
         try:
+            if left and not recipe:
+                raise PayloadError("bytes without a recipe")
             chains = [frames_of(self._reader, link) for link in recipe]
             while left:
                 block = _Block(spec, tuple(next(frames, _END) for frames in chains))
@@ -114,23 +112,23 @@ class Decoder:
     def _decode(self, block: _Block, recipe: Recipe) -> memoryview:
         spec = flat_spec(block.spec, block.nbytes)
         found: Tensor | None = None
+        data = memoryview(b"")
         try:
-            if not recipe:
-                raise PayloadError("bytes without a recipe")
             for link, frame in zip(reversed(recipe), reversed(block.frames), strict=True):
                 encoding = self._registry.encoding(link.encoding)
                 body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
                 found = _guarded(encoding, body, spec, found)
-                if len(found.data) != block.nbytes:
-                    raise PayloadError(f"'{link.encoding}' gave {len(found.data)} bytes, not {block.nbytes}")
-            if block.nbytes < block.spec.nbytes and check_of(found.data) != block.frames[0].head.check:
-                raise PayloadError("a block does not have its check: the object is damaged or the wrong one")
+                data = found.data
+                if len(data) != block.nbytes:
+                    raise PayloadError(f"'{link.encoding}' gave {len(data)} bytes, not {block.nbytes}")
+            if block.spec.nbytes > HOLD and digest_of(data) != block.frames[0].head.digest:
+                raise PayloadError("a block does not have its digest: the object is damaged or the wrong one")
         except ThetaError as error:
             raise error.located(tensor=block.spec.name) from None
-        return found.data
+        return data
 
 
-_END = Frame(FrameHead(0, 0, b""), ObjectId(""), 0)
+_END = Frame(FrameHead(0, 0, Digest(b"")), ObjectId(""), 0)
 
 
 def _guarded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:

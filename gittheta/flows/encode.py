@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from gittheta.api import Encoding
 from gittheta.errors import PayloadError
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, flat_spec
-from gittheta.payload import check_of, frame_head
+from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.payload import frame_head
 from gittheta.store import PackWriter, Spot, places
 
 #: Raw bytes that may wait for the workers; with the tensor being read, this bounds memory.
@@ -26,7 +27,6 @@ class Ticket:
     encoding: str
     spots: list[Spot] = field(default_factory=list)
     names: list[ObjectId] = field(default_factory=list)
-    first_check: bytes = b""
     #: The first object that holds this tensor alone, for tensors that are written before their digest is known.
     own_objects: int | None = None
 
@@ -39,7 +39,6 @@ class Ticket:
 class _Frame:
     head: bytes
     body: bytes
-    check: bytes
 
 
 class Encoder:
@@ -47,11 +46,16 @@ class Encoder:
 
     def __init__(self, workspace: Workspace) -> None:
         self._pool = workspace.pool
-        self._encoding = workspace.registry.encoding("dense")
+        self._registry = workspace.registry
         self._pack = PackWriter(workspace.store)
         self._queue: deque[tuple[Ticket, int, Future[_Frame]]] = deque()
         self._waiting = 0
         self._tickets: list[Ticket] = []
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        """Loaded when there is something to encode: `git status` seldom has anything."""
+        return self._registry.encoding("dense")
 
     def add(self, spec: TensorSpec, blocks: Iterable[memoryview]) -> Ticket:
         """A whole tensor at once."""
@@ -111,21 +115,19 @@ class Encoder:
         ticket, size, future = self._queue.popleft()
         frame = future.result()
         self._waiting -= size
-        ticket.first_check = ticket.first_check or frame.check
         ticket.spots.append(self._pack.append((frame.head, frame.body)))
 
 
 def _encode(encoding: Encoding, block: Tensor) -> _Frame:
-    check = check_of(block.data)
     body = encoding.encode(block, None)
     if body is None:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
+    digest = digest_of(block.data)
     # Lossless is a promise: what cannot be read back is never accepted.
-    if check_of(encoding.decode(memoryview(body), block.spec, None).data) != check:
+    if digest_of(encoding.decode(memoryview(body), block.spec, None).data) != digest:
         raise PayloadError(
             f"the encoding '{encoding.name}' does not give back what it was given",
             tensor=block.spec.name,
             mend="this is a fault of the encoding; nothing was stored",
         )
-    return _Frame(frame_head(body, len(block.data), check), body, check)
-
+    return _Frame(frame_head(body, len(block.data), digest), body)

@@ -1,4 +1,4 @@
-"""Git hooks: small shims that hand over to ``git theta hook``. A hook that is there already is kept and called first."""
+"""Git hooks: small shims that hand over to ``git theta hook``. A hook that was there is kept and called first."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import Encoder, Ticket
 from gittheta.flows.plan import Action, Decision, MergePlan, plan_merge
 from gittheta.flows.smudge import read_skeleton
+from gittheta.flows.stream import rechunked
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.model import (
@@ -140,13 +141,14 @@ class _Merging:
         return self._composed(wanted)
 
     def _composed(self, wanted: list[TensorSpec]) -> _Frame | None:
-        sides = [side and read_skeleton(self.decoder, self._fetched(side)) for side in (self.base, self.ours, self.theirs)]
+        base = self._skeleton(self.base) if self.base else None
         file_format = self.workspace.registry.format(self.ours.format)
-        composed = file_format.merge_skeletons(sides[0], sides[1] or b"", sides[2] or b"", wanted)
+        composed = file_format.merge_skeletons(base, self._skeleton(self.ours), self._skeleton(self.theirs), wanted)
         if composed is None:
             return None
-        layout = file_format.split(io.BufferedReader(io.BytesIO(composed)))  # type: ignore[type-var]
-        order, end = [], 0
+        layout = file_format.split(io.BytesIO(composed))
+        order: list[tuple[str, int]] = []
+        end = 0
         for segment in layout.segments:
             order.append((segment.spec.name, segment.offset - end if order else 0))
             end = segment.offset + segment.spec.nbytes
@@ -157,9 +159,9 @@ class _Merging:
         ticket = self.encoder.add(spec, blocks)
         return _Frame(Skeleton(len(composed), lead, digest_of(composed), ()), order, ticket)
 
-    def _fetched(self, manifest: Manifest) -> Manifest:
+    def _skeleton(self, manifest: Manifest) -> bytes:
         fetch_missing(self.workspace, replace(manifest, stanzas=()))
-        return manifest
+        return read_skeleton(self.decoder, manifest)
 
 
 @dataclass(frozen=True)
@@ -178,18 +180,3 @@ def _spec(decision: Decision) -> TensorSpec:
 
 def _only(manifest: Manifest, names: set[str]) -> Manifest:
     return replace(manifest, stanzas=tuple(stanza for stanza in manifest.stanzas if stanza.spec.name in names))
-
-
-def rechunked(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    """The same bytes in blocks of ``size``, the last one shorter."""
-    rest = bytearray()
-    for block in blocks:
-        if not rest and len(block) == size:
-            yield block
-            continue
-        rest += block
-        while len(rest) >= size:
-            yield memoryview(rest[:size])
-            rest = rest[size:]
-    if rest:
-        yield memoryview(rest)

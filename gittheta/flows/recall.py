@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gittheta.errors import ThetaError
-from gittheta.flows.decode import Frame, frames_of
+from gittheta.flows.decode import HOLD, Frame, frames_of
 from gittheta.flows.workspace import Workspace
-from gittheta.manifest import format_manifest
-from gittheta.model import RAW, Digest, Manifest, Recipe, Stanza, TensorSpec, digest_of
+from gittheta.manifest import parse_manifest
+from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in the store whose blocks can be compared with a file's: each frame carries its block's digest.
+
+    Only of recipes that this clone has itself encoded or checked, so that equal blocks mean an equal tensor.
+    """
+
+    digest: Digest
+    recipe: Recipe
+    frames: tuple[Frame, ...]
 
 
 class Recall:
@@ -18,23 +30,28 @@ class Recall:
     A recipe counts only while its objects are here: a checkpoint added again mends a damaged store.
     """
 
-    def __init__(self, workspace: Workspace, manifests: Iterable[Manifest]) -> None:
+    def __init__(self, workspace: Workspace, texts: Iterable[bytes]) -> None:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
-        for manifest in manifests:
-            self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
-            for stanza in manifest.stanzas:
-                self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
-                self._recipes.setdefault(stanza.digest, stanza.recipe)
+        self._checked: dict[str, Stanza] = {}
+        self._sizes: dict[ObjectId, int] = {}
+        for text in texts:
+            self._learn(parse_manifest(text), checked=workspace.known.saw_manifest(digest_of(text)))
+
+    def _learn(self, manifest: Manifest, checked: bool) -> None:
+        self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
+        for stanza in manifest.stanzas:
+            self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
+            self._recipes.setdefault(stanza.digest, stanza.recipe)
+            if checked:
+                self._checked.setdefault(stanza.spec.name, stanza)
 
     def stanza(self, spec: TensorSpec, digest: Digest, skip: int) -> Stanza | None:
-        """The stanza of an unchanged tensor."""
+        """The stanza of a tensor that is stored already; its very text if it has not changed."""
         found = self._stanzas.get((spec.name, digest))
-        if found and found.spec != spec and (found.spec.nbytes != spec.nbytes or RAW not in (found.spec.dtype, spec.dtype)):
-            found = None
-        if found and self._is_here(found.recipe):
-            return replace(found, skip=skip)
+        if found and _same_meaning(found.spec, spec) and self._is_here(found.recipe):
+            return found if found.skip == skip else replace(found, skip=skip)
         recipe = self.recipe(digest)
         return Stanza(spec, digest, recipe, skip) if recipe else None
 
@@ -46,35 +63,52 @@ class Recall:
         found = self._workspace.known.recipe(digest)
         return found if found and self._is_here(found) else None
 
-    def opening(self, spec: TensorSpec, check: bytes) -> tuple[Recipe, list[Frame]] | None:
-        """A stored tensor of the same size that begins with the same block: its recipe and its frames."""
-        digest = self._workspace.known.by_first_block(check)
+    def comparable(self, spec: TensorSpec) -> Stored | None:
+        """What the index holds under that name, if it has the same dtype and shape."""
+        stanza = self._checked.get(spec.name)
+        return self._stored(stanza.digest, stanza.recipe, spec) if stanza and stanza.spec == spec else None
+
+    def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
+        """A large tensor known from elsewhere that begins with a block of that digest."""
+        digest = self._workspace.known.by_first_block(first)
         recipe = self.recipe(digest) if digest else None
-        if not recipe:
+        return self._stored(digest, recipe, spec) if digest and recipe else None
+
+    def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> Stored | None:
+        if not recipe or not self._is_here(recipe):
             return None
         try:
-            frames = list(frames_of(self._workspace.reader, recipe[0]))
+            frames = tuple(frames_of(self._workspace.reader, recipe[0]))
         except ThetaError:
             return None
-        return (recipe, frames) if sum(frame.head.raw for frame in frames) == spec.nbytes else None
+        whole = sum(frame.head.raw for frame in frames) == spec.nbytes
+        return Stored(digest, recipe, frames) if whole else None
 
     def _is_here(self, recipe: Recipe) -> bool:
-        store = self._workspace.store
-        return all(
-            store.holds(place.object, place.offset + place.length) for link in recipe for place in link.places
-        )
+        return all(self._size(place.object) >= place.offset + place.length for link in recipe for place in link.places)
+
+    def _size(self, object_id: ObjectId) -> int:
+        if object_id not in self._sizes:
+            path = self._workspace.store.find(object_id)
+            self._sizes[object_id] = path.stat().st_size if path else 0
+        return self._sizes[object_id]
 
 
-def remember(workspace: Workspace, manifest: Manifest, large: int) -> None:
-    """Put a manifest's tensors into the table; of those larger than ``large`` bytes, how they begin too."""
-    text_digest = digest_of(format_manifest(manifest))
+def _same_meaning(found: TensorSpec, spec: TensorSpec) -> bool:
+    """Equal, or one of them written by a program that did not know the dtype."""
+    return found == spec or (found.nbytes == spec.nbytes and RAW in (found.dtype, spec.dtype))
+
+
+def remember(workspace: Workspace, manifest: Manifest, text: bytes) -> None:
+    """Put the tensors of a manifest into the table, once all of them were encoded or checked here."""
+    text_digest = digest_of(text)
     if workspace.known.saw_manifest(text_digest):
         return
     openings = []
     for stanza in manifest.stanzas:
-        if stanza.spec.nbytes > large:
+        if stanza.spec.nbytes > HOLD:
             first = next(frames_of(workspace.reader, stanza.recipe[0]))
-            openings.append((first.head.check, stanza.digest))
+            openings.append((first.head.digest, stanza.digest))
     tensors = [(stanza.digest, stanza.recipe) for stanza in manifest.stanzas if stanza.recipe]
     if manifest.skeleton.recipe:
         tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))

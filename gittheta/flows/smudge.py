@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gittheta.errors import ManifestError, ThetaError
-from gittheta.flows.decode import HOLD, Decoder
+from gittheta.flows.decode import Decoder
 from gittheta.flows.recall import remember
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
-from gittheta.manifest import claims_to_be_manifest, is_foreign_manifest, parse_manifest
+from gittheta.manifest import claims_to_be_manifest, format_manifest, is_foreign_manifest, parse_manifest
 from gittheta.model import Digest, Manifest, Recipe, TensorSpec, skeleton_spec
 
 #: A skeleton is held in memory while its file is written.
@@ -50,7 +50,7 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
         yield from _assemble(workspace, manifest)
     except ThetaError as error:
         raise error.located(path=path) from None
-    remember(workspace, manifest, HOLD)
+    remember(workspace, manifest, format_manifest(manifest))
 
 
 def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:

@@ -50,6 +50,11 @@ class ByteStream:
     def take(self, size: int) -> memoryview:
         """The next bytes; fewer only at the end."""
         buffer = memoryview(bytearray(size))
+        return buffer[: self.fill(buffer)]
+
+    def fill(self, buffer: memoryview) -> int:
+        """Put the next bytes into a buffer and say how many; fewer than it holds only at the end."""
+        size = len(buffer)
         seen = min(size, len(self._seen) - self._at)
         if seen:
             buffer[:seen] = memoryview(self._seen)[self._at : self._at + seen]
@@ -58,7 +63,7 @@ class ByteStream:
                 self._seen, self._at = bytearray(), 0
         filled = seen + (self._fill(buffer[seen:]) if seen < size else 0)
         self.position += filled
-        return buffer[:filled]
+        return filled
 
     def blocks(self, size: int, block: int) -> Iterator[memoryview]:
         """The next ``size`` bytes in blocks; fewer only at the end."""
@@ -95,3 +100,18 @@ class _Head(io.RawIOBase):
         buffer[: len(found)] = found
         self._offset += len(found)
         return len(found)
+
+
+def rechunked(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
+    """The same bytes in blocks of ``size``, the last one shorter."""
+    rest = bytearray()
+    for block in blocks:
+        if not rest and len(block) == size:
+            yield block
+            continue
+        rest += block
+        while len(rest) >= size:
+            yield memoryview(rest[:size])
+            rest = rest[size:]
+    if rest:
+        yield memoryview(rest)

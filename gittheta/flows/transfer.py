@@ -115,7 +115,7 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     if not missing:
         return 0
     count = len(missing)
-    tried = download(workspace, {object_id: 0 for object_id in missing})
+    tried = download(workspace, dict.fromkeys(missing, 0))
     missing = workspace.store.missing(manifest.objects())
     if missing:
         object_id = min(missing)
@@ -181,4 +181,3 @@ def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | 
             mend="push them from a clone that has them: git theta push",
         )
     return len(missing)
-

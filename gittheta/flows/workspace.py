@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +84,13 @@ class Workspace:
     def blobs(self) -> BlobReader:
         """Blobs of the repository."""
         return self.repository.git.batch()
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Trace how long something took."""
+        began = time.perf_counter()
+        yield
+        self.reporter.trace(f"{what}: {(time.perf_counter() - began) * 1000:.1f} ms")
 
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.

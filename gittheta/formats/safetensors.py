@@ -19,9 +19,7 @@ MAX_HEADER = 100_000_000
 MAX_DIMENSIONS = 64
 _MAX_SIZE = 1 << 62
 
-_DTYPES: dict[str, Dtype] = {
-    name.upper(): dtype for name, dtype in DTYPES.items() if dtype.kind != "raw"
-}
+_DTYPES: dict[str, Dtype] = {name.upper(): dtype for name, dtype in DTYPES.items() if dtype.kind != "raw"}
 _NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
 _PLAIN_NAME = re.compile("[^\ud800-\udfff]{0,1024}")
 _METADATA = "__metadata__"
@@ -126,9 +124,7 @@ def _are_sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= _MAX_SIZE for item in value)
 
 
-def _merge_metadata(
-    base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]
-) -> dict[str, str] | None:
+def _merge_metadata(base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str] | None:
     merged = {}
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         was, mine, yours = base.get(key), ours.get(key), theirs.get(key)
