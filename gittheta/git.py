@@ -27,8 +27,8 @@ _LOCAL_VARIABLES = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
-ZERO_ID = "0" * 40
 _FOUND = re.compile(rb"[0-9a-f]{40,64} ([a-z]+) ([0-9]+)\n")
+_DEBUG_SIZE = re.compile(r"([^\0]*)\0  ctime: [^\0]*?\n  size: ([0-9]+)\tflags: [0-9a-f]+\n")
 _OID = re.compile(rb"[0-9a-f]{40,64}")
 
 
@@ -243,7 +243,15 @@ class Repository:
 
     def hooks_dir(self) -> Path:
         """Where Git looks for hooks (`core.hooksPath` honoured)."""
+        if self.setting("core.hookspath") is None:
+            return self.common_dir / "hooks"
         return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))
+
+    def index_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """The size in bytes that the index remembers of each file; 0 where it has none."""
+        words = ("ls-files", "-z", "--debug", "--", *(f":(literal){path}" for path in paths))
+        listed = os.fsdecode(self.git.run(*words))
+        return {path: int(size) for path, size in _DEBUG_SIZE.findall(listed)}
 
     def forget_stat(self, entries: Iterable[Entry]) -> None:
         """Replace entries of the index by themselves without file times, so that Git looks at the files anew."""

@@ -52,6 +52,9 @@ _KINDS: tuple[tuple[Kind, dict[str, int]], ...] = (
 DTYPES: dict[str, Dtype] = {name: Dtype(name, bits, kind) for kind, names in _KINDS for name, bits in names.items()}
 RAW = DTYPES["raw"]
 
+#: The format of a file that is kept as bytes without meaning: each tensor is a piece, named by its offset.
+OPAQUE = "opaque"
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

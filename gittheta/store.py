@@ -31,7 +31,7 @@ Buffer = bytes | memoryview
 
 
 class Store:
-    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if they were here."""
+    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if here."""
 
     def __init__(self, root: Path, alternates: Sequence[Path] = ()) -> None:
         self.root = root
@@ -67,7 +67,8 @@ class Store:
     def temporary(self) -> Path:
         """A new name for an unfinished file."""
         folder = self.root / "tmp"
-        make_folders(folder)
+        with translated(folder):
+            make_folders(folder)
         return folder / token_hex(16)
 
     def adopt(self, temporary: Path, object_id: ObjectId) -> None:
@@ -263,7 +264,7 @@ class translated:  # noqa: N801 - reads as a clause: `with translated(path):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise StoreError(
-                f"cannot use the store at {self.path}: {error.strerror or error}",
+                f"cannot read or write {self.path}: {error.strerror or error}",
                 mend="free some space or mend the permissions there, then run the command again",
             ) from error
 

@@ -18,11 +18,12 @@ from gittheta.errors import GitError, ThetaError
 from gittheta.flows.clean import clean
 from gittheta.flows.materialise import note_pending
 from gittheta.flows.smudge import read_manifest, smudge
-from gittheta.flows.stream import Source
+from gittheta.flows.stream import ByteStream, Source
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import MAX_TEXT, claims_to_be_manifest
 
 _F_SETPIPE_SZ = 1031
+_SNIFF = 4096
 
 
 def serve() -> None:
@@ -97,21 +98,30 @@ def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) ->
 
 def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) -> Iterator[bytes | memoryview]:
     """What the file should hold: the checkpoint; or the manifest itself if it is large and may wait for a hook."""
-    text = bytearray()
-    piece = memoryview(bytearray(1 << 20))
-    while got := content.readinto(piece):
-        text += piece[:got]
-    if not claims_to_be_manifest(bytes(text[:64])) or len(text) > MAX_TEXT:
-        read_manifest(workspace, path, bytes(text[:4096]))
-        return iter((bytes(text),))
-    manifest = read_manifest(workspace, path, bytes(text))
+    stream = ByteStream(content)
+    text = stream.peek(_SNIFF)
+    if claims_to_be_manifest(text):
+        text = stream.peek(MAX_TEXT + 1)
+    manifest = read_manifest(workspace, path, text)
     if manifest is None:
-        return iter((bytes(text),))
+        return _spooled(stream)
     if may_wait and manifest.file_size > workspace.settings.smudge_limit:
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
-        return iter((bytes(text),))
+        return iter((text,))
     return _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
+
+
+def _spooled(stream: ByteStream) -> Iterator[bytes | memoryview]:
+    """Content that is left as it is: read whole before any of it is written, because git does so too."""
+    from tempfile import SpooledTemporaryFile
+
+    with SpooledTemporaryFile(max_size=64 << 20) as spool:
+        while piece := stream.take(1 << 20):
+            spool.write(piece)
+        spool.seek(0)
+        while read := spool.read(1 << 20):
+            yield read
 
 
 def _advancing(

@@ -59,7 +59,7 @@ class PacketReader:
                 left = self._end - self._begin
                 self._buffer[:left] = self._buffer[self._begin : self._end]
                 self._begin, self._end = 0, left
-            got = os.readv(self._descriptor, [self._view[self._end :]])
+            got = _read_into(self._descriptor, self._view[self._end :])
             if not got:
                 raise EOFError
             self._end += got
@@ -128,8 +128,22 @@ class PacketWriter:
     def _write(self, parts: list[bytes | memoryview]) -> None:
         left = [memoryview(part) for part in parts]
         while left:
-            written = os.writev(self._descriptor, left)
+            written = _write_from(self._descriptor, left)
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))
             if left:
                 left[0] = left[0][written:]
+
+
+def _read_into(descriptor: int, buffer: memoryview) -> int:
+    if hasattr(os, "readv"):
+        return os.readv(descriptor, [buffer])
+    data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def _write_from(descriptor: int, parts: list[memoryview]) -> int:
+    if hasattr(os, "writev"):
+        return os.writev(descriptor, parts)
+    return os.write(descriptor, parts[0])

@@ -29,6 +29,7 @@ from gittheta.manifest import (
 )
 from gittheta.model import (
     EMPTY_DIGEST,
+    OPAQUE,
     RAW,
     Digest,
     Layout,
@@ -46,7 +47,6 @@ from gittheta.model import (
 SNIFF = 4096
 #: A file of unknown format is kept in pieces of so many bytes.
 PIECE = HOLD
-OPAQUE = "opaque"
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4
 
@@ -351,7 +351,7 @@ def _piece_spec(offset: int, length: int) -> TensorSpec:
     return TensorSpec(str(offset), RAW, (length,))
 
 
-def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[bytes]:
+def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[tuple[bytes, Manifest]]:
     """What Git holds for the file: in the index, on our side of a merge, in HEAD."""
     seen = set()
     for name in (f":{path}", f":2:{path}", f"HEAD:{path}"):
@@ -359,5 +359,4 @@ def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[bytes]:
         if text and text not in seen and claims_to_be_manifest(text):
             seen.add(text)
             with suppress(ManifestError):
-                parse_manifest(text)
-                yield text
+                yield text, parse_manifest(text)

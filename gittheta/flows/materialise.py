@@ -39,9 +39,19 @@ def materialise_pending(workspace: Workspace) -> list[str]:
         paths = dict.fromkeys(os.fsdecode(noted.read_bytes()).split("\0")[:-1])
     except FileNotFoundError:
         return []
-    written = materialise(workspace, paths)
-    noted.unlink(missing_ok=True)
+    written, unsure = _materialise(workspace, paths)
+    # A git command that is still running may write its own idea of the index over what was mended just now:
+    # a path is done with once a later hook finds nothing more to do for it.
+    _note(noted, unsure)
     return written
+
+
+def _note(noted: Path, paths: Iterable[str]) -> None:
+    text = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    if text:
+        noted.write_bytes(text)
+    else:
+        noted.unlink(missing_ok=True)
 
 
 def materialise(workspace: Workspace, paths: Iterable[str]) -> list[str]:
@@ -50,23 +60,31 @@ def materialise(workspace: Workspace, paths: Iterable[str]) -> list[str]:
     Only where the work-tree file is the very manifest that the index holds: nothing of the user's is overwritten.
     Raises GitError if the index is locked; the files are then in place, but Git takes them for modified.
     """
+    return _materialise(workspace, paths)[0]
+
+
+def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The paths that were written, and those for which anything had to be done."""
     repository = workspace.repository
     wanted = set(paths)
     if not wanted or repository.top is None:
-        return []
+        return [], []
+    sizes = repository.index_sizes(wanted)
     written, stale = [], []
     for entry in repository.index():
         if entry.path not in wanted or entry.stage or not entry.mode.startswith("100"):
             continue
         text = workspace.blobs.read(entry.oid, MAX_TEXT)
-        if text and claims_to_be_manifest(text):
+        if not text or not claims_to_be_manifest(text):
+            continue
+        if _is_text(repository.top / entry.path, text):
+            write_checkpoint(workspace, entry, text)
+            written.append(entry.path)
+        if entry.path in written or sizes.get(entry.path) == len(text):
             stale.append(entry)
-            if _is_text(repository.top / entry.path, text):
-                write_checkpoint(workspace, entry, text)
-                written.append(entry.path)
     if stale:
         repository.forget_stat(stale)
-    return written
+    return written, [entry.path for entry in stale]
 
 
 def write_checkpoint(workspace: Workspace, entry: Entry, text: bytes) -> None:

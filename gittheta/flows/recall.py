@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from gittheta.errors import ThetaError
 from gittheta.flows.decode import HOLD, Frame, frames_of
 from gittheta.flows.workspace import Workspace
-from gittheta.manifest import parse_manifest
 from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of
 
 
@@ -30,14 +29,14 @@ class Recall:
     A recipe counts only while its objects are here: a checkpoint added again mends a damaged store.
     """
 
-    def __init__(self, workspace: Workspace, texts: Iterable[bytes]) -> None:
+    def __init__(self, workspace: Workspace, manifests: Iterable[tuple[bytes, Manifest]]) -> None:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
         self._checked: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
-        for text in texts:
-            self._learn(parse_manifest(text), checked=workspace.known.saw_manifest(digest_of(text)))
+        for text, manifest in manifests:
+            self._learn(manifest, checked=workspace.known.saw_manifest(digest_of(text)))
 
     def _learn(self, manifest: Manifest, checked: bool) -> None:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gittheta.errors import ManifestError, ThetaError
+from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.recall import remember
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import claims_to_be_manifest, format_manifest, is_foreign_manifest, parse_manifest
-from gittheta.model import Digest, Manifest, Recipe, TensorSpec, skeleton_spec
+from gittheta.model import OPAQUE, Manifest, skeleton_spec
+from gittheta.registry import Registry
 
 #: A skeleton is held in memory while its file is written.
 MAX_SKELETON = 1 << 28
@@ -35,9 +36,28 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
             )
         return None
     try:
-        return parse_manifest(text)
-    except ManifestError as error:
+        manifest = parse_manifest(text)
+        check_plugins(workspace.registry, manifest)
+    except ThetaError as error:
         raise error.located(path=path) from None
+    return manifest
+
+
+def check_plugins(registry: Registry, manifest: Manifest) -> None:
+    """Raise PluginError, naming the tensor, unless everything that the manifest needs is installed.
+
+    The format is not needed to write the file, but to recognise it when it is added again.
+    """
+    if manifest.format != OPAQUE:
+        registry.load("formats", manifest.format)
+    known: set[str] = set()
+    for recipe, stanza in zip(manifest.recipes(), (None, *manifest.stanzas), strict=True):
+        for name in {link.encoding for link in recipe} - known:
+            try:
+                registry.load("encodings", name)
+            except PluginError as error:
+                raise error.located(tensor=stanza.spec.name if stanza else None) from None
+            known.add(name)
 
 
 def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[bytes | memoryview]:
@@ -48,9 +68,23 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
     try:
         fetch_missing(workspace, manifest)
         yield from _assemble(workspace, manifest)
+    except PayloadError as error:
+        _blame(workspace, path, manifest, error)
+        raise error.located(path=path) from None
     except ThetaError as error:
         raise error.located(path=path) from None
     remember(workspace, manifest, format_manifest(manifest))
+
+
+def _blame(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> None:
+    """Raise ObjectCorrupt if what does not decode lies in an object that has changed."""
+    for stanza in manifest.stanzas:
+        if stanza.spec.name == error.tensor:
+            for object_id in {place.object for link in stanza.recipe for place in link.places}:
+                try:
+                    workspace.store.check(object_id)
+                except StoreError as found:
+                    raise found.located(path=path, tensor=error.tensor) from error
 
 
 def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:
@@ -82,7 +116,4 @@ def read_skeleton(decoder: Decoder, manifest: Manifest) -> bytes:
     skeleton = manifest.skeleton
     if skeleton.length > MAX_SKELETON:
         raise ManifestError(f"a skeleton of {skeleton.length} bytes, which is more than any format needs")
-    spec: TensorSpec = skeleton_spec(skeleton.length)
-    digest: Digest = skeleton.digest
-    recipe: Recipe = skeleton.recipe
-    return decoder.read(spec, digest, recipe)
+    return decoder.read(skeleton_spec(skeleton.length), skeleton.digest, skeleton.recipe)

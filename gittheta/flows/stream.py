@@ -10,6 +10,7 @@ from gittheta.errors import FormatError
 
 #: A format may read no more than this before it says where the tensors lie.
 MAX_HEAD = 128 << 20
+_STEP = 1 << 20
 
 
 class Source(Protocol):
@@ -41,11 +42,12 @@ class ByteStream:
         return io.BufferedReader(_Head(self))
 
     def _look_ahead(self, until: int) -> None:
-        wanted = until - len(self._seen)
-        if wanted <= 0:
-            return
-        fresh = bytearray(wanted)
-        self._seen += memoryview(fresh)[: self._fill(memoryview(fresh))]
+        while (wanted := min(until - len(self._seen), _STEP)) > 0:
+            fresh = memoryview(bytearray(wanted))
+            filled = self._fill(fresh)
+            self._seen += fresh[:filled]
+            if filled < wanted:
+                break
 
     def take(self, size: int) -> memoryview:
         """The next bytes; fewer only at the end."""
@@ -93,7 +95,7 @@ class _Head(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), 1 << 20)
+        wanted = min(len(buffer), _STEP)
         if self._offset + wanted > MAX_HEAD:
             raise FormatError(f"the header is longer than {MAX_HEAD} bytes")
         found = self._stream.peek(wanted, self._offset)
