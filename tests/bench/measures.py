@@ -1,0 +1,281 @@
+"""What is measured, each as whole git commands, the tools by turns."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tests.bench.handshake import seconds_to_first_answer
+from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
+from tests.bench.model import decoder_shapes, one_tensor, write_fine_tune, write_model
+from tests.bench.peak import can_measure, peaks
+from tests.bench.samples import PLAIN, Samples
+from tests.bench.worlds import FILE, THETA, Tool, World, folder_bytes, sha256
+
+THROUGH_GIT = ("-c", "theta.smudgeLimit=100g")
+HUGE = 3 << 30
+TENSORS = 100_000
+_STARTS = 10
+_STATUSES = 31
+
+
+@dataclass
+class Bench:
+    """One run of the suite: where, how large, how often, with which tools, and what came out."""
+
+    folder: Path
+    size: int
+    runs: int
+    tools: tuple[Tool, ...]
+    samples: Samples = field(default_factory=Samples)
+
+    @cached_property
+    def model(self) -> Path:
+        """The generated checkpoint."""
+        path = self.folder / FILE
+        write_model(path, decoder_shapes(self.size))
+        return path
+
+    @cached_property
+    def digest(self) -> str:
+        """Its SHA-256."""
+        return sha256(self.model)
+
+    @cached_property
+    def worlds(self) -> tuple[World, ...]:
+        """A world for each tool, with the model added and committed."""
+        worlds = tuple(World(self.folder / tool.name, tool) for tool in self.tools)
+        for world in worlds:
+            world.repository.mkdir(parents=True)
+            shutil.copyfile(self.model, world.file)
+            add(world)
+        return worlds
+
+    def by_turns(self, step: Callable[[World], Mapping[str, float]], runs: int | None = None) -> None:
+        """Measure A B A B ..."""
+        for _ in range(self.runs if runs is None else runs):
+            for world in self.worlds:
+                assert world.tool is not None
+                self.samples.add(world.tool.name, step(world))
+
+
+def add(world: World) -> dict[str, float]:
+    """Add the file to a repository with an empty store, and commit it."""
+    world.renew()
+    before = folder_bytes(world.repository / ".git")
+    took = world.seconds("add", FILE)
+    stored = folder_bytes(world.repository / ".git") - before
+    world.expect_stored()
+    world.commit("the model")
+    return {"add": took, "stored": stored / world.file.stat().st_size}
+
+
+def measure_add(bench: Bench) -> None:
+    """Add of a new file, and what it takes in the store."""
+    bench.by_turns(add)
+
+
+def measure_status(bench: Bench) -> None:
+    """`git status` when only the time of the file has changed."""
+    past = iter(range(1, 1 << 20))
+
+    def status(world: World) -> dict[str, float]:
+        # A time in the past, and another each time: Git never has to look twice.
+        at = time.time() - 3600 - next(past)
+        os.utime(world.file, (at, at))
+        took = world.seconds("status")
+        world.expect_quiet()
+        return {"status": took}
+
+    bench.by_turns(status)
+
+
+def measure_checkout(bench: Bench) -> None:
+    """Checkout of the deleted file, `git status` at once, and the same through Git's memory."""
+    for key, options in (("checkout", ()), ("checkout through git", THROUGH_GIT)):
+
+        def checkout(world: World, key: str = key, options: tuple[str, ...] = options) -> dict[str, float]:
+            world.file.unlink()
+            took = world.seconds(*options, "checkout", "--", FILE)
+            began = time.perf_counter()
+            world.git("status")
+            status = time.perf_counter() - began
+            world.expect_file(bench.digest)
+            return {key: took, f"{key} status": status}
+
+        bench.by_turns(checkout)
+
+
+def measure_memory(bench: Bench) -> None:
+    """Peaks of git, of the filter and of the hook."""
+    if not can_measure():
+        return
+
+    def memory(world: World) -> dict[str, float]:
+        world.renew()
+        found = _peaks(world, "add", "add", FILE)
+        world.expect_stored()
+        world.commit("the model")
+        for key, options in (("checkout", ()), ("through", THROUGH_GIT)):
+            world.file.unlink()
+            found |= _peaks(world, key, *options, "checkout", "--", FILE)
+            world.expect_file(bench.digest)
+        return found
+
+    bench.by_turns(memory)
+
+
+def _peaks(world: World, key: str, *words: str) -> dict[str, float]:
+    found = peaks(["git", *words], world.repository, world.environment)
+    return {f"{key} {role}": float(peak) for role, peak in found.items()}
+
+
+def measure_huge(bench: Bench) -> None:
+    """The same peaks for a file that is one tensor of 3 GB; of gittheta only."""
+    if not can_measure():
+        return
+    world = World(bench.folder / "huge", THETA)
+    world.renew()
+    write_model(world.file, one_tensor(HUGE))
+    digest = sha256(world.file)
+    began = time.perf_counter()
+    found = _peaks(world, "huge add", "add", FILE)
+    found["huge add"] = time.perf_counter() - began
+    world.expect_stored()
+    world.commit("the model")
+    world.file.unlink()
+    found |= _peaks(world, "huge checkout", "checkout", "--", FILE)
+    world.expect_file(digest)
+    bench.samples.add(THETA.name, found)
+    shutil.rmtree(world.folder)
+
+
+def measure_start(bench: Bench) -> None:
+    """The start of the filter."""
+    worlds = [World(bench.folder / f"start-{tool.name}", tool) for tool in bench.tools]
+    for world in worlds:
+        world.renew()
+    for _ in range(_STARTS):
+        for world in worlds:
+            assert world.tool is not None
+            bench.samples.add(world.tool.name, {"start": seconds_to_first_answer(world)})
+
+
+def measure_quiet(bench: Bench) -> None:
+    """`git status` where no checkpoint is tracked, with each tool and without any."""
+    worlds = {tool.name if tool else PLAIN: _text_world(bench, tool) for tool in (None, *bench.tools)}
+    for _ in range(_STATUSES):
+        took = {}
+        for name, world in worlds.items():
+            began = time.perf_counter()
+            world.git("status")
+            took[name] = time.perf_counter() - began
+        for name, seconds in took.items():
+            bench.samples.add(name, {"quiet": seconds, "quiet extra": seconds - took[PLAIN]})
+
+
+def _text_world(bench: Bench, tool: Tool | None) -> World:
+    world = World(bench.folder / f"quiet-{tool.name if tool else PLAIN}", tool)
+    world.renew()
+    for index in range(20):
+        (world.repository / f"notes-{index}.txt").write_text(f"note {index}\n")
+    world.git("add", ".")
+    world.commit("notes")
+    world.git("status")
+    return world
+
+
+def measure_manifest(bench: Bench) -> None:
+    """Parse and format a manifest of 100 000 tensors."""
+    text = large_manifest(TENSORS)
+    for _ in range(bench.runs):
+        parsing, formatting = seconds_to_parse_and_format(text)
+        bench.samples.add(THETA.name, {"parse": parsing, "format": formatting, "manifest": parsing + formatting})
+
+
+def measure_transfer(bench: Bench) -> None:
+    """Push to an empty bare repository on the same disk, and clone from it."""
+
+    def transfer(world: World) -> dict[str, float]:
+        bare, clone = world.folder / "bare.git", world.folder / "clone"
+        world.git("init", "--quiet", "--bare", str(bare))
+        world.git("remote", "add", "origin", bare.as_uri())
+        push = world.seconds("push", "--quiet", "origin", "main")
+        cloning = world.seconds("clone", "--quiet", bare.as_uri(), str(clone), cwd=world.folder)
+        if sha256(clone / FILE) != bench.digest:
+            raise SystemExit(f"{world.tool}: the clone has another SHA-256")
+        world.git("remote", "remove", "origin")
+        shutil.rmtree(bare)
+        shutil.rmtree(clone)
+        return {"push": push, "clone": cloning}
+
+    bench.by_turns(transfer)
+
+
+def merge_size(size: int) -> int:
+    """Bytes of the model that is merged, about: at least those of one layer."""
+    return max(size // 5, 32 << 20)
+
+
+def measure_merge(bench: Bench) -> None:
+    """Merge of two fine-tunes that both changed everything. Git LFS would conflict."""
+    world = World(bench.folder / "merge", THETA)
+    world.renew()
+    shapes = decoder_shapes(merge_size(bench.size))
+    base = bench.folder / "base.safetensors"
+    write_model(base, shapes)
+    shutil.copyfile(base, world.file)
+    world.git("add", FILE)
+    world.commit("base")
+    for seed, branch in ((2, "theirs"), (1, "ours")):
+        world.git("checkout", "--quiet", "-b", branch, "main")
+        write_fine_tune(world.file, base, shapes, seed)
+        world.git("add", FILE)
+        world.expect_stored()
+        world.commit(branch)
+    for _ in range(bench.runs):
+        took = world.seconds("merge", "--quiet", "-m", "merged", "theirs")
+        world.expect_stored()
+        bench.samples.add(THETA.name, {"merge": took})
+        world.git("reset", "--quiet", "--hard", "HEAD^")
+    base.unlink()
+    shutil.rmtree(world.folder)
+
+
+def measure_scale(bench: Bench) -> None:
+    """What the disk and the memory allow: a plain copy, a synced one, a plain read."""
+    copy = bench.folder / "copy"
+    for _ in range(bench.runs):
+        os.sync()
+        began = time.perf_counter()
+        subprocess.run(["cp", str(bench.model), str(copy)], check=True)
+        copied = time.perf_counter()
+        with open(copy, "rb") as file:
+            os.fsync(file.fileno())
+        synced = time.perf_counter()
+        subprocess.run(["cat", str(bench.model)], stdout=subprocess.DEVNULL, check=True)
+        read = time.perf_counter() - synced
+        bench.samples.add(PLAIN, {"cp": copied - began, "cp synced": synced - began, "cat": read})
+        copy.unlink()
+
+
+#: By the name that ``--only`` takes, in the order in which they run.
+MEASURES: dict[str, Callable[[Bench], None]] = {
+    "scale": measure_scale,
+    "add": measure_add,
+    "status": measure_status,
+    "checkout": measure_checkout,
+    "memory": measure_memory,
+    "transfer": measure_transfer,
+    "start": measure_start,
+    "quiet": measure_quiet,
+    "manifest": measure_manifest,
+    "merge": measure_merge,
+    "huge": measure_huge,
+}

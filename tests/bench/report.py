@@ -1,0 +1,136 @@
+"""The table for people and the JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.samples import PLAIN, Row, Samples, shown
+from tests.bench.worlds import LFS, THETA
+
+ROWS = (
+    Row("add", "git add of a new file", ahead=2),
+    Row("stored", "stored by it", unit="of file", most=0.67),
+    Row("status", "git status after touch", ahead=8),
+    Row("checkout", "checkout, default theta.smudgeLimit", ahead=1.5),
+    Row("checkout status", "git status right after it"),
+    Row("checkout through git", "checkout through git (theta.smudgeLimit=100g)", ahead=1.5),
+    Row("checkout through git status", "git status right after it"),
+    Row("add filter", "peak memory of the filter, add", unit="MB", most=600e6),
+    Row("add git", "peak memory of git, add", unit="MB", most=20e6),
+    Row("checkout filter", "peak memory of the filter, checkout", unit="MB", most=600e6),
+    Row("checkout hook", "peak memory of the hook, checkout", unit="MB", most=600e6),
+    Row("checkout git", "peak memory of git, checkout", unit="MB"),
+    Row("through filter", "peak memory of the filter, checkout through git", unit="MB", most=600e6),
+    Row("through git", "peak memory of git, checkout through git", unit="MB"),
+    Row("huge add", "git add of one tensor of 3 GB", lfs="not run"),
+    Row("huge add filter", "peak memory of the filter, add of it", unit="MB", most=600e6, lfs="not run"),
+    Row("huge add git", "peak memory of git, add of it", unit="MB", most=20e6, lfs="not run"),
+    Row("huge checkout filter", "peak memory of the filter, checkout of it", unit="MB", most=600e6, lfs="not run"),
+    Row("huge checkout hook", "peak memory of the hook, checkout of it", unit="MB", most=600e6, lfs="not run"),
+    Row("huge checkout git", "peak memory of git, checkout of it", unit="MB", lfs="not run"),
+    Row("start", "filter: start to first answer", unit="ms", most=0.15),
+    Row("quiet", "git status, no tracked checkpoint", unit="ms"),
+    Row("quiet extra", "more than without the tool", unit="ms", most=0.005),
+    Row("parse", "manifest of 100 000 tensors: parse", lfs="none"),
+    Row("format", "manifest of 100 000 tensors: format", lfs="none"),
+    Row("manifest", "both", most=2, lfs="none"),
+    Row("push", "git push to a bare repository"),
+    Row("clone", "git clone from it"),
+    Row("merge", "git merge of two fine-tunes (see below)", lfs="conflicts"),
+)
+SCALE = (
+    Row("cp", "cp of the file"),
+    Row("cp synced", "cp of the file, then sync of the copy"),
+    Row("cat", "cat of the file > /dev/null"),
+    Row("quiet", "git status with no tool installed", unit="ms"),
+)
+
+
+def print_table(samples: Samples, title: str, notes: Sequence[str], lfs_works: bool) -> None:
+    """Print what was measured; rows of which nothing was are left out."""
+    table = Table("what", title=title, title_justify="left", caption="\n".join(notes), caption_justify="left")
+    for column in ("gittheta", "git-lfs", "git-lfs / gittheta", "bound", "is it met"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in ROWS:
+        if row.key in samples.values:
+            table.add_row(row.what, *_cells(row, samples, lfs_works))
+    for row in SCALE:
+        value = samples.summary(row, PLAIN)
+        if value is not None:
+            table.add_row(f"for scale: {row.what}", shown(value, row.unit))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)
+
+
+def _cells(row: Row, samples: Samples, lfs_works: bool) -> tuple[str, ...]:
+    theta, lfs = samples.summary(row, THETA.name), samples.summary(row, LFS.name)
+    no_lfs = row.lfs if lfs_works else "absent"
+    return (
+        shown(theta, row.unit) if theta is not None else "-",
+        shown(lfs, row.unit) if lfs is not None else no_lfs,
+        f"{lfs / theta:.2f}" if theta and lfs and row.key != "quiet extra" else "",
+        row.bound,
+        row.met(theta, lfs),
+    )
+
+
+def write_json(folder: Path, samples: Samples, options: dict[str, Any]) -> Path:
+    """Keep every sample beside its summary; returns the file."""
+    now = datetime.now(UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
+    content: dict[str, Any] = {"at": now.isoformat(timespec="seconds"), "options": options, "versions": _versions()}
+    content["rows"] = [_described(row, samples) for row in ROWS if row.key in samples.values]
+    content["scale"] = [
+        {"key": row.key, "what": row.what, "samples": samples.values[row.key][PLAIN]}
+        for row in SCALE
+        if samples.summary(row, PLAIN) is not None
+    ]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def _described(row: Row, samples: Samples) -> dict[str, Any]:
+    theta, lfs = samples.summary(row, THETA.name), samples.summary(row, LFS.name)
+    return {
+        "key": row.key,
+        "what": row.what,
+        "unit": {"MB": "bytes", "ms": "s"}.get(row.unit, row.unit),
+        "gittheta": theta,
+        "git-lfs": lfs,
+        "bound": row.bound,
+        "met": row.met(theta, lfs),
+        "samples": samples.values[row.key],
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "gittheta": version("gittheta"),
+        "git": _said("git", "--version"),
+        "git-lfs": _said("git", "lfs", "version"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "zstandard": version("zstandard"),
+        "blake3": version("blake3"),
+        "system": platform.system(),
+        "processors": str(os.cpu_count()),
+    }
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "absent"
