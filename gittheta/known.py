@@ -7,8 +7,8 @@ check is ignored, and so is any trouble with the file: the tensor is then encode
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,9 @@ class Known:
         """Remember recipes whose objects are durable; newer ones win."""
         rows = [(digest, text, _sum(digest, text)) for digest, text in _texts(tensors)]
         first = list(openings)
-        with suppress(sqlite3.Error, OSError):
-            connection = self._connect()
-            with connection:
-                connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
-                connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?)", first)
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?)", first)
 
     def saw_manifest(self, digest: Digest) -> bool:
         """Whether the tensors of this manifest text were recorded."""
@@ -60,10 +58,8 @@ class Known:
 
     def record_manifest(self, digest: Digest) -> None:
         """Remember that they were."""
-        with suppress(sqlite3.Error, OSError):
-            connection = self._connect()
-            with connection:
-                connection.execute("INSERT OR IGNORE INTO manifest VALUES (?)", (digest,))
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO manifest VALUES (?)", (digest,))
 
     def close(self) -> None:
         """Close the file."""
@@ -73,9 +69,22 @@ class Known:
 
     def _query(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
         try:
-            return self._connect().execute(sql, values).fetchall()
+            connection = self._connect()
+            if not connection.in_transaction:
+                # One snapshot for many questions: asking one by one takes and drops the file's lock each time.
+                connection.execute("BEGIN")
+            return connection.execute(sql, values).fetchall()
         except (sqlite3.Error, OSError):
             return []
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connect()
+        if connection.in_transaction:
+            connection.commit()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -86,6 +95,8 @@ class Known:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30)
         try:
+            # Readers keep their snapshot for the length of a file and must not hold up another process's writes.
+            connection.execute("PRAGMA journal_mode = WAL")
             # Losing the last rows to a power cut costs an encoding; syncing each time would cost every add.
             connection.execute("PRAGMA synchronous = OFF")
             connection.executescript(_SCHEMA)

@@ -7,7 +7,7 @@ to rebuild a tensor's bytes: a chain of links, newest first, of which the last n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Literal, NewType
 
@@ -63,21 +63,20 @@ class TensorSpec:
     name: str
     dtype: Dtype
     shape: tuple[int, ...]
+    #: Size in bits; a multiple of 8 in any tensor that a file can hold.
+    bits: int = field(init=False, repr=False, compare=False)
+    #: Size in bytes.
+    nbytes: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        bits = prod(self.shape) * self.dtype.bits
+        object.__setattr__(self, "bits", bits)
+        object.__setattr__(self, "nbytes", bits // 8)
 
     @property
     def elements(self) -> int:
         """How many elements; 1 for a 0-d tensor."""
         return prod(self.shape)
-
-    @property
-    def bits(self) -> int:
-        """Size in bits; a multiple of 8 in any tensor that a file can hold."""
-        return self.elements * self.dtype.bits
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.bits // 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ _HEAD = struct.Struct("<II32s")
 HEAD_LENGTH = _HEAD.size
 #: No raw block may be larger: what a hostile payload can make a reader allocate.
 MAX_BLOCK = 1 << 26
+#: An encoding may add so many bytes to a block that it cannot shrink.
+MAX_OVERHEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +42,6 @@ def parse_head(data: bytes) -> FrameHead:
     head = FrameHead(body, raw, Digest(digest))
     if not 0 < head.raw <= MAX_BLOCK:
         raise PayloadError(f"a block of {head.raw} bytes, which is none")
+    if head.body > head.raw + MAX_OVERHEAD:
+        raise PayloadError(f"{head.body} bytes for a block of {head.raw}, which no encoding needs")
     return head

@@ -72,9 +72,13 @@ def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) ->
     path = os.fsdecode(request.get(b"pathname", b""))
     command = request.get(b"command", b"").decode()
     content = PacketContent(reader)
+    with workspace.timed(f"{command} {path}"):
+        _serve_file(workspace, command, path, content, writer)
+
+
+def _serve_file(workspace: Workspace, command: str, path: str, content: PacketContent, writer: PacketWriter) -> None:
     parts: Iterator[bytes | memoryview] = iter(())
     try:
-        workspace.reporter.trace(f"{command} {path}")
         if command == "clean":
             parts = iter((clean(workspace, path, content),))
         elif command == "smudge":
@@ -93,7 +97,6 @@ def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) ->
         if isinstance(parts, chain):
             writer.flush()
         writer.lines("status=error")
-    workspace.reporter.trace(f"{command} {path}: done")
 
 
 def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) -> Iterator[bytes | memoryview]:

@@ -24,8 +24,11 @@ def track(patterns: tuple[str, ...]) -> None:
     if not patterns:
         for line in lines:
             if ATTRIBUTES in line:
-                click.echo(line.removesuffix(ATTRIBUTES).strip())
+                click.echo(_unquoted(line.removesuffix(ATTRIBUTES).strip()))
         return
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            raise click.BadParameter(f"git has no negative patterns in attributes: '{pattern}'")
     with open_workspace() as workspace:
         for pattern in patterns:
             line = f"{_quoted(pattern)} {ATTRIBUTES}"
@@ -65,6 +68,10 @@ def _quoted(pattern: str) -> str:
     if re.search(r'[\s"]', pattern) or pattern.startswith("#"):
         return '"' + pattern.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return pattern
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def _warn_of_raw(workspace: Workspace) -> None:

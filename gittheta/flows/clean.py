@@ -49,6 +49,8 @@ SNIFF = 4096
 PIECE = HOLD
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4
+#: Tensors below this size are digested sooner than a worker could be asked to.
+_SMALL = 1 << 17
 
 
 def clean(workspace: Workspace, path: str, source: Source) -> bytes:
@@ -63,7 +65,8 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
         return b""
     if claims_to_be_manifest(head) and (text := _as_manifest(workspace, path, stream)) is not None:
         return text
-    cleaning = _Cleaning(workspace, path, stream)
+    with workspace.timed("recalling what is stored"):
+        cleaning = _Cleaning(workspace, path, stream)
     try:
         manifest = cleaning.run(*_layout(workspace, path, stream, head))
     finally:
@@ -180,7 +183,8 @@ class _Cleaning:
             self._read_opaque()
         length, lead, skeleton = self._take_skeleton(layout)
         self._settle(0)
-        with self.workspace.timed("making objects durable"):
+        self.workspace.reporter.trace(f"{len(self.pieces)} tensors read and digested, {len(self.tickets)} of them new")
+        with self.workspace.timed("making their objects durable"):
             self.encoder.finish()
         return Manifest(
             format_name if layout is not None else OPAQUE,
@@ -274,9 +278,12 @@ class _Cleaning:
         return agreed, []
 
     def _held(self, spec: TensorSpec, blocks: list[memoryview], skip: int) -> None:
-        """A tensor whose bytes are all in memory: digested on a worker, stored later if it is new."""
+        """A tensor whose bytes are all in memory: digested, on a worker if that pays, and stored later if it is new."""
         piece = _Piece(spec, skip, blocks=blocks)
-        piece.digesting = self.workspace.pool.submit(_digest, blocks)
+        if spec.nbytes < _SMALL:
+            piece.digest = _digest(blocks)
+        else:
+            piece.digesting = self.workspace.pool.submit(_digest, blocks)
         self._add(piece)
         self.waiting.append(piece)
         self.waiting_bytes += spec.nbytes

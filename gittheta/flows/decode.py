@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from blake3 import blake3
@@ -22,6 +23,8 @@ from gittheta.store import Reader
 AHEAD = 64 << 20
 #: Tensors up to this size are held whole, so that their digest is known before their first byte leaves.
 HOLD = 64 << 20
+#: Smaller tensors are decoded in batches of about so many bytes.
+BATCH = 1 << 20
 
 Result = TypeVar("Result")
 
@@ -70,12 +73,33 @@ class Decoder:
 
     def blocks(self, tensors: Iterable[tuple[TensorSpec, Recipe]]) -> Iterator[memoryview]:
         """The blocks of some tensors in order, each checked by itself, decoded ahead on the workers."""
-        jobs = (
-            (block.nbytes, partial(self._decode, block, recipe))
-            for spec, recipe in tensors
-            for block in self._blocks(spec, recipe)
-        )
-        return ahead(self._pool.submit, jobs)
+        return chain.from_iterable(ahead(self._pool.submit, self._jobs(tensors)))
+
+    def _jobs(
+        self, tensors: Iterable[tuple[TensorSpec, Recipe]]
+    ) -> Iterator[tuple[int, Callable[[], list[memoryview]]]]:
+        """Work for the workers and the bytes that come of it: a block each, or a batch of small tensors."""
+        batch: list[tuple[TensorSpec, Recipe]] = []
+        size = 0
+        for spec, recipe in tensors:
+            small = spec.nbytes < BATCH
+            if batch and (not small or size >= BATCH):
+                yield size, partial(self._decode_all, batch)
+                batch, size = [], 0
+            if small:
+                batch.append((spec, recipe))
+                size += spec.nbytes
+                continue
+            for block in self._blocks(spec, recipe):
+                yield block.nbytes, partial(self._decode_one, block, recipe)
+        if batch:
+            yield size, partial(self._decode_all, batch)
+
+    def _decode_all(self, tensors: list[tuple[TensorSpec, Recipe]]) -> list[memoryview]:
+        return [self._decode(block, recipe) for spec, recipe in tensors for block in self._blocks(spec, recipe)]
+
+    def _decode_one(self, block: _Block, recipe: Recipe) -> list[memoryview]:
+        return [self._decode(block, recipe)]
 
     def checked(self, tensors: Iterable[tuple[TensorSpec, Digest, Recipe]]) -> Iterator[memoryview]:
         """The bytes of some tensors, one after the other; each tensor's digest is checked.

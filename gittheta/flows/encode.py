@@ -12,11 +12,13 @@ from gittheta.api import Encoding
 from gittheta.errors import PayloadError
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
-from gittheta.payload import frame_head
+from gittheta.payload import MAX_OVERHEAD, frame_head
 from gittheta.store import PackWriter, Spot, places
 
 #: Raw bytes that may wait for the workers; with the tensor being read, this bounds memory.
 IN_FLIGHT = 96 << 20
+#: Blocks are handed to the workers in batches of at least so many bytes.
+BATCH = 1 << 20
 
 
 @dataclass
@@ -48,7 +50,9 @@ class Encoder:
         self._pool = workspace.pool
         self._registry = workspace.registry
         self._pack = PackWriter(workspace.store)
-        self._queue: deque[tuple[Ticket, int, Future[_Frame]]] = deque()
+        self._queue: deque[tuple[list[Ticket], int, Future[list[_Frame]]]] = deque()
+        self._batch: list[tuple[Ticket, Tensor]] = []
+        self._batched = 0
         self._waiting = 0
         self._tickets: list[Ticket] = []
 
@@ -67,35 +71,44 @@ class Encoder:
 
     def begin(self, spec: TensorSpec) -> Ticket:
         """A tensor too large to be held: blocks follow by :meth:`feed`, then :meth:`end` or :meth:`discard`."""
-        self._drain(0)
+        self._drain()
         ticket = self.add(spec, ())
         ticket.own_objects = self._pack.cut()
         return ticket
 
     def feed(self, ticket: Ticket, block: memoryview) -> None:
         """The next block of a tensor. The memory must stay as it is until the encoder has finished."""
-        while self._waiting and self._waiting + len(block) > IN_FLIGHT:
+        while self._queue and self._waiting + len(block) > IN_FLIGHT:
             self._collect()
-        tensor = Tensor(flat_spec(ticket.spec, len(block)), block)
-        future = self._pool.submit(_encode, self._encoding, tensor)
-        self._queue.append((ticket, len(block), future))
+        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block)))
         self._waiting += len(block)
+        self._batched += len(block)
+        if self._batched >= BATCH:
+            self._submit()
+
+    def _submit(self) -> None:
+        """Hand the blocks that have gathered to a worker: small ones together, because each handing over costs."""
+        if self._batch:
+            tickets = [ticket for ticket, _ in self._batch]
+            future = self._pool.submit(_encode_all, self._encoding, [block for _, block in self._batch])
+            self._queue.append((tickets, self._batched, future))
+            self._batch, self._batched = [], 0
 
     def end(self, ticket: Ticket) -> None:
         """No more blocks for a tensor that was begun."""
-        self._drain(0)
+        self._drain()
         self._pack.cut()
 
     def discard(self, ticket: Ticket) -> None:
         """Forget a tensor that was begun: it turned out to be known."""
-        self._drain(0)
+        self._drain()
         if ticket.own_objects is not None:
             self._pack.discard_from(ticket.own_objects)
         self._tickets.remove(ticket)
 
     def finish(self) -> None:
         """Make everything durable; tickets then have their recipes. Raises StoreError."""
-        self._drain(0)
+        self._drain()
         names = self._pack.finish()
         for ticket in self._tickets:
             ticket.names = names
@@ -107,20 +120,25 @@ class Encoder:
         self._queue.clear()
         self._pack.abort()
 
-    def _drain(self, limit: int) -> None:
-        while self._waiting > limit:
+    def _drain(self) -> None:
+        self._submit()
+        while self._queue:
             self._collect()
 
     def _collect(self) -> None:
-        ticket, size, future = self._queue.popleft()
-        frame = future.result()
+        tickets, size, future = self._queue.popleft()
         self._waiting -= size
-        ticket.spots.append(self._pack.append((frame.head, frame.body)))
+        for ticket, frame in zip(tickets, future.result(), strict=True):
+            ticket.spots.append(self._pack.append((frame.head, frame.body)))
+
+
+def _encode_all(encoding: Encoding, blocks: list[Tensor]) -> list[_Frame]:
+    return [_encode(encoding, block) for block in blocks]
 
 
 def _encode(encoding: Encoding, block: Tensor) -> _Frame:
     body = encoding.encode(block, None)
-    if body is None:
+    if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
     digest = digest_of(block.data)
     # Lossless is a promise: what cannot be read back is never accepted.

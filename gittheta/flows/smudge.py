@@ -66,7 +66,9 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
     Raises a ThetaError that names the file and the tensor. Whoever takes the bytes keeps none of them if it does.
     """
     try:
-        fetch_missing(workspace, manifest)
+        with workspace.timed("looking for objects"):
+            fetched = fetch_missing(workspace, manifest)
+        workspace.reporter.trace(f"{fetched} objects fetched, {len(manifest.stanzas)} tensors to decode")
         yield from _assemble(workspace, manifest)
     except PayloadError as error:
         _blame(workspace, path, manifest, error)
