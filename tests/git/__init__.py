@@ -1,0 +1,1 @@
+"""Real git, from end to end."""
