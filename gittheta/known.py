@@ -20,7 +20,7 @@ from gittheta.model import Digest, Recipe, digest_of
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tensor (digest BLOB PRIMARY KEY, recipe TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY, compared INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -52,14 +52,15 @@ class Known:
             connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
             connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?)", first)
 
-    def saw_manifest(self, digest: Digest) -> bool:
-        """Whether the tensors of this manifest text were recorded."""
-        return bool(self._query("SELECT 1 FROM manifest WHERE digest = ?", (digest,)))
+    def manifest(self, digest: Digest) -> bool | None:
+        """Whether the blocks of this manifest's tensors were compared with their frames; None if it is not known."""
+        rows = self._query("SELECT compared FROM manifest WHERE digest = ?", (digest,))
+        return bool(rows[0][0]) if rows else None
 
-    def record_manifest(self, digest: Digest) -> None:
-        """Remember that they were."""
+    def record_manifest(self, digest: Digest, compared: bool) -> None:
+        """Remember that all tensors of this manifest text are recorded."""
         with suppress(sqlite3.Error, OSError), self._transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO manifest VALUES (?)", (digest,))
+            connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", (digest, int(compared)))
 
     def close(self) -> None:
         """Close the file."""

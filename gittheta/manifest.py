@@ -41,6 +41,8 @@ MAX_TENSORS = 1 << 20
 MAX_DIMENSIONS = 64
 MAX_LINKS = 64
 MAX_BYTES = 1 << 62
+#: A skeleton is held in memory while its file is read or written.
+MAX_SKELETON = 1 << 28
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
 _DIGEST = r"b3:[0-9a-f]{64}"
@@ -247,8 +249,14 @@ def _place(word: str) -> Place:
 
 def _check_sizes(manifest: Manifest) -> None:
     skeleton = manifest.skeleton
+    if skeleton.length > MAX_SKELETON:
+        raise ManifestError(f"a skeleton of {skeleton.length} bytes, which is more than any format needs")
     if manifest.file_size > MAX_BYTES:
         raise ManifestError("the file would be larger than a file can be")
+    if manifest.stanzas and manifest.stanzas[0].skip:
+        raise ManifestError("the first tensor skips bytes, which belong to the skeleton's lead")
+    if not manifest.stanzas and skeleton.lead != skeleton.length:
+        raise ManifestError("without tensors the whole skeleton is lead")
     if skeleton.lead + sum(stanza.skip for stanza in manifest.stanzas) > skeleton.length:
         raise ManifestError("the skeleton is shorter than the pieces that are taken from it")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeVar
 
 from blake3 import blake3
@@ -72,7 +72,10 @@ class Decoder:
         self._pool = workspace.pool
 
     def blocks(self, tensors: Iterable[tuple[TensorSpec, Recipe]]) -> Iterator[memoryview]:
-        """The blocks of some tensors in order, each checked by itself, decoded ahead on the workers."""
+        """The blocks of some tensors in order, decoded ahead on the workers.
+
+        Of tensors larger than HOLD, each block is checked against its frame.
+        """
         return chain.from_iterable(ahead(self._pool.submit, self._jobs(tensors)))
 
     def _jobs(
@@ -100,6 +103,11 @@ class Decoder:
 
     def _decode_one(self, block: _Block, recipe: Recipe) -> list[memoryview]:
         return [self._decode(block, recipe)]
+
+    def first_blocks(self, spec: TensorSpec, recipe: Recipe, count: int) -> Iterator[memoryview]:
+        """The first blocks of a tensor, each checked against its frame."""
+        frames = islice(self._blocks(spec, recipe), count)
+        return ahead(self._pool.submit, ((block.nbytes, partial(self._check_block, block, recipe)) for block in frames))
 
     def checked(self, tensors: Iterable[tuple[TensorSpec, Digest, Recipe]]) -> Iterator[memoryview]:
         """The bytes of some tensors, one after the other; each tensor's digest is checked.
@@ -145,14 +153,31 @@ class Decoder:
                 data = found.data
                 if len(data) != block.nbytes:
                     raise PayloadError(f"'{link.encoding}' gave {len(data)} bytes, not {block.nbytes}")
-            if block.spec.nbytes > HOLD and digest_of(data) != block.frames[0].head.digest:
-                raise PayloadError("a block does not have its digest: the object is damaged or the wrong one")
         except ThetaError as error:
             raise error.located(tensor=block.spec.name) from None
+        if block.spec.nbytes > HOLD:
+            _compare(block, data)
+        return data
+
+    def _check_block(self, block: _Block, recipe: Recipe) -> memoryview:
+        data = self._decode(block, recipe)
+        _compare(block, data)
         return data
 
 
 _END = Frame(FrameHead(0, 0, Digest(b"")), ObjectId(""), 0)
+
+
+def _compare(block: _Block, data: memoryview) -> None:
+    if digest_of(data) != block.frames[0].head.digest:
+        raise PayloadError(
+            "a block does not have its digest: the object is damaged or the wrong one",
+            tensor=block.spec.name,
+            mend=_MEND,
+        )
+
+
+_MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch` or add the file again"
 
 
 def _guarded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
@@ -182,7 +207,7 @@ def _check_tensor(spec: TensorSpec, digest: Digest, blocks: Iterator[memoryview]
         raise PayloadError(
             "the stored bytes are not those of this tensor",
             tensor=spec.name,
-            mend="run `git theta fsck` to find the damaged object, then `git theta fetch` to get it again",
+            mend=_MEND,
         )
     yield from held
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, repeat
 
 from gittheta.api import Encoding
 from gittheta.errors import PayloadError
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.payload import MAX_OVERHEAD, frame_head
 from gittheta.store import PackWriter, Spot, places
 
@@ -29,6 +30,8 @@ class Ticket:
     encoding: str
     spots: list[Spot] = field(default_factory=list)
     names: list[ObjectId] = field(default_factory=list)
+    #: Of each block that has been encoded.
+    digests: list[Digest] = field(default_factory=list)
     #: The first object that holds this tensor alone, for tensors that are written before their digest is known.
     own_objects: int | None = None
 
@@ -41,6 +44,7 @@ class Ticket:
 class _Frame:
     head: bytes
     body: bytes
+    digest: Digest
 
 
 class Encoder:
@@ -51,7 +55,7 @@ class Encoder:
         self._registry = workspace.registry
         self._pack = PackWriter(workspace.store)
         self._queue: deque[tuple[list[Ticket], int, Future[list[_Frame]]]] = deque()
-        self._batch: list[tuple[Ticket, Tensor]] = []
+        self._batch: list[tuple[Ticket, Tensor, Digest | None]] = []
         self._batched = 0
         self._waiting = 0
         self._tickets: list[Ticket] = []
@@ -61,12 +65,12 @@ class Encoder:
         """Loaded when there is something to encode: `git status` seldom has anything."""
         return self._registry.encoding("dense")
 
-    def add(self, spec: TensorSpec, blocks: Iterable[memoryview]) -> Ticket:
-        """A whole tensor at once."""
+    def add(self, spec: TensorSpec, blocks: Iterable[memoryview], digests: Iterable[Digest] = ()) -> Ticket:
+        """A whole tensor at once, with the digests of its blocks if they are known already."""
         ticket = Ticket(spec, self._encoding.name)
         self._tickets.append(ticket)
-        for block in blocks:
-            self.feed(ticket, block)
+        for block, digest in zip(blocks, chain(digests, repeat(None)), strict=False):
+            self.feed(ticket, block, digest)
         return ticket
 
     def begin(self, spec: TensorSpec) -> Ticket:
@@ -76,11 +80,14 @@ class Encoder:
         ticket.own_objects = self._pack.cut()
         return ticket
 
-    def feed(self, ticket: Ticket, block: memoryview) -> None:
-        """The next block of a tensor. The memory must stay as it is until the encoder has finished."""
+    def feed(self, ticket: Ticket, block: memoryview, digest: Digest | None = None) -> None:
+        """The next block of a tensor, with its digest if that is known already.
+
+        The memory must stay as it is until the encoder has finished.
+        """
         while self._queue and self._waiting + len(block) > IN_FLIGHT:
             self._collect()
-        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block)))
+        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block), digest))
         self._waiting += len(block)
         self._batched += len(block)
         if self._batched >= BATCH:
@@ -89,8 +96,9 @@ class Encoder:
     def _submit(self) -> None:
         """Hand the blocks that have gathered to a worker: small ones together, because each handing over costs."""
         if self._batch:
-            tickets = [ticket for ticket, _ in self._batch]
-            future = self._pool.submit(_encode_all, self._encoding, [block for _, block in self._batch])
+            tickets = [ticket for ticket, _, _ in self._batch]
+            blocks = [(block, digest) for _, block, digest in self._batch]
+            future = self._pool.submit(_encode_all, self._encoding, blocks)
             self._queue.append((tickets, self._batched, future))
             self._batch, self._batched = [], 0
 
@@ -130,17 +138,17 @@ class Encoder:
         self._waiting -= size
         for ticket, frame in zip(tickets, future.result(), strict=True):
             ticket.spots.append(self._pack.append((frame.head, frame.body)))
+            ticket.digests.append(frame.digest)
 
 
-def _encode_all(encoding: Encoding, blocks: list[Tensor]) -> list[_Frame]:
-    return [_encode(encoding, block) for block in blocks]
+def _encode_all(encoding: Encoding, blocks: list[tuple[Tensor, Digest | None]]) -> list[_Frame]:
+    return [_encode(encoding, block, digest or digest_of(block.data)) for block, digest in blocks]
 
 
-def _encode(encoding: Encoding, block: Tensor) -> _Frame:
+def _encode(encoding: Encoding, block: Tensor, digest: Digest) -> _Frame:
     body = encoding.encode(block, None)
     if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
-    digest = digest_of(block.data)
     # Lossless is a promise: what cannot be read back is never accepted.
     if digest_of(encoding.decode(memoryview(body), block.spec, None).data) != digest:
         raise PayloadError(
@@ -148,4 +156,4 @@ def _encode(encoding: Encoding, block: Tensor) -> _Frame:
             tensor=block.spec.name,
             mend="this is a fault of the encoding; nothing was stored",
         )
-    return _Frame(frame_head(body, len(block.data), digest), body)
+    return _Frame(frame_head(body, len(block.data), digest), body, digest)

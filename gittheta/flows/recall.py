@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gittheta.errors import ThetaError
@@ -15,7 +15,8 @@ from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, Tens
 class Stored:
     """A tensor in the store whose blocks can be compared with a file's: each frame carries its block's digest.
 
-    Only of recipes that this clone has itself encoded or checked, so that equal blocks mean an equal tensor.
+    Only of frames that this clone has itself written or compared with the blocks they stand for: a stranger's frames
+    may say one thing and hold another.
     """
 
     digest: Digest
@@ -33,18 +34,18 @@ class Recall:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
-        self._checked: dict[str, Stanza] = {}
+        self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
         for text, manifest in manifests:
-            self._learn(manifest, checked=workspace.known.saw_manifest(digest_of(text)))
+            self._learn(manifest, compared=bool(workspace.known.manifest(digest_of(text))))
 
-    def _learn(self, manifest: Manifest, checked: bool) -> None:
+    def _learn(self, manifest: Manifest, compared: bool) -> None:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
         for stanza in manifest.stanzas:
             self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
             self._recipes.setdefault(stanza.digest, stanza.recipe)
-            if checked:
-                self._checked.setdefault(stanza.spec.name, stanza)
+            if compared:
+                self._compared.setdefault(stanza.spec.name, stanza)
 
     def stanza(self, spec: TensorSpec, digest: Digest, skip: int) -> Stanza | None:
         """The stanza of a tensor that is stored already; its very text if it has not changed."""
@@ -64,7 +65,7 @@ class Recall:
 
     def comparable(self, spec: TensorSpec) -> Stored | None:
         """What the index holds under that name, if it has the same dtype and shape."""
-        stanza = self._checked.get(spec.name)
+        stanza = self._compared.get(spec.name)
         return self._stored(stanza.digest, stanza.recipe, spec) if stanza and stanza.spec == spec else None
 
     def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
@@ -72,6 +73,13 @@ class Recall:
         digest = self._workspace.known.by_first_block(first)
         recipe = self.recipe(digest) if digest else None
         return self._stored(digest, recipe, spec) if digest and recipe else None
+
+    def frames_hold(self, recipe: Recipe, digests: Sequence[Digest]) -> bool:
+        """Whether the frames of a recipe carry the digests of these very blocks."""
+        try:
+            return [frame.head.digest for frame in frames_of(self._workspace.reader, recipe[0])] == list(digests)
+        except ThetaError:
+            return False
 
     def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> Stored | None:
         if not recipe or not self._is_here(recipe):
@@ -98,18 +106,22 @@ def _same_meaning(found: TensorSpec, spec: TensorSpec) -> bool:
     return found == spec or (found.nbytes == spec.nbytes and RAW in (found.dtype, spec.dtype))
 
 
-def remember(workspace: Workspace, manifest: Manifest, text: bytes) -> None:
-    """Put the tensors of a manifest into the table, once all of them were encoded or checked here."""
+def remember(workspace: Workspace, manifest: Manifest, text: bytes, compared: bool) -> None:
+    """Put the tensors of a manifest into the table, once all of them were encoded or their digests checked here.
+
+    ``compared``: the digests in their frames were too.
+    """
     text_digest = digest_of(text)
-    if workspace.known.saw_manifest(text_digest):
+    before = workspace.known.manifest(text_digest)
+    if before or before == compared:
         return
     openings = []
     for stanza in manifest.stanzas:
-        if stanza.spec.nbytes > HOLD:
+        if compared and stanza.spec.nbytes > HOLD:
             first = next(frames_of(workspace.reader, stanza.recipe[0]))
             openings.append((first.head.digest, stanza.digest))
     tensors = [(stanza.digest, stanza.recipe) for stanza in manifest.stanzas if stanza.recipe]
     if manifest.skeleton.recipe:
         tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))
     workspace.known.record(tensors, openings)
-    workspace.known.record_manifest(text_digest)
+    workspace.known.record_manifest(text_digest, compared)

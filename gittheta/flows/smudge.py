@@ -13,9 +13,6 @@ from gittheta.manifest import claims_to_be_manifest, format_manifest, is_foreign
 from gittheta.model import OPAQUE, Manifest, skeleton_spec
 from gittheta.registry import Registry
 
-#: A skeleton is held in memory while its file is written.
-MAX_SKELETON = 1 << 28
-
 
 def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | None:
     """The manifest that Git holds for a file; None for content that was never cleaned and is to be left as it is.
@@ -75,7 +72,7 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
         raise error.located(path=path) from None
     except ThetaError as error:
         raise error.located(path=path) from None
-    remember(workspace, manifest, format_manifest(manifest))
+    remember(workspace, manifest, format_manifest(manifest), compared=False)
 
 
 def _blame(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> None:
@@ -114,8 +111,6 @@ def _exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
 
 
 def read_skeleton(decoder: Decoder, manifest: Manifest) -> bytes:
-    """The skeleton's bytes. Raises ManifestError if it is absurdly long."""
+    """The skeleton's bytes, which the manifest's bounds keep small."""
     skeleton = manifest.skeleton
-    if skeleton.length > MAX_SKELETON:
-        raise ManifestError(f"a skeleton of {skeleton.length} bytes, which is more than any format needs")
     return decoder.read(skeleton_spec(skeleton.length), skeleton.digest, skeleton.recipe)
