@@ -102,8 +102,8 @@ def _import(kind: str, name: str, target: str) -> type[Any]:
     module, _, attribute = target.partition(":")
     try:
         loaded = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error}") from error
+    except Exception as error:  # a plugin's module may fail in any way
+        raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
     if getattr(loaded, "name", None) != name:
         raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{getattr(loaded, 'name', None)}'")
     return cast("type[Any]", loaded)

@@ -18,7 +18,7 @@ SETTINGS = {
     "filter.theta.smudge": "git-theta smudge -- %f",
     "filter.theta.required": "true",
     "merge.theta.name": "merge checkpoints tensor by tensor",
-    "merge.theta.driver": "git-theta merge-driver %O %A %B %L %P",
+    "merge.theta.driver": "git-theta merge-driver -- %O %A %B %L %P",
     "merge.theta.recursive": "binary",
     "diff.theta.xfuncname": r"^\[(.*)\]$",
 }

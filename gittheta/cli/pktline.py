@@ -6,12 +6,14 @@ Reads go through one large buffer in which packets are parsed in place; writes g
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 from gittheta.errors import GitError
 
 MAX_PAYLOAD = 65516
 _BUFFER = 1 << 20
+_LENGTH = re.compile(rb"[0-9a-fA-F]{4}")
 _PACKETS_A_WRITE = 32
 _FULL_HEAD = b"%04x" % (MAX_PAYLOAD + 4)
 
@@ -32,10 +34,10 @@ class PacketReader:
         Raises EOFError at the end of the input.
         """
         self._have(4)
-        try:
-            length = int(self._buffer[self._begin : self._begin + 4], 16)
-        except ValueError:
-            raise GitError("git does not speak the filter protocol") from None
+        head = self._buffer[self._begin : self._begin + 4]
+        if not _LENGTH.fullmatch(head):
+            raise GitError("git does not speak the filter protocol")
+        length = int(head, 16)
         if length == 0:
             self._begin += 4
             return None
@@ -105,7 +107,7 @@ class PacketWriter:
 
     def lines(self, *texts: str) -> None:
         """Text packets, then a flush."""
-        packets = b"".join(b"%04x%s\n" % (len(text) + 5, text.encode()) for text in texts)
+        packets = b"".join(b"%04x%s\n" % (len(line) + 5, line) for line in map(str.encode, texts))
         self._write([packets + b"0000"])
 
     def content(self, parts: Iterable[bytes | memoryview]) -> None:
