@@ -106,8 +106,8 @@ class Store:
                         path.unlink()
 
 
-MEND_MISSING = "run `git theta fetch`; if no remote has it, restore the repository's theta folder from a copy"
-MEND_CORRUPT = "delete the file and run `git theta fetch`, or add the checkpoint again from an intact copy"
+MEND_MISSING = "run `git theta fetch --all`; if no remote has it, restore the repository's theta folder from a copy"
+MEND_CORRUPT = "delete that file and run `git theta fetch --all`, or add the checkpoint again from an intact copy"
 
 
 @dataclass

@@ -13,7 +13,7 @@ from gittheta.flows.fsck import check
 @click.command()
 @click.option("--deep", is_flag=True, help="Also decode every tensor and check its digest.")
 def fsck(deep: bool) -> None:
-    """Check that every object that refs and the index reach is here and whole, and every manifest canonical."""
+    """Check that every object that refs and the index reach is whole, here or on a remote, and every manifest canonical."""
     with open_workspace() as workspace:
         health = check(workspace, deep)
         if isinstance(workspace.reporter, Console):
@@ -21,5 +21,7 @@ def fsck(deep: bool) -> None:
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)
     click.echo(f"{health.manifests} manifests, {health.objects} objects, {len(health.problems)} problems")
+    if health.remote_only:
+        click.echo(f"{health.remote_only} objects are on a remote only; to have them here: git theta fetch --all")
     if health.problems:
         sys.exit(health.problems[0].exit_code)

@@ -177,7 +177,7 @@ def _compare(block: _Block, data: memoryview) -> None:
         )
 
 
-_MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch` or add the file again"
+_MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
 
 
 def _guarded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""fsck: every manifest that refs and the index reach is canonical, and every object it names is here and whole."""
+"""fsck: every manifest that refs and the index reach is canonical, and every object it names is whole, here or on a remote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gittheta.errors import ManifestError, StoreError, ThetaError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.smudge import read_skeleton
-from gittheta.flows.transfer import needed_objects, tensor_needing
+from gittheta.flows.transfer import needed_objects, on_remotes, tensor_needing
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Blob
 from gittheta.model import Manifest, ObjectId
@@ -20,6 +20,8 @@ class Health:
 
     manifests: int
     objects: int
+    #: Objects that are not here but on a remote, as in any fresh clone: no problem.
+    remote_only: int
     problems: list[ThetaError]
 
 
@@ -36,15 +38,16 @@ def check(workspace: Workspace, deep: bool = False) -> Health:
         if manifest is not None:
             found.append((blob, manifest))
     needed = needed_objects(manifest for _, manifest in found)
-    bad = dict(_check_objects(workspace, needed))
+    elsewhere = on_remotes(workspace, workspace.store.missing(dict.fromkeys(needed, 0)))
+    bad = dict(_check_objects(workspace, needed.keys() - elsewhere))
     for object_id, problem in bad.items():
         blob, manifest = next((blob, manifest) for blob, manifest in found if object_id in manifest.objects())
         problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
     if deep:
         for blob, manifest in found:
-            if not bad.keys() & manifest.objects().keys():
+            if not (bad.keys() | elsewhere) & manifest.objects().keys():
                 problems += _check_values(workspace, blob, manifest)
-    return Health(len(found), len(needed), problems)
+    return Health(len(found), len(needed), len(elsewhere), problems)
 
 
 def _blobs(workspace: Workspace) -> Iterator[Blob]:
@@ -63,7 +66,7 @@ def _blobs(workspace: Workspace) -> Iterator[Blob]:
                 yield Blob(entry.oid, entry.path)
 
 
-def _check_objects(workspace: Workspace, needed: dict[ObjectId, int]) -> Iterator[tuple[ObjectId, ThetaError]]:
+def _check_objects(workspace: Workspace, needed: set[ObjectId]) -> Iterator[tuple[ObjectId, ThetaError]]:
     sizes = {object_id: path.stat().st_size for object_id in needed if (path := workspace.store.find(object_id))}
     workspace.reporter.start("Checking objects", sum(sizes.values()))
     for object_id in sorted(needed):

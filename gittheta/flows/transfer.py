@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gittheta.api import Remote
@@ -133,6 +134,18 @@ def tensor_needing(manifest: Manifest, object_id: ObjectId) -> str | None:
         if any(place.object == object_id for link in stanza.recipe for place in link.places):
             return stanza.spec.name
     return None
+
+
+def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectId]:
+    """Those of the objects that some remote has. A remote that cannot be asked has none."""
+    left = set(objects)
+    found: set[ObjectId] = set()
+    for name, url in workspace.repository.remotes().items():
+        if left - found:
+            with suppress(RemoteError):
+                asked = left - found
+                found |= asked - open_remote(workspace, name, url).missing(dict.fromkeys(asked, 0))
+    return found
 
 
 def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | None = None) -> list[str]:
