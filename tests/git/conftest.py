@@ -15,7 +15,15 @@ import pytest
 from .checkpoints import sha256
 
 ATTRIBUTES = "*.safetensors filter=theta merge=theta diff=theta -text\n"
-IDENTITY = "[user]\n\tname = Tester\n\temail = tester@example.com\n[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n"
+IDENTITY = """\
+[user]
+	name = Tester
+	email = tester@example.com
+[init]
+	defaultBranch = main
+[advice]
+	detachedHead = false
+"""
 Done = subprocess.CompletedProcess[str]
 
 
