@@ -1,0 +1,42 @@
+"""Repositories for the lower-level tests, cut off from the settings of whoever runs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.building import Repo, git
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Git with an empty home, and no repository in the environment (tests may run from a hook)."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text("[user]\nname = A\nemail = a@example.org\n[init]\ndefaultBranch = main\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    git(tmp_path, "init", "-q")
+    return Repo(tmp_path)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 64 elements, and tensors above 1 KiB too large to be held: what else takes gigabytes."""
+    monkeypatch.setattr("gittheta.model.BLOCK_ELEMENTS", 64)
+    for module in ("clean", "decode", "recall"):
+        monkeypatch.setattr(f"gittheta.flows.{module}.HOLD", 1024)
+    monkeypatch.setattr("gittheta.flows.clean.PIECE", 1024)
+    monkeypatch.setattr("gittheta.flows.decode.AHEAD", 2048)
+    monkeypatch.setattr("gittheta.flows.encode.IN_FLIGHT", 2048)
+    monkeypatch.setattr("gittheta.store.OBJECT_SIZE", 8192)
