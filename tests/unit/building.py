@@ -8,8 +8,15 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
+import pytest
+
+import gittheta.flows
+import gittheta.model
+import gittheta.store
 from gittheta.flows.clean import clean
 from gittheta.flows.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
@@ -43,6 +50,30 @@ def git(directory: Path, *words: str, stdin: bytes | None = None) -> str:
     return subprocess.run(
         ["git", *words], cwd=directory, input=stdin, check=True, capture_output=True
     ).stdout.decode().rstrip("\n")  # fmt: skip
+
+
+#: Blocks of 64 elements; tensors above 1 KiB are too large to be held, and the other bounds are small in proportion.
+SMALL = {
+    "BLOCK_ELEMENTS": 64,
+    "HOLD": 1024,
+    "PIECE": 1024,
+    "AHEAD": 2048,
+    "IN_FLIGHT": 2048,
+    "BATCH": 600,
+    "_SMALL": 300,
+    "OBJECT_SIZE": 8192,
+}
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Set the bounds above in every module of the model, the store and the flows that knows them."""
+    modules = [gittheta.model, gittheta.store]
+    modules += [import_module(f"gittheta.flows.{found.name}") for found in iter_modules(gittheta.flows.__path__)]
+    for name, value in SMALL.items():
+        owners = [module for module in modules if hasattr(module, name)]
+        assert owners, f"no module has {name} any more"
+        for module in owners:
+            patch.setattr(module, name, value)
 
 
 @dataclass

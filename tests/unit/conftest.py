@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.building import Repo, git
+from tests.unit.building import Repo, git, shrink
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,11 +32,5 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 64 elements, and tensors above 1 KiB too large to be held: what else takes gigabytes."""
-    monkeypatch.setattr("gittheta.model.BLOCK_ELEMENTS", 64)
-    for module in ("clean", "decode", "recall"):
-        monkeypatch.setattr(f"gittheta.flows.{module}.HOLD", 1024)
-    monkeypatch.setattr("gittheta.flows.clean.PIECE", 1024)
-    monkeypatch.setattr("gittheta.flows.decode.AHEAD", 2048)
-    monkeypatch.setattr("gittheta.flows.encode.IN_FLIGHT", 2048)
-    monkeypatch.setattr("gittheta.store.OBJECT_SIZE", 8192)
+    """What otherwise takes gigabytes."""
+    shrink(monkeypatch)

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def filled(path: Path, count: int = 50) -> None:
     known = Known(path)
     known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1))])
-    known.record_manifest(digest(2000))
+    known.record_manifest(digest(2000), True)
     known.close()
 
 
@@ -46,8 +46,17 @@ def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
     assert known.recipe(digest(50)) is None
     assert known.by_first_block(digest(1000)) == digest(1)
     assert known.by_first_block(digest(1)) is None
-    assert known.saw_manifest(digest(2000))
-    assert not known.saw_manifest(digest(1))
+    assert known.manifest(digest(2000)) is True
+    assert known.manifest(digest(1)) is None
+    known.close()
+
+
+def test_a_manifest_may_be_known_without_its_frames_having_been_compared(path: Path) -> None:
+    known = Known(path)
+    known.record_manifest(digest(1), False)
+    assert known.manifest(digest(1)) is False
+    known.record_manifest(digest(1), True)
+    assert known.manifest(digest(1)) is True
     known.close()
 
 
@@ -96,9 +105,9 @@ def test_a_truncated_or_overwritten_file_gives_right_answers_or_none(path: Path)
             for at in range(0, 2000, 37):
                 assert known.recipe(digest(at)) in (None, recipe(at))
             known.by_first_block(digest(1000))
-            known.saw_manifest(digest(2000))
+            known.manifest(digest(2000))
             known.record([(digest(9999), recipe(9999))])
-            known.record_manifest(digest(3))
+            known.record_manifest(digest(3), False)
             known.close()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gittheta.flows.clean import clean
 from gittheta.manifest import parse_manifest
 from gittheta.model import DTYPES
-from tests.unit.building import Entry, Repo, git, safetensors
+from tests.unit.building import Entry, Repo, git, safetensors, shrink
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
@@ -24,10 +24,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
     top = tmp_path_factory.mktemp("properties")
     git(top, "init", "-q")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gittheta.model.BLOCK_ELEMENTS", 64)
-        for module in ("clean", "decode", "recall"):
-            patch.setattr(f"gittheta.flows.{module}.HOLD", 1024)
-        patch.setattr("gittheta.flows.clean.PIECE", 1024)
+        shrink(patch)
         yield Repo(top)
 
 
