@@ -31,12 +31,18 @@ def main() -> None:
     with TemporaryDirectory(prefix="gittheta-bench-", dir=os.environ.get("TMPDIR") or RESULTS) as folder:
         bench = Bench(Path(folder).resolve(), options.size, options.runs, (THETA, LFS) if lfs else (THETA,))
         names, left_out = _chosen(options, bench.folder)
-        for name in names:
-            _measure(bench, name)
+        try:
+            for name in names:
+                _measure(bench, name)
+        finally:  # what was measured before something went wrong is worth seeing
+            _report(bench, options, [*_notes(bench, lfs), *left_out], lfs)
+
+
+def _report(bench: Bench, options: argparse.Namespace, notes: list[str], lfs: bool) -> None:
     title = f"decoder of {options.size / 1e6:.0f} MB, bf16; median of {options.runs} (peaks: the highest)"
-    print_table(bench.samples, title, [*_notes(options, lfs), *left_out], lfs)
-    chosen = {"size": options.size, "runs": options.runs, "measures": names}
-    print(f"written to {os.path.relpath(write_json(RESULTS, bench.samples, chosen))}")
+    print_table(bench.samples, title, notes, lfs)
+    path = write_json(RESULTS, bench.samples, {"size": options.size, "runs": options.runs})
+    print(f"written to {os.path.relpath(path)}")
 
 
 def _measure(bench: Bench, name: str) -> None:
@@ -83,9 +89,12 @@ def _chosen(options: argparse.Namespace, folder: Path) -> tuple[list[str], list[
     return names, left_out
 
 
-def _notes(options: argparse.Namespace, lfs: bool) -> list[str]:
-    notes = [f"the merge: of a model of about {merge_size(options.size) / 1e6:.0f} MB, both sides changed every tensor"]
-    if options.size < 1 << 30:
+def _notes(bench: Bench, lfs: bool) -> list[str]:
+    notes = []
+    if "merge" in bench.samples.values:
+        about = merge_size(bench.size) / 1e6
+        notes.append(f"the merge: of a model of about {about:.0f} MB, both sides changed every tensor")
+    if bench.size < 1 << 30:
         notes.append("the bounds are meant for a model of 1 GB; at this size the start of programs weighs more")
     if not lfs:
         notes.append("git-lfs: absent, install it for the comparison")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from tests.bench.handshake import seconds_to_first_answer
@@ -83,12 +84,10 @@ def measure_add(bench: Bench) -> None:
 
 def measure_status(bench: Bench) -> None:
     """`git status` when only the time of the file has changed."""
-    past = iter(range(1, 1 << 20))
+    turns = count(1)
 
     def status(world: World) -> dict[str, float]:
-        # A time in the past, and another each time: Git never has to look twice.
-        at = time.time() - 3600 - next(past)
-        os.utime(world.file, (at, at))
+        _age(world.file, next(turns))
         took = world.seconds("status")
         world.expect_quiet()
         return {"status": took}
@@ -170,14 +169,17 @@ def measure_start(bench: Bench) -> None:
 def measure_quiet(bench: Bench) -> None:
     """`git status` where no checkpoint is tracked, with each tool and without any."""
     worlds = {tool.name if tool else PLAIN: _text_world(bench, tool) for tool in (None, *bench.tools)}
-    for _ in range(_STATUSES):
-        took = {}
-        for name, world in worlds.items():
-            began = time.perf_counter()
-            world.git("status")
-            took[name] = time.perf_counter() - began
-        for name, seconds in took.items():
-            bench.samples.add(name, {"quiet": seconds, "quiet extra": seconds - took[PLAIN]})
+    for turn in range(_STATUSES):
+        for key in ("quiet", "touched"):
+            took = {}
+            for name, world in worlds.items():
+                if key == "touched":
+                    _age(world.repository / "notes-0.txt", turn)
+                began = time.perf_counter()
+                world.git("status")
+                took[name] = time.perf_counter() - began
+            for name, seconds in took.items():
+                bench.samples.add(name, {key: seconds, f"{key} extra": seconds - took[PLAIN]})
 
 
 def _text_world(bench: Bench, tool: Tool | None) -> World:
@@ -185,10 +187,20 @@ def _text_world(bench: Bench, tool: Tool | None) -> World:
     world.renew()
     for index in range(20):
         (world.repository / f"notes-{index}.txt").write_text(f"note {index}\n")
+    # Otherwise Git takes every file for one that may have changed within the second, and writes the index each time.
+    for path in world.repository.iterdir():
+        if path.is_file():
+            _age(path, _STATUSES)
     world.git("add", ".")
     world.commit("notes")
     world.git("status")
     return world
+
+
+def _age(path: Path, seconds: int) -> None:
+    """Another time than before, in the past."""
+    at = time.time() - 3600 - seconds
+    os.utime(path, (at, at))
 
 
 def measure_manifest(bench: Bench) -> None:
