@@ -190,6 +190,19 @@ def test_frames_that_lie_about_their_blocks_never_hide_a_change(repo: Repo, size
     assert repo.smudge(repo.clean(claims)) == claims, name
 
 
+def test_a_strangers_recipe_is_not_trusted_where_a_tensor_begins_like_a_known_one(repo: Repo) -> None:
+    """The tensor is known, its blocks were compared; then the index names another object for it, which lies."""
+    size = 5120
+    holds = model(size)
+    header = len(holds) - size
+    claims = holds[: header + BLOCK] + noise(size - BLOCK, 7)
+    text, _ = strangers_object(repo, repo.add(holds), claims[header:])
+    repo.stage(text)
+    cleaned = repo.clean(claims)
+    assert parse_manifest(cleaned).stanzas[0].digest == digest_of(claims[header:])
+    assert repo.smudge(cleaned) == claims
+
+
 def strangers_object(repo: Repo, text: bytes, claims: bytes) -> tuple[bytes, str]:
     """Replace the digests in the frames of the first tensor; returns the manifest that names the new object."""
     name, at = first_frame(repo, text)
