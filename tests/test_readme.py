@@ -1,0 +1,99 @@
+"""What the documentation shows is what happens: the README's tour, the specification's examples, the sample plugin."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gittheta import errors
+from gittheta.manifest import format_manifest, parse_manifest
+from gittheta.testing import FormatConformance
+
+from .git.conftest import IDENTITY, environment
+
+ROOT = Path(__file__).parents[1]
+_STEP = re.compile(r"```sh\n(.*?)```(?:\s+```text\n(.*?)```)?", re.DOTALL)
+
+
+def blocks(file: str, language: str) -> list[str]:
+    """The fenced blocks of one language in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+
+
+def tour() -> list[tuple[str, list[str]]]:
+    """The commands of the README's tour, and the lines that each step promises; ``...`` stands for anything."""
+    text = (ROOT / "README.md").read_text()
+    part = text[text.index("<!-- tour -->") : text.index("<!-- /tour -->")]
+    return [(commands, promised.splitlines()) for commands, promised in _STEP.findall(part)]
+
+
+def pattern(line: str) -> str:
+    """A promised line as a regular expression: ``...`` is anything, a run of blanks any run of blanks."""
+    words = [".*".join(map(re.escape, word.split("..."))) for word in line.split()]
+    return r"\s+".join(words)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """A home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(IDENTITY)
+    return environment(home)
+
+
+def test_the_tour_does_what_it_says(tmp_path: Path, env: dict[str, str]) -> None:
+    steps = tour()
+    assert len(steps) >= 5
+    script = "set -e\nexec 2>&1\n" + "\n".join(f"echo '@@@ step {at}'\n{step}" for at, (step, _) in enumerate(steps))
+    work = tmp_path / "work"
+    work.mkdir()
+    done = subprocess.run(["sh", "-c", script], cwd=work, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    outputs = re.split(r"@@@ step \d+\n", done.stdout)[1:]
+    for (commands, promised), output in zip(steps, outputs, strict=True):
+        for line in promised:
+            assert re.search(pattern(line), output), f"{line!r} is not in what this prints:\n{commands}\n{output}"
+
+
+def test_the_example_of_the_specification_is_a_manifest_in_its_one_form() -> None:
+    examples = [text for text in blocks("docs/spec/manifest.md", "") if text.startswith("gittheta manifest")]
+    assert len(examples) == 1
+    manifest = parse_manifest(examples[0].encode())
+    assert format_manifest(manifest).decode() == examples[0]
+    assert manifest.file_size == 432
+    assert max(manifest.objects().values()) == 570
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    table = (ROOT / "docs/spec/exit-codes.md").read_text()
+    listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", table, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ThetaError)]
+    assert listed == {kind.__name__: kind.exit_code for kind in kinds}
+
+
+def _npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def _sample_plugin() -> object:
+    space: dict[str, object] = {"__name__": "gittheta_npy"}
+    sys.modules.setdefault("gittheta_npy", type(sys)("gittheta_npy"))
+    exec(blocks("plugins/README.md", "python")[0], space)  # noqa: S102 - it is our own documentation
+    return space["Npy"]
+
+
+class TestSamplePlugin(FormatConformance):
+    """The plugin in plugins/README.md keeps the contract of formats."""
+
+    file_format = _sample_plugin()()  # type: ignore[operator]
+    samples = (_npy(np.arange(12, dtype=np.float32).reshape(3, 4)), _npy(np.float64(3)), _npy(np.zeros((0, 3), bool)))
+    broken = (b"\x93NUMPY\x01\x00", _npy(np.array([1j])))
