@@ -62,6 +62,27 @@ def test_the_tour_does_what_it_says(tmp_path: Path, env: dict[str, str]) -> None
             assert re.search(pattern(line), output), f"{line!r} is not in what this prints:\n{commands}\n{output}"
 
 
+def test_the_demo_brings_every_version_back(tmp_path: Path, env: dict[str, str]) -> None:
+    folder = tmp_path / "a demo"
+    demo = [sys.executable, str(ROOT / "docs/demo/digits.py"), str(folder)]
+    done = subprocess.run(demo, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^ +(base|low|high|merged)\b.* ([\d.]+)% .* (\w+) *$", done.stdout, re.MULTILINE)
+    assert [(name, same) for name, _, same in rows] == [(name, "same") for name in ("base", "low", "high", "merged")]
+    assert "4 unchanged, 4 merged by linear" in done.stdout
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder / "digits", env=env, capture_output=True)
+    assert (status.returncode, status.stdout) == (0, b"")
+
+
+def test_the_demo_overwrites_nothing_but_a_former_demo(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "thesis.tex").touch()
+    demo = [sys.executable, str(ROOT / "docs/demo/digits.py"), str(tmp_path)]
+    done = subprocess.run(demo, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "no demo of gittheta" in done.stderr
+    assert (tmp_path / "thesis.tex").exists()
+
+
 def test_the_example_of_the_specification_is_a_manifest_in_its_one_form() -> None:
     examples = [text for text in blocks("docs/spec/manifest.md", "") if text.startswith("gittheta manifest")]
     assert len(examples) == 1
