@@ -1,4 +1,4 @@
-"""Files above theta.smudgeLimit: Git gets the manifest, a hook puts the checkpoint in its place; the user sees no difference."""
+"""Files above theta.smudgeLimit: Git gets the manifest, a hook puts the checkpoint in place; nobody sees it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def diverged(repo: Repo) -> Repo:
         ("pull", "-q", "--no-rebase", "--no-edit", ".", "side"),
         ("pull", "-q", "--rebase", ".", "side"),
     ],
-    ids=lambda words: " ".join(words),
+    ids=" ".join,
 )
 def test_what_combines_two_versions(diverged: Repo, words: tuple[str, ...]) -> None:
     diverged.git(*words)
@@ -129,6 +129,25 @@ def test_what_combines_two_versions(diverged: Repo, words: tuple[str, ...]) -> N
     assert diverged.read() == BOTH
     assert diverged.status() == ""
     assert not (diverged.git_dir / "theta-pending").exists()
+
+
+@pytest.mark.parametrize("verb", ["cherry-pick", "rebase", "am", "revert"])
+def test_several_commits_at_once(diverged: Repo, verb: str) -> None:
+    """Git keeps its index in memory from one step to the next."""
+    diverged.git("checkout", "-q", "side")
+    diverged.commit(checkpoint(THEIRS | {"c": normal(6, 90)}))
+    diverged.git("format-patch", "-q", "-2", "-o", "../patches")
+    diverged.git("checkout", "-q", "main" if verb != "rebase" else "side")
+    both = checkpoint(OURS | {"b": THEIRS["b"], "c": normal(6, 90)})
+    if verb == "am":
+        done = diverged.attempt("sh", "-c", "git am -q --3way ../patches/*")
+        assert done.returncode == 0, done.stderr
+    else:
+        diverged.git(*{"rebase": ("rebase", "-q", "main")}.get(verb, ("cherry-pick", "main..side")))
+    assert (diverged.read(), diverged.status()) == (both, "")
+    if verb == "revert":
+        diverged.git("revert", "--no-edit", "HEAD~2..HEAD")
+        assert (diverged.read(), diverged.status()) == (checkpoint(OURS), "")
 
 
 def test_squash_merge(diverged: Repo) -> None:
