@@ -140,19 +140,28 @@ def test_a_recipe_that_is_none_is_ignored_even_with_the_right_check(path: Path) 
 
 
 def test_several_writers_at_once(path: Path) -> None:
+    """A row may get lost in the throng, as anything in a cache; none may come out wrong, and nobody may fail."""
+    failures: list[BaseException] = []
+
     def write(first: int) -> None:
-        known = Known(path)
-        for at in range(first, first + 20):
-            known.record([(digest(at), recipe(at))])
-            assert known.recipe(digest(at)) == recipe(at)
-        known.close()
+        try:
+            known = Known(path)
+            for at in range(first, first + 20):
+                known.record([(digest(at), recipe(at))])
+                assert known.recipe(digest(at)) in (None, recipe(at))
+            known.close()
+        except BaseException as error:
+            failures.append(error)
 
     threads = [threading.Thread(target=write, args=(20 * at,)) for at in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert not failures
     known = Known(path)
+    assert {known.recipe(digest(at)) in (None, recipe(at)) for at in range(80)} == {True}
+    known.record((digest(at), recipe(at)) for at in range(80))
     assert [known.recipe(digest(at)) for at in range(80)] == [recipe(at) for at in range(80)]
     known.close()
 

@@ -13,6 +13,7 @@ import pytest
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError, StoreError
 from gittheta.flows.clean import clean
+from gittheta.flows.smudge import smudge
 from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import digest_of
 from gittheta.payload import HEAD_LENGTH
@@ -234,6 +235,22 @@ def test_a_flipped_bit_in_an_object_is_an_error_that_names_the_tensor(repo: Repo
         assert caught.value.mend
     rewrite(path, whole)
     assert repo.smudge(text) == data
+
+
+@pytest.mark.parametrize("size", [100, BLOCK * 3 + 40, 5000])
+def test_no_wrong_byte_leaves_before_the_error(repo: Repo, size: int) -> None:
+    """A tensor too large to be held is handed on block by block, each checked by itself."""
+    data = model(40, size)
+    text = repo.add(data)
+    name, at = first_frame(repo, text, 1)
+    path = repo.objects()[name]
+    rewrite(path, changed(path.read_bytes(), at + HEAD_LENGTH + struct.unpack_from("<I", path.read_bytes(), at)[0] - 1))
+    left = bytearray()
+    with repo.open() as workspace, pytest.raises((PayloadError, StoreError)):
+        for part in smudge(workspace, "m.safetensors", parse_manifest(text)):
+            left += part
+    assert data.startswith(left)
+    assert len(left) <= len(data) - size
 
 
 @pytest.mark.parametrize("size", [100, 5000])
