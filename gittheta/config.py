@@ -20,19 +20,15 @@ class Settings:
     smudge_limit: int = 256 << 20
     #: ``theta.threads``: workers for encoding and decoding.
     threads: int = 2
-    #: ``theta.encodings``: what is tried, in this order.
-    encodings: tuple[str, ...] = ("dense",)
 
     @classmethod
     def read(cls, repository: Repository) -> Settings:
         """The settings in force. Raises ConfigError."""
         limit = repository.setting("theta.smudgelimit")
         threads = repository.setting("theta.threads")
-        encodings = repository.setting("theta.encodings")
         return cls(
             smudge_limit=_size("theta.smudgeLimit", limit) if limit is not None else cls.smudge_limit,
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
-            encodings=tuple(re.split(r"[,\s]+", encodings.strip())) if encodings else cls.encodings,
         )
 
 

@@ -196,7 +196,7 @@ class Repository:
 
     def index(self, *paths: str) -> Iterator[Entry]:
         """The entries of the index, unmerged ones too."""
-        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage", "--", *paths))
+        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage", "--", *_literal(paths)))
         for item in listed.split("\0")[:-1]:
             words, _, path = item.partition("\t")
             mode, oid, stage = words.split(" ")
@@ -249,11 +249,15 @@ class Repository:
 
     def index_sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """The size in bytes that the index remembers of each file; 0 where it has none."""
-        words = ("ls-files", "-z", "--debug", "--", *(f":(literal){path}" for path in paths))
-        listed = os.fsdecode(self.git.run(*words))
+        listed = os.fsdecode(self.git.run("ls-files", "-z", "--debug", "--", *_literal(paths)))
         return {path: int(size) for path, size in _DEBUG_SIZE.findall(listed)}
 
     def forget_stat(self, entries: Iterable[Entry]) -> None:
         """Replace entries of the index by themselves without file times, so that Git looks at the files anew."""
         lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
         self.git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
+
+
+def _literal(paths: Iterable[str]) -> list[str]:
+    """Paths as pathspecs without wildcards."""
+    return [f":(literal){path}" for path in paths]

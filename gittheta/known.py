@@ -19,7 +19,8 @@ from gittheta.model import Digest, Recipe, digest_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tensor (digest BLOB PRIMARY KEY, recipe TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL, recipe TEXT NOT NULL,
+  sum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY, compared INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -39,18 +40,27 @@ class Known:
                     return parse_recipe(text)
         return None
 
-    def by_first_block(self, check: bytes) -> Digest | None:
-        """The digest of a large tensor whose first block has that check."""
-        rows = self._query("SELECT digest FROM opening WHERE first = ?", (check,))
-        return Digest(rows[0][0]) if rows else None
+    def by_first_block(self, first: Digest) -> tuple[Digest, Recipe] | None:
+        """A large tensor that begins with a block of that digest, and a recipe whose frames were compared with it."""
+        for digest, text, check in self._query("SELECT digest, recipe, sum FROM opening WHERE first = ?", (first,)):
+            if isinstance(text, str) and check == _sum(first + digest, text):
+                with suppress(ManifestError):
+                    return Digest(digest), parse_recipe(text)
+        return None
 
-    def record(self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[bytes, Digest]] = ()) -> None:
+    def record(
+        self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[Digest, Digest, Recipe]] = ()
+    ) -> None:
         """Remember recipes whose objects are durable; newer ones win."""
         rows = [(digest, text, _sum(digest, text)) for digest, text in _texts(tensors)]
-        first = list(openings)
+        begins = [
+            (first, digest, text, _sum(first + digest, text))
+            for first, digest, recipe in openings
+            for text in (format_recipe(recipe),)
+        ]
         with suppress(sqlite3.Error, OSError), self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
-            connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?)", first)
+            connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?, ?, ?)", begins)
 
     def manifest(self, digest: Digest) -> bool | None:
         """Whether the blocks of this manifest's tensors were compared with their frames; None if it is not known."""

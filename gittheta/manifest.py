@@ -15,6 +15,7 @@ from math import prod
 from gittheta.errors import ManifestError
 from gittheta.model import (
     DTYPES,
+    OPAQUE,
     Digest,
     Dtype,
     Link,
@@ -25,6 +26,7 @@ from gittheta.model import (
     Skeleton,
     Stanza,
     TensorSpec,
+    digest_of,
 )
 
 VERSION = 1
@@ -51,7 +53,9 @@ _PLACE = rf"[0-9a-f]{{64}}:{_NUMBER}\+{_NUMBER}"
 
 _LINK = rf"{_WORD}(?: {_WORD}=[A-Za-z0-9._:,+-]+)*(?: {_DIGEST})?(?: {_PLACE})+\n"
 
-_HEADER = re.compile(rf"format ({_WORD})\nskeleton ({_NUMBER}) ({_NUMBER}) ({_DIGEST})\n((?:{_LINK})*)")
+_HEADER = re.compile(
+    rf"format ({_WORD})(?: ({_DIGEST}))?\nskeleton ({_NUMBER}) ({_NUMBER}) ({_DIGEST})\n((?:{_LINK})*)"
+)
 _STANZA = re.compile(
     rf"\[([^\n]*)\]\n({_WORD}) (scalar|{_NUMBER}(?:x{_NUMBER})*) ({_DIGEST})(?: skip ([1-9][0-9]{{0,18}}))?\n"
     rf"((?:{_LINK})*)"
@@ -73,6 +77,11 @@ def is_foreign_manifest(head: bytes) -> bool:
     return head.lstrip().startswith(b"{") and b'"theta_metadata"' in head and b'"tensor_metadata"' in head
 
 
+def has_conflict_markers(text: bytes) -> bool:
+    """Whether Git has merged this manifest as lines of text, and could not."""
+    return b"\n<<<<<<< " in text and b"\n=======\n" in text and b"\n>>>>>>> " in text
+
+
 def claimed_version(head: bytes) -> int | None:
     """The version in a manifest's first line, or None if there is no number."""
     found = re.match(rb"gittheta manifest ([1-9][0-9]{0,8})[: \n]", head)
@@ -84,7 +93,7 @@ def format_manifest(manifest: Manifest) -> bytes:
     skeleton = manifest.skeleton
     lines = [
         FIRST_LINE,
-        f"format {manifest.format}",
+        f"format {manifest.format}{_seal(manifest)}",
         f"skeleton {skeleton.length} {skeleton.lead} b3:{skeleton.digest.hex()}",
         *map(_format_link, skeleton.recipe),
     ]
@@ -92,6 +101,16 @@ def format_manifest(manifest: Manifest) -> bytes:
         lines += format_stanza(stanza)
     lines.append("")
     return "\n".join(lines).encode()
+
+
+def _seal(manifest: Manifest) -> str:
+    """What makes two versions of an opaque file clash when Git merges their manifests as text.
+
+    Pieces of a file without known structure must not be mixed, while tensors may.
+    """
+    if manifest.format != OPAQUE:
+        return ""
+    return f" b3:{digest_of(b''.join(stanza.digest for stanza in manifest.stanzas)).hex()}"
 
 
 def format_stanza(stanza: Stanza) -> Iterator[str]:
@@ -171,8 +190,8 @@ def _parse(text: str) -> Manifest:
         if not found:
             raise ManifestError("no format and skeleton where they should be")
         position = found.end()
-        length = int(found[2])
-        skeleton = Skeleton(length, int(found[3]), _digest(found[4]), _recipe(found[5], length))
+        length = int(found[3])
+        skeleton = Skeleton(length, int(found[4]), _digest(found[5]), _recipe(found[6], length))
         stanzas: dict[str, Stanza] = {}
         while position < len(text):
             matched = _STANZA.match(text, position)
@@ -188,6 +207,8 @@ def _parse(text: str) -> Manifest:
         error.what = f"malformed manifest, at line {text.count(chr(10), 0, position) + 1}: {error.what}"
         raise
     manifest = Manifest(found[1], skeleton, tuple(stanzas.values()))
+    if (f" {found[2]}" if found[2] else "") != _seal(manifest):
+        raise ManifestError("the format line does not fit the pieces of the file")
     _check_sizes(manifest)
     return manifest
 

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from threading import Lock
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
@@ -69,7 +68,7 @@ class Store:
         folder = self.root / "tmp"
         with translated(folder):
             make_folders(folder)
-        return folder / token_hex(16)
+        return folder / os.urandom(16).hex()
 
     def adopt(self, temporary: Path, object_id: ObjectId) -> None:
         """Give a finished, synced file its name, replacing what may be there: it is the same, or damaged."""
@@ -199,8 +198,9 @@ class PackWriter:
         """Forget every object from this index on; a :meth:`cut` must have been made there."""
         self.cut()
         for path, _, synced in self._closed[index:]:
-            synced.result()
-            path.unlink(missing_ok=True)
+            with translated(path):
+                synced.result()
+                path.unlink(missing_ok=True)
         del self._closed[index:]
 
     def finish(self) -> list[ObjectId]:
@@ -235,7 +235,12 @@ class _OpenObject:
         self._hash = hashlib.sha256()
         with translated(path):
             self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
-        self.write(OBJECT_HEAD)
+        try:
+            self.write(OBJECT_HEAD)
+        except OSError:
+            os.close(self.descriptor)
+            path.unlink(missing_ok=True)
+            raise
 
     def write(self, part: Buffer) -> None:
         self._hash.update(part)

@@ -16,7 +16,7 @@ from gittheta.cli.memory import keep_memory
 from gittheta.cli.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.clean import clean
-from gittheta.flows.materialise import note_pending
+from gittheta.flows.materialise import must_wait, note_pending
 from gittheta.flows.smudge import read_manifest, smudge
 from gittheta.flows.stream import ByteStream, Source
 from gittheta.flows.workspace import Workspace
@@ -108,7 +108,7 @@ def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) ->
     manifest = read_manifest(workspace, path, text)
     if manifest is None:
         return _spooled(stream)
-    if may_wait and manifest.file_size > workspace.settings.smudge_limit:
+    if may_wait and must_wait(workspace, manifest):
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
         return iter((text,))

@@ -13,7 +13,7 @@ from gittheta.flows.fsck import check
 @click.command()
 @click.option("--deep", is_flag=True, help="Also decode every tensor and check its digest.")
 def fsck(deep: bool) -> None:
-    """Check that every object that refs and the index reach is whole, here or on a remote, and every manifest canonical."""
+    """Check every manifest that refs and the index reach, and that its objects are whole, here or on a remote."""
     with open_workspace() as workspace:
         health = check(workspace, deep)
         if isinstance(workspace.reporter, Console):

@@ -11,7 +11,7 @@ import click
 from gittheta.cli.console import open_workspace
 from gittheta.cli.memory import keep_memory
 from gittheta.flows.hooks import LEGACY, NAMES
-from gittheta.flows.materialise import try_pending
+from gittheta.flows.materialise import in_sequence, materialise_pending
 from gittheta.flows.transfer import RefUpdate, push_objects
 
 #: Set while a hook of ours changes the index, which calls the hook again.
@@ -29,10 +29,15 @@ def hook(name: str, script: str, arguments: tuple[str, ...]) -> None:
     if name == "pre-push":
         _push(arguments[0], arguments[1], given.decode())
     elif _INSIDE not in os.environ:
-        os.environ[_INSIDE] = "1"
-        keep_memory()
-        with open_workspace() as workspace:
-            try_pending(workspace)
+        _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
+
+
+def _write_pending(ends_sequence: bool) -> None:
+    os.environ[_INSIDE] = "1"
+    keep_memory()
+    with open_workspace() as workspace:
+        if ends_sequence or not in_sequence(workspace.repository):
+            materialise_pending(workspace)
 
 
 def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:

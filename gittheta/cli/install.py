@@ -40,15 +40,16 @@ def install(scope: str | None) -> None:
     """
     scope = scope or "--global"
     git = Git(Path.cwd())
+    repository = _repository()
+    if repository is None and scope == "--local":
+        raise GitError("no git repository here", mend="change into one, or use --global")
+    # All is done before anything is said: a closed pipe must not leave half of it.
     for key, value in SETTINGS.items():
         git.run("config", scope, key, value)
+    changes = list(install_hooks(repository)) if repository else []
+    for key, value in SETTINGS.items():
         click.echo(f"git config {scope} {key} '{value}'")
-    repository = _repository()
-    if repository is None:
-        if scope == "--local":
-            raise GitError("no git repository here", mend="change into one, or use --global")
-        return
-    for change in install_hooks(repository):
+    for change in changes:
         click.echo(f"hook {change.path}" + (" (the one before is called first)" if change.chained else ""))
 
 
@@ -60,14 +61,19 @@ def uninstall(scope: str | None) -> None:
     """Undo `git theta install`: the settings, and the hooks in this repository. Stored objects stay."""
     scope = scope or "--global"
     git = Git(Path.cwd())
-    for key, value in SETTINGS.items():
-        if git.attempt("config", scope, "--get", key).stdout.decode().rstrip("\n") == value:
-            git.run("config", scope, "--unset", key)
-            click.echo(f"git config {scope} --unset {key}")
+    ours = [
+        key
+        for key, value in SETTINGS.items()
+        if git.attempt("config", scope, "--get", key).stdout.decode().rstrip("\n") == value
+    ]
+    for key in ours:
+        git.run("config", scope, "--unset", key)
     repository = _repository()
-    if repository is not None:
-        for change in remove_hooks(repository):
-            click.echo(f"hook {change.path} " + ("put back as it was" if change.chained else "removed"))
+    changes = list(remove_hooks(repository)) if repository else []
+    for key in ours:
+        click.echo(f"git config {scope} --unset {key}")
+    for change in changes:
+        click.echo(f"hook {change.path} " + ("put back as it was" if change.chained else "removed"))
 
 
 def _repository() -> Repository | None:

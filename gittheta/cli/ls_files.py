@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from gittheta.cli.console import human, open_workspace
-from gittheta.flows.materialise import unwritten
+from gittheta.flows.materialise import manifest_text
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Entry
 
@@ -29,8 +29,7 @@ def ls_files(revision: str | None, as_json: bool) -> None:
     """The checkpoints in the index, or in REVISION: format, tensors, size, and whether the file is in place."""
     with open_workspace() as workspace:
         entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
-        waiting = set() if revision else set(unwritten(workspace))
-        rows = [row for entry in entries if (row := _row(workspace, entry, waiting))]
+        rows = [row for entry in entries if (row := _row(workspace, entry, in_work_tree=revision is None))]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return
@@ -38,12 +37,14 @@ def ls_files(revision: str | None, as_json: bool) -> None:
         click.echo(f"{row.format:<12} {row.tensors:>7} tensors {human(row.bytes):>12}  {row.state:<15} {row.path}")
 
 
-def _row(workspace: Workspace, entry: Entry, waiting: set[str]) -> _Row | None:
+def _row(workspace: Workspace, entry: Entry, in_work_tree: bool) -> _Row | None:
     if not entry.mode.startswith("100"):
         return None
     manifest = workspace.try_manifest(entry.oid)
     if manifest is None:
         return None
     missing = workspace.store.missing(manifest.objects())
-    state = "not fetched" if missing else "manifest only" if entry.path in waiting else "complete"
+    top = workspace.repository.top
+    waiting = in_work_tree and top is not None and manifest_text(top / entry.path) is not None
+    state = "not fetched" if missing else "manifest only" if waiting else "complete"
     return _Row(entry.path, manifest.format, len(manifest.stanzas), manifest.file_size, state)

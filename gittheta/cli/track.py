@@ -53,10 +53,9 @@ def untrack(patterns: tuple[str, ...]) -> None:
     for line, pattern in unwanted.items():
         click.echo(f"no longer tracking '{pattern}'" if line in lines else f"'{pattern}' was not tracked")
     kept = [line for line in lines if line not in unwanted]
-    if kept:
+    if kept != lines:
+        # Written even if it is empty: `git add --renormalize` trips over a tracked file that is gone.
         file.write_text("".join(f"{line}\n" for line in kept))
-    else:
-        file.unlink(missing_ok=True)
 
 
 def _lines(file: Path) -> list[str]:
@@ -89,6 +88,7 @@ def _warn_of_raw(workspace: Workspace) -> None:
         named = "\n".join(f"    {path}" for path in raw[:10]) + ("\n    ..." if len(raw) > 10 else "")
         workspace.reporter.warn(
             f"{len(raw)} files are committed whole already:\n{named}\n"
-            "  to let gittheta store them from now on: git add --renormalize . && git commit\n"
+            "  to let gittheta store them from now on:\n"
+            "    git add .gitattributes && git add --renormalize . && git commit\n"
             "  (older commits keep them whole)"
         )

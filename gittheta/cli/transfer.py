@@ -7,7 +7,7 @@ import click
 from gittheta.cli.console import open_workspace
 from gittheta.cli.memory import keep_memory
 from gittheta.errors import GitError
-from gittheta.flows.materialise import materialise, unwritten
+from gittheta.flows.materialise import materialise_all
 from gittheta.flows.transfer import fetch_revisions, manifests_in, needed_objects, open_remote, upload
 from gittheta.flows.workspace import Workspace
 
@@ -44,7 +44,7 @@ def pull() -> None:
     """Put every checkpoint of the work tree in place that still is a manifest, fetching what it needs."""
     keep_memory()
     with open_workspace() as workspace:
-        for path in materialise(workspace, unwritten(workspace)):
+        for path in materialise_all(workspace):
             click.echo(path)
 
 

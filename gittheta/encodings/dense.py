@@ -151,7 +151,7 @@ def _grow(plane: memoryview, count: int) -> Bytes:
     try:
         if len(plane) > count or zstandard.frame_content_size(plane) != count:
             raise PayloadError(f"a plane that does not hold {count} bytes")
-        raw = _threads.decompressor.decompress(plane, max_output_size=count)
+        raw = _threads.decompressor.decompress(plane, max_output_size=count, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise PayloadError(f"a plane that does not decompress: {error}") from None
     if len(raw) != count:

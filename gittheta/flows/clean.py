@@ -13,6 +13,9 @@ from gittheta.flows.recall import Recall, remember
 from gittheta.flows.stream import ByteStream, Source
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import (
+    MAX_BYTES,
+    MAX_DIMENSIONS,
+    MAX_NAME,
     MAX_SKELETON,
     MAX_TENSORS,
     MAX_TEXT,
@@ -22,7 +25,7 @@ from gittheta.manifest import (
     format_manifest,
     parse_manifest,
 )
-from gittheta.model import OPAQUE, Layout, Manifest, Skeleton, skeleton_spec
+from gittheta.model import DTYPES, OPAQUE, Layout, Manifest, Skeleton, skeleton_spec
 
 #: What a format sees to decide whether a file is its own.
 SNIFF = 4096
@@ -90,20 +93,32 @@ def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) ->
 def _split(file_format: Format, stream: ByteStream) -> Layout:
     try:
         layout = file_format.split(stream.head())
+        check_layout(layout)
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # a plugin's fault must not keep `git status` from working
         raise FormatError(f"the format's own code failed: {error!r}") from error
+    return layout
+
+
+def check_layout(layout: Layout) -> None:
+    """Raise FormatError unless the layout can stand in a manifest."""
     end = 0
     for segment in layout.segments:
-        if segment.offset < end or segment.spec.bits % 8:
-            raise FormatError(f"tensor '{segment.spec.name}' overlaps another, or is no whole number of bytes")
-        end = segment.offset + segment.spec.nbytes
-    if end > layout.length or len(layout.segments) > MAX_TENSORS:
+        spec = segment.spec
+        if segment.offset < end or spec.bits % 8:
+            raise FormatError(f"tensor '{spec.name}' overlaps another, or is no whole number of bytes")
+        if DTYPES.get(spec.dtype.name) != spec.dtype:
+            raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
+        if len(spec.shape) > MAX_DIMENSIONS or len(spec.name.encode()) > MAX_NAME:
+            raise FormatError(f"tensor '{spec.name[:80]}' has an absurd shape or name")
+        end = segment.offset + spec.nbytes
+    if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
         raise FormatError("more tensors than the file can hold")
+    if len({segment.spec.name for segment in layout.segments}) < len(layout.segments):
+        raise FormatError("two tensors have the same name")
     if layout.length - sum(segment.spec.nbytes for segment in layout.segments) > MAX_SKELETON:
         raise FormatError("more bytes besides the tensors than any format needs")
-    return layout
 
 
 class _Cleaning:

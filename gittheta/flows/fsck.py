@@ -1,4 +1,4 @@
-"""fsck: every manifest that refs and the index reach is canonical, and every object it names is whole, here or on a remote."""
+"""fsck: every manifest that refs and the index reach is canonical; its objects are whole, here or on a remote."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from gittheta.flows.stream import rechunked
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.model import (
+    OPAQUE,
     RAW,
     Digest,
     Manifest,
@@ -55,6 +56,8 @@ def merge_manifests(
     Raises ObjectMissing or PayloadError if a tensor that both sides changed cannot be read.
     """
     plan = plan_merge(base, ours, theirs)
+    if OPAQUE in (ours.format, theirs.format):
+        return Outcome(plan, None, ("a file of no known format changed on both sides",))
     if ours.format != theirs.format:
         return Outcome(plan, None, (f"format {ours.format} in ours, {theirs.format} in theirs",))
     if plan.conflicts:

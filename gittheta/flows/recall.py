@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gittheta.errors import ThetaError
-from gittheta.flows.decode import HOLD, Frame, frames_of
+from gittheta.flows.decode import HOLD, Decoder, Frame, frames_of
 from gittheta.flows.workspace import Workspace
-from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of
+from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of, skeleton_spec
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,20 @@ class Recall:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
+        self._doubtful: dict[Recipe, TensorSpec] = {}
         self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
         for text, manifest in manifests:
-            self._learn(manifest, compared=bool(workspace.known.manifest(digest_of(text))))
+            known = workspace.known.manifest(digest_of(text))
+            self._learn(manifest, compared=bool(known))
+            if known is None:
+                self._doubt(manifest)
+
+    def _doubt(self, manifest: Manifest) -> None:
+        """Nothing in this manifest was ever decoded here: what it says of a tensor is tried before it is relied on."""
+        skeleton = manifest.skeleton
+        self._doubtful[skeleton.recipe] = skeleton_spec(skeleton.length)
+        self._doubtful |= {stanza.recipe: stanza.spec for stanza in manifest.stanzas}
 
     def _learn(self, manifest: Manifest, compared: bool) -> None:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
@@ -50,7 +60,7 @@ class Recall:
     def stanza(self, spec: TensorSpec, digest: Digest, skip: int) -> Stanza | None:
         """The stanza of a tensor that is stored already; its very text if it has not changed."""
         found = self._stanzas.get((spec.name, digest))
-        if found and _same_meaning(found.spec, spec) and self._is_here(found.recipe):
+        if found and _same_meaning(found.spec, spec) and self._is_sound(found.recipe, digest):
             return found if found.skip == skip else replace(found, skip=skip)
         recipe = self.recipe(digest)
         return Stanza(spec, digest, recipe, skip) if recipe else None
@@ -58,7 +68,7 @@ class Recall:
     def recipe(self, digest: Digest) -> Recipe | None:
         """A recipe for bytes of that digest."""
         found = self._recipes.get(digest)
-        if found and self._is_here(found):
+        if found and self._is_sound(found, digest):
             return found
         found = self._workspace.known.recipe(digest)
         return found if found and self._is_here(found) else None
@@ -70,9 +80,8 @@ class Recall:
 
     def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
         """A large tensor known from elsewhere that begins with a block of that digest."""
-        digest = self._workspace.known.by_first_block(first)
-        recipe = self.recipe(digest) if digest else None
-        return self._stored(digest, recipe, spec) if digest and recipe else None
+        found = self._workspace.known.by_first_block(first)
+        return self._stored(*found, spec) if found else None
 
     def frames_hold(self, recipe: Recipe, digests: Sequence[Digest]) -> bool:
         """Whether the frames of a recipe carry the digests of these very blocks."""
@@ -90,6 +99,21 @@ class Recall:
             return None
         whole = sum(frame.head.raw for frame in frames) == spec.nbytes
         return Stored(digest, recipe, frames) if whole else None
+
+    def _is_sound(self, recipe: Recipe, digest: Digest) -> bool:
+        """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
+        if not self._is_here(recipe):
+            return False
+        spec = self._doubtful.get(recipe)
+        if spec is not None:
+            try:
+                for _ in Decoder(self._workspace).checked([(spec, digest, recipe)]):
+                    pass
+            except ThetaError as error:
+                self._workspace.reporter.warn(f"{error.located(tensor=spec.name)}\n  stored anew")
+                return False
+            del self._doubtful[recipe]
+        return True
 
     def _is_here(self, recipe: Recipe) -> bool:
         return all(self._size(place.object) >= place.offset + place.length for link in recipe for place in link.places)
@@ -119,7 +143,7 @@ def remember(workspace: Workspace, manifest: Manifest, text: bytes, compared: bo
     for stanza in manifest.stanzas:
         if compared and stanza.spec.nbytes > HOLD:
             first = next(frames_of(workspace.reader, stanza.recipe[0]))
-            openings.append((first.head.digest, stanza.digest))
+            openings.append((first.head.digest, stanza.digest, stanza.recipe))
     tensors = [(stanza.digest, stanza.recipe) for stanza in manifest.stanzas if stanza.recipe]
     if manifest.skeleton.recipe:
         tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))

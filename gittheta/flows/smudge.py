@@ -9,7 +9,13 @@ from gittheta.flows.decode import Decoder
 from gittheta.flows.recall import remember
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
-from gittheta.manifest import claims_to_be_manifest, format_manifest, is_foreign_manifest, parse_manifest
+from gittheta.manifest import (
+    claims_to_be_manifest,
+    format_manifest,
+    has_conflict_markers,
+    is_foreign_manifest,
+    parse_manifest,
+)
 from gittheta.model import OPAQUE, Manifest, skeleton_spec
 from gittheta.registry import Registry
 
@@ -36,6 +42,12 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
         manifest = parse_manifest(text)
         check_plugins(workspace.registry, manifest)
     except ThetaError as error:
+        if has_conflict_markers(text):
+            workspace.reporter.warn(
+                f"{path}: both versions of the manifest, as git merges text where the merge driver is not set up\n"
+                f"  choose one: git checkout --ours -- {path} (or --theirs); to merge models: git theta install"
+            )
+            return None
         raise error.located(path=path) from None
     return manifest
 

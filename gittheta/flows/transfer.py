@@ -123,7 +123,7 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
         raise ObjectMissing(
             f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
             tensor=tensor_needing(manifest, object_id),
-            mend=MEND_MISSING,
+            mend="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
         )
     return count
 

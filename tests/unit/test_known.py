@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 def filled(path: Path, count: int = 50) -> None:
     known = Known(path)
-    known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1))])
+    known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1), recipe(1))])
     known.record_manifest(digest(2000), True)
     known.close()
 
@@ -44,7 +44,7 @@ def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
     known = Known(path)
     assert [known.recipe(digest(at)) for at in range(50)] == [recipe(at) for at in range(50)]
     assert known.recipe(digest(50)) is None
-    assert known.by_first_block(digest(1000)) == digest(1)
+    assert known.by_first_block(digest(1000)) == (digest(1), recipe(1))
     assert known.by_first_block(digest(1)) is None
     assert known.manifest(digest(2000)) is True
     assert known.manifest(digest(1)) is None

@@ -36,13 +36,10 @@ def test_sizes_that_are_none(repo: Repo, text: str) -> None:
 def test_defaults_and_the_rest(repo: Repo) -> None:
     with repo.open() as workspace:
         assert workspace.settings.smudge_limit == Settings.smudge_limit
-        assert workspace.settings.encodings == ("dense",)
         assert workspace.settings.threads >= 1
     git(repo.top, "config", "theta.threads", "0")
-    git(repo.top, "config", "theta.encodings", "delta, dense")
     with repo.open() as workspace:
         assert workspace.settings.threads == 1
-        assert workspace.settings.encodings == ("delta", "dense")
 
 
 @pytest.fixture
