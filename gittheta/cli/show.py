@@ -57,7 +57,10 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     if not colon:
         revision, path = "", what
     name = f"{revision}:{repository_path(workspace, path)}"
-    found = workspace.read_manifest(name)
+    try:
+        found = workspace.read_manifest(name)
+    except ManifestError as error:
+        raise error.located(path=path) from None
     if found is None:
         raise ManifestError(
             "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",

@@ -89,13 +89,14 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
 
 def _blame(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> None:
     """Raise ObjectCorrupt if what does not decode lies in an object that has changed."""
-    for stanza in manifest.stanzas:
-        if stanza.spec.name == error.tensor:
-            for object_id in {place.object for link in stanza.recipe for place in link.places}:
-                try:
-                    workspace.store.check(object_id)
-                except StoreError as found:
-                    raise found.located(path=path, tensor=error.tensor) from error
+    recipes = {stanza.spec.name: stanza.recipe for stanza in manifest.stanzas}
+    recipe = recipes.get(error.tensor or "", manifest.skeleton.recipe)
+    for object_id in {place.object for link in recipe for place in link.places}:
+        try:
+            workspace.store.check(object_id)
+        except StoreError as found:
+            raise found.located(path=path, tensor=error.tensor) from error
+    error.mend = error.mend or "the manifest and its objects do not belong together; take them from an intact clone"
 
 
 def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gittheta.api import Remote
-from gittheta.errors import ManifestError, ObjectMissing, RemoteError
+from gittheta.errors import ManifestError, ObjectCorrupt, ObjectMissing, RemoteError
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Blob
 from gittheta.model import Manifest, ObjectId
-from gittheta.store import MEND_MISSING
+from gittheta.store import MEND_CORRUPT, MEND_MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,12 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     missing = workspace.store.missing(manifest.objects())
     if missing:
         object_id = min(missing)
+        if workspace.store.find(object_id):
+            raise ObjectCorrupt(
+                f"object {object_id} is truncated",
+                tensor=tensor_needing(manifest, object_id),
+                mend=MEND_CORRUPT,
+            )
         raise ObjectMissing(
             f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
             tensor=tensor_needing(manifest, object_id),
