@@ -185,6 +185,19 @@ class World:
         return Repo(self.root / name, self.env)
 
 
+@dataclass(frozen=True)
+class Template:
+    """A world that was built once, to be copied by many tests; and the SHA-256 of each version in it."""
+
+    root: Path
+    shas: dict[str, str]
+
+    def copy_to(self, world: World) -> Repo:
+        """Everything in it; returns the repository named `repo`."""
+        shutil.copytree(self.root, world.root, symlinks=True, dirs_exist_ok=True)
+        return Repo(world.root / "repo", world.env)
+
+
 @pytest.fixture(scope="session")
 def installed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which `git theta install --global` was run, outside of any repository."""

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from .checkpoints import model
-from .conftest import Place, Repo, World, objects_in
+from .conftest import Place, Repo, Template, World, objects_in
 
 M = "m.safetensors"
 URLS = {"plain": "{}", "file": "file://{}"}
 
 
-@dataclass(frozen=True)
-class Built:
-    """A world to copy, and the SHA-256 of each version in it."""
-
-    root: Path
-    shas: dict[str, str]
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """`hub.git` with three commits on main and one on side, and the `repo` that they were pushed from."""
     world = World(tmp_path_factory.mktemp("hub"), installed_home)
     repo = world.repo()
@@ -35,13 +25,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Bui
     shas["side"] = repo.branch("side", model(9), "main~1")
     repo.git("checkout", "-q", "main")
     repo.git("push", "-q", "origin", "main", "side")
-    return Built(world.root, shas)
+    return Template(world.root, shas)
 
 
 @pytest.fixture
-def hub(world: World, built: Built) -> dict[str, str]:
+def hub(world: World, built: Template) -> dict[str, str]:
     """The same in this test's world."""
-    shutil.copytree(built.root, world.root, symlinks=True, dirs_exist_ok=True)
+    built.copy_to(world)
     return built.shas
 
 

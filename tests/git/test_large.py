@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from .checkpoints import checkpoint, model, normal
-from .conftest import Repo, World
+from .conftest import Repo, Template, World
 
 M = "m.safetensors"
 
@@ -17,14 +20,29 @@ def world(world: World) -> World:
     return world
 
 
-@pytest.fixture
-def shas(repo: Repo) -> list[str]:
-    """Two commits on main, one on side; the SHA-256 of each version."""
-    shas = [repo.commit(model(1)), repo.commit(model(2))]
-    shas.append(repo.branch("side", model(3), "main~1"))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
+    """Two commits on main, one on side."""
+    world = World(tmp_path_factory.mktemp("built"), installed_home)
+    repo = world.repo()
+    shas = {"main~1": repo.commit(model(1)), "main": repo.commit(model(2))}
+    shas["side"] = repo.branch("side", model(3), "main~1")
     repo.git("checkout", "-q", "main")
-    _in_place(repo, shas[1])
-    return shas
+    return Template(world.root, shas)
+
+
+@pytest.fixture
+def repo(world: World, built: Template) -> Repo:
+    """The same in this test's world."""
+    repo = built.copy_to(world)
+    assert repo.status() == ""
+    return repo
+
+
+@pytest.fixture
+def shas(built: Template) -> list[str]:
+    """The SHA-256 of main~1, main and side."""
+    return list(built.shas.values())
 
 
 def _in_place(repo: Repo, sha: str, name: str = M) -> None:
@@ -98,16 +116,26 @@ def test_stash(repo: Repo, shas: list[str]) -> None:
 BASE = {"a": normal(1, 90), "b": normal(2, 90), "c": normal(3, 90)}
 OURS = BASE | {"a": normal(4, 90)}
 THEIRS = BASE | {"b": normal(5, 90)}
-BOTH = checkpoint(OURS | THEIRS | {"a": OURS["a"]})
+BOTH = checkpoint(OURS | {"b": THEIRS["b"]})
 
 
-@pytest.fixture
-def diverged(repo: Repo) -> Repo:
+@pytest.fixture(scope="module")
+def two_sides(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """Disjoint changes on main and side."""
+    world = World(tmp_path_factory.mktemp("sides"), installed_home)
+    repo = world.repo()
     repo.commit(checkpoint(BASE))
     repo.branch("side", checkpoint(THEIRS))
     repo.git("checkout", "-q", "main")
     repo.commit(checkpoint(OURS))
+    return Template(world.root, {})
+
+
+@pytest.fixture
+def diverged(world: World, two_sides: Template) -> Repo:
+    """The same in this test's world."""
+    repo = two_sides.copy_to(world)
+    assert repo.status() == ""
     return repo
 
 
@@ -296,13 +324,14 @@ def test_modes_are_kept(repo: Repo, shas: list[str]) -> None:
 
 
 def test_a_missing_object_leaves_the_manifest_and_says_so(repo: Repo, shas: list[str]) -> None:
-    away = repo.store / "away"
-    (repo.store / "objects").rename(away)
+    mine, others = (set(re.findall("[0-9a-f]{64}(?=:)", repo.manifest(M, name))) for name in ("main", "side"))
+    lost = next(file for file in repo.objects() if file.name in others - mine)
+    away = lost.rename(repo.store / "away")
     done = repo.attempt("git", "checkout", "-q", "side")
     assert "is not in the store" in done.stderr
     assert M in done.stderr
     assert "Traceback" not in done.stderr
     assert repo.read().startswith(b"gittheta manifest")
-    away.rename(repo.store / "objects")
+    away.rename(lost)
     repo.git("theta", "pull")
     _in_place(repo, shas[2])

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from .checkpoints import checkpoint, model, normal, sha256
-from .conftest import Repo, World
+from .conftest import Repo, Template, World
 
 M = "m.safetensors"
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
+    """Three commits on main."""
+    world = World(tmp_path_factory.mktemp("built"), installed_home)
+    repo = world.repo()
+    return Template(world.root, {f"main~{3 - seed}": repo.commit(model(seed)) for seed in (1, 2, 3)})
+
+
 @pytest.fixture
-def history(repo: Repo) -> list[str]:
-    """Three commits on main; the SHA-256 of each version."""
-    return [repo.commit(model(seed)) for seed in (1, 2, 3)]
+def repo(world: World, request: pytest.FixtureRequest) -> Repo:
+    """A repository with the history, where a test asks for it; else a new one."""
+    if "history" not in request.fixturenames:
+        return world.repo()
+    template: Template = request.getfixturevalue("built")
+    return template.copy_to(world)
+
+
+@pytest.fixture
+def history(built: Template) -> list[str]:
+    """The SHA-256 of each version on main, oldest first."""
+    return list(built.shas.values())
 
 
 def test_status_is_quiet_after_add_commit_and_touch(repo: Repo) -> None:
