@@ -63,8 +63,8 @@ class Safetensors:
         """A new header for the wanted tensors; metadata is merged key by key, and a clash there gives None."""
         headers = [_load(skeleton[8:]) for skeleton in (base or b"\0" * 8 + b"{}", ours, theirs)]
         try:
-            for header in headers:
-                _check_metadata(header.get(_METADATA))
+            for parsed in headers:
+                _check_metadata(parsed.get(_METADATA))
         except FormatError:
             return None
         metadata = _merge_metadata(*(header.get(_METADATA) or {} for header in headers))
