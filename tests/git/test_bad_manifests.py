@@ -151,8 +151,7 @@ def test_bad_manifests_in_the_work_tree_are_opaque(repo: Repo, good: str) -> Non
         repo.write(f"{name}.safetensors", text)
     said = repo.run("add", ".").stderr
     for name in texts:
-        assert f"gittheta: warning: {name}.safetensors: " in said
-    assert said.count("opaque bytes") == len(texts)
+        assert re.search(rf"^gittheta: warning: {name}\.safetensors: .*\s.*opaque bytes", said, re.M), name
     repo.git("commit", "-q", "-m", "copies")
     repo.healthy()
     for name in texts:

@@ -182,13 +182,17 @@ def test_a_clone_without_gittheta_can_be_put_in_place_later(world: World, hub: d
 
 
 def test_fsck_of_a_fresh_clone_tells_what_it_lacks(world: World, hub: dict[str, str]) -> None:
-    """A clone fetches what its checkout needs; older versions are known to be missing, with the mend."""
+    """A clone fetches what its checkout needs; what the remote still has is no loss, but what nobody has is."""
     clone = world.clone(world.root / "hub.git")
-    said = clone.fails("theta", "fsck", status=21)
-    mend = re.search("`git (theta fetch[^`]*)`", said)
-    assert mend, said
+    told = clone.git("theta", "fsck")
+    mend = re.search("git (theta fetch.*)", told)
+    assert mend, told
+    (world.root / "hub.git").rename(world.root / "gone")
+    assert "git theta " in clone.fails("theta", "fsck", status=21)
+    (world.root / "gone").rename(world.root / "hub.git")
     clone.git(*mend[1].split())
     clone.healthy()
+    assert "fetch" not in clone.git("theta", "fsck")
 
 
 def test_submodule(world: World, hub: dict[str, str]) -> None:
