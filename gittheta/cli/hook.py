@@ -6,24 +6,20 @@ import os
 import subprocess
 import sys
 
-import click
-
 from gittheta.cli.console import open_workspace
 from gittheta.cli.memory import keep_memory
+from gittheta.errors import GitError
 from gittheta.flows.hooks import LEGACY, NAMES
 from gittheta.flows.materialise import in_sequence, materialise_pending
-from gittheta.flows.transfer import RefUpdate, push_objects
 
 #: Set while a hook of ours changes the index, which calls the hook again.
 _INSIDE = "GITTHETA_HOOK"
 
 
-@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
-@click.argument("name", type=click.Choice(NAMES))
-@click.argument("script")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def hook(name: str, script: str, arguments: tuple[str, ...]) -> None:
-    """Called by Git. The hook that was there before runs first, with the same arguments and input."""
+def call_hook(name: str, script: str, *arguments: str) -> None:
+    """Called by a shim. The hook that was there before runs first, with the same arguments and input."""
+    if name not in NAMES:
+        raise GitError(f"there is no hook named '{name}'", mend="`git theta install` renews the hooks")
     given = sys.stdin.buffer.read() if name in ("pre-push", "post-rewrite") else b""
     _run_legacy(script + LEGACY, arguments, given)
     if name == "pre-push":
@@ -48,6 +44,8 @@ def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:
 
 
 def _push(remote: str, url: str, given: str) -> None:
+    from gittheta.flows.transfer import RefUpdate, push_objects
+
     updates = [RefUpdate(*line.split(" ")) for line in given.splitlines()]
     with open_workspace() as workspace:
         push_objects(workspace, remote, url, updates)

@@ -9,11 +9,15 @@ from gittheta.errors import ThetaError
 
 
 def main() -> None:
-    """Run a verb. The filter process starts with every git command, so it goes around the argument parser."""
+    """Run a verb. What Git itself starts, time and again, goes around the argument parser."""
     if sys.argv[1:] == ["filter-process"]:
         from gittheta.cli.filter_process import serve
 
         run(serve)
+    elif sys.argv[1:2] == ["hook"] and len(sys.argv) > 3:
+        from gittheta.cli.hook import call_hook
+
+        run(lambda: call_hook(*sys.argv[2:]))
     else:
         from gittheta.cli.verbs import app
 

@@ -13,7 +13,6 @@ _VERBS = {
     "smudge": "filter",
     "fetch": "transfer",
     "fsck": "fsck",
-    "hook": "hook",
     "install": "install",
     "ls-files": "ls_files",
     "merge-driver": "merge_driver",

@@ -70,7 +70,7 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
     try:
         parse_manifest(text)
     except ManifestError as error:
-        workspace.reporter.warn(f"{error.located(path=path)}\n  kept as opaque bytes")
+        workspace.reporter.warn(f"{error.located(path=path)}\n  stored as opaque bytes")
         return None
     return text
 
@@ -86,7 +86,8 @@ def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) ->
                     f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}"
                 )
                 return OPAQUE, None
-    workspace.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
+    if not claims_to_be_manifest(head):  # of those it was said already
+        workspace.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
     return OPAQUE, None
 
 

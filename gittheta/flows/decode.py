@@ -20,7 +20,7 @@ from gittheta.payload import HEAD_LENGTH, FrameHead, parse_head
 from gittheta.store import Reader
 
 #: Decoded bytes that may wait ahead of the one who takes them.
-AHEAD = 64 << 20
+AHEAD = 16 << 20
 #: Tensors up to this size are held whole, so that their digest is known before their first byte leaves.
 HOLD = 64 << 20
 #: Smaller tensors are decoded in batches of about so many bytes.
