@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from gittheta.errors import ThetaError
 
 def main() -> None:
     """Run a verb. What Git itself starts, time and again, goes around the argument parser."""
+    gc.disable()  # while modules load there is nothing to collect, and looking for it takes a fifth of the time
     if sys.argv[1:] == ["filter-process"]:
         from gittheta.cli.filter_process import serve
 
@@ -26,6 +28,7 @@ def main() -> None:
 
 def run(action: Callable[[], object]) -> None:
     """Do something; a failure becomes a message on stderr and its documented exit code."""
+    gc.enable()
     try:
         action()
     except ThetaError as error:

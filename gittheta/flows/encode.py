@@ -150,10 +150,17 @@ def _encode(encoding: Encoding, block: Tensor, digest: Digest) -> _Frame:
     if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
     # Lossless is a promise: what cannot be read back is never accepted.
-    if digest_of(encoding.decode(memoryview(body), block.spec, None).data) != digest:
+    if not _same(encoding.decode(memoryview(body), block.spec, None).data, block.data):
         raise PayloadError(
             f"the encoding '{encoding.name}' does not give back what it was given",
             tensor=block.spec.name,
             mend="this is a fault of the encoding; nothing was stored",
         )
     return _Frame(frame_head(body, len(block.data), digest), body, digest)
+
+
+def _same(one: memoryview, other: memoryview) -> bool:
+    """Whether two runs of bytes are equal; several times as fast as to digest one of them."""
+    import numpy as np
+
+    return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))

@@ -28,6 +28,8 @@ from gittheta.model import (
 
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4
+#: Bytes that may wait for their digests; few enough to stay in the processor's cache.
+_WAITING = 16 << 20
 #: Tensors below this size are digested sooner than a worker could be asked to.
 _SMALL = 1 << 17
 
@@ -168,7 +170,7 @@ class Intake:
         self._add(piece)
         self._waiting.append(piece)
         self._waiting_bytes += spec.nbytes
-        self.settle(HOLD)
+        self.settle(_WAITING)
         return piece
 
     def _streamed(self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int) -> bool:

@@ -138,6 +138,7 @@ def sha256(path: Path) -> str:
 
 def _environment(home: Path) -> dict[str, str]:
     """No settings but our own, and the programs of this Python's environment first."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "GITTHETA_", "XDG_"))}
+    dropped = ("GIT_", "GITTHETA_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**kept, "HOME": str(home), "PATH": programs, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
