@@ -5,28 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gittheta.errors import GitError
 
-#: Variables that tie a git process to one repository; dropped before asking about another.
-_LOCAL_VARIABLES = (
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-)
 _FOUND = re.compile(rb"[0-9a-f]{40,64} ([a-z]+) ([0-9]+)\n")
 _DEBUG_SIZE = re.compile(r"([^\0]*)\0  ctime: [^\0]*?\n  size: ([0-9]+)\tflags: [0-9a-f]+\n")
 _OID = re.compile(rb"[0-9a-f]{40,64}")
@@ -53,22 +37,16 @@ class Blob:
 class Git:
     """Git commands in one directory."""
 
-    def __init__(self, directory: Path, variables: Mapping[str, str | None] | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._environment = {**os.environ, "LC_ALL": "C"}
         # `git stash` and the like point at a temporary index; what is asked here is about the real one.
-        changes: dict[str, str | None] = {"GIT_INDEX_FILE": None, "LC_ALL": "C", **(variables or {})}
-        self._environment = {key: value for key, value in os.environ.items() if key not in changes}
-        self._environment |= {key: value for key, value in changes.items() if value is not None}
+        self._environment.pop("GIT_INDEX_FILE", None)
 
-    @classmethod
-    def elsewhere(cls, directory: Path) -> Git:
-        """Git in another repository than the one this process was started for."""
-        return cls(directory, dict.fromkeys(_LOCAL_VARIABLES))
-
-    def run(self, *words: str, stdin: bytes | None = None, accept: Sequence[int] = (0,)) -> bytes:
+    def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Standard output of one command. Raises GitError, with what Git said, on another exit status."""
         done = self.attempt(*words, stdin=stdin)
-        if done.returncode not in accept:
+        if done.returncode:
             said = done.stderr.decode(errors="replace").strip()
             raise GitError(f"git {words[0]} failed with status {done.returncode}: {said}")
         return done.stdout
@@ -114,6 +92,8 @@ class BlobReader:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         answer = _FOUND.fullmatch(line)
+        if not line:
+            raise GitError("git cat-file has died", mend="run `git fsck`; the repository may be damaged")
         if not answer:
             for _ in range(name.count("\n")):  # "NAME missing" repeats the name, line ends and all
                 self.process.stdout.readline()
@@ -123,6 +103,8 @@ class BlobReader:
         data = None
         if wanted:
             data = self.process.stdout.read(size)
+            if len(data) < size:
+                raise GitError("git cat-file has died", mend="run `git fsck`; the repository may be damaged")
         else:
             self._skip(size)
         self.process.stdout.read(1)
@@ -130,8 +112,8 @@ class BlobReader:
 
     def _skip(self, size: int) -> None:
         assert self.process.stdout  # noqa: S101
-        while size:
-            size -= len(self.process.stdout.read(min(size, 1 << 20)))
+        while size and (read := self.process.stdout.read(min(size, 1 << 20))):
+            size -= len(read)
 
     def close(self) -> None:
         """End the process."""
@@ -194,9 +176,14 @@ class Repository:
         names.sort(key=lambda name: preferred.index(name) if name in preferred else len(preferred))
         return {name: self.git.line("remote", "get-url", name) for name in names}
 
-    def index(self, *paths: str) -> Iterator[Entry]:
+    def remote_heads(self, url: str) -> list[str]:
+        """The commits that the refs of a remote name; none if it cannot be asked."""
+        listed = self.git.attempt("ls-remote", "--", url).stdout.decode(errors="replace")
+        return [line.partition("\t")[0] for line in listed.splitlines()]
+
+    def index(self) -> Iterator[Entry]:
         """The entries of the index, unmerged ones too."""
-        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage", "--", *_literal(paths)))
+        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage"))
         for item in listed.split("\0")[:-1]:
             words, _, path = item.partition("\t")
             mode, oid, stage = words.split(" ")
@@ -247,17 +234,12 @@ class Repository:
             return self.common_dir / "hooks"
         return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))
 
-    def index_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+    def index_sizes(self) -> dict[str, int]:
         """The size in bytes that the index remembers of each file; 0 where it has none."""
-        listed = os.fsdecode(self.git.run("ls-files", "-z", "--debug", "--", *_literal(paths)))
+        listed = os.fsdecode(self.git.run("ls-files", "-z", "--debug"))
         return {path: int(size) for path, size in _DEBUG_SIZE.findall(listed)}
 
     def forget_stat(self, entries: Iterable[Entry]) -> None:
         """Replace entries of the index by themselves without file times, so that Git looks at the files anew."""
         lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
         self.git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
-
-
-def _literal(paths: Iterable[str]) -> list[str]:
-    """Paths as pathspecs without wildcards."""
-    return [f":(literal){path}" for path in paths]

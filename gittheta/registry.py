@@ -43,25 +43,27 @@ class Registry:
 
     def encoding(self, name: str) -> Encoding:
         """The encoding of that name. Raises PluginError."""
-        return cast(Encoding, self.load("encodings", name)())
+        return cast(Encoding, self._make("encodings", name))
 
     def merge(self, name: str) -> type[Merge]:
         """The merge method of that name; its fields are its options. Raises PluginError."""
         return cast("type[Merge]", self.load("merges", name))
 
-    def formats(self) -> Iterator[Format]:
-        """Every format, built-ins first."""
-        for name in self.names("formats"):
-            yield cast(Format, self.load("formats", name)())
-
     def format(self, name: str) -> Format:
         """The format of that name. Raises PluginError."""
-        return cast(Format, self.load("formats", name)())
+        return cast(Format, self._make("formats", name))
 
     def remotes(self) -> Iterator[type[Remote]]:
         """Every kind of remote, built-ins first."""
         for name in self.names("remotes"):
             yield cast("type[Remote]", self.load("remotes", name))
+
+    def _make(self, kind: str, name: str) -> object:
+        plugin = self.load(kind, name)
+        try:
+            return plugin()
+        except Exception as error:  # a plugin may fail in any way
+            raise PluginError(f"the {kind[:-1]} '{name}' cannot be made: {error!r}") from error
 
     def names(self, kind: str) -> Iterator[str]:
         """The names of one kind, lazily: built-ins, then those of installed plugins."""

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -75,7 +75,8 @@ class Store:
         home = self.home_of(object_id)
         with translated(home):
             make_folders(home.parent)
-            os.chmod(temporary, 0o444)
+            with suppress(PermissionError):  # a hard link to somebody else's file
+                os.chmod(temporary, 0o444)
             os.replace(temporary, home)
             sync_folder(home.parent)
 
@@ -101,7 +102,9 @@ class Store:
         with suppress(OSError):
             for path in (self.root / "tmp").iterdir():
                 with suppress(OSError):
-                    if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                    status = path.stat()
+                    # A file that is also linked elsewhere has that file's age, and takes no room.
+                    if status.st_nlink == 1 and time.time() - status.st_mtime > _ABANDONED_AFTER:
                         path.unlink()
 
 
@@ -119,7 +122,7 @@ class Reader:
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """Exactly so many bytes. Raises ObjectMissing, or ObjectCorrupt if the object is shorter than that."""
-        with self._lock:
+        with self._lock, translated(self.store.root):
             data = self._pread(self._open(object_id), length, offset)
         if len(data) != length:
             raise ObjectCorrupt(f"object {object_id} is truncated", mend=MEND_CORRUPT)
@@ -173,12 +176,10 @@ class PackWriter:
 
     def append(self, parts: Sequence[Buffer]) -> Spot:
         """Write some bytes that stay together. Raises StoreError (full disk)."""
-        if self._open is None:
-            if not self._closed:
-                self._store.remove_abandoned()
-            self._open = _OpenObject(self._store.temporary())
-        current = self._open
+        if self._open is None and not self._closed:
+            self._store.remove_abandoned()
         with translated(self._store.root):
+            current = self._open = self._open or _OpenObject(self._store.temporary())
             offset = current.length
             for part in parts:
                 current.write(part)
@@ -257,21 +258,16 @@ class _OpenObject:
             os.close(self.descriptor)
 
 
-class translated:  # noqa: N801 - reads as a clause: `with translated(path):`
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
     """Turns an OSError within the block into a StoreError that says what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(
-                f"cannot read or write {self.path}: {error.strerror or error}",
-                mend="free some space or mend the permissions there, then run the command again",
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot read or write {path}: {error.strerror or error}",
+            mend="free some space or mend the permissions there, then run the command again",
+        ) from error
 
 
 def places(spots: Iterable[Spot], names: Sequence[ObjectId]) -> tuple[Place, ...]:

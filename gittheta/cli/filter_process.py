@@ -91,8 +91,11 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: PacketCo
         writer.lines("status=success")
         writer.content(parts)
         writer.flush()
-    except ThetaError as error:
-        sys.stderr.write(f"gittheta: {error.located(path=path)}\n")
+    except (BrokenPipeError, EOFError):
+        raise
+    except (ThetaError, OSError) as error:
+        told = error.located(path=path) if isinstance(error, ThetaError) else f"{path}: {error}"
+        sys.stderr.write(f"gittheta: {told}\n")
         content.drain()
         if isinstance(parts, chain):
             writer.flush()

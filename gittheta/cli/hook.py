@@ -23,7 +23,7 @@ def call_hook(name: str, script: str, *arguments: str) -> None:
     given = sys.stdin.buffer.read() if name in ("pre-push", "post-rewrite") else b""
     _run_legacy(script + LEGACY, arguments, given)
     if name == "pre-push":
-        _push(arguments[0], arguments[1], given.decode())
+        _push(arguments[0], arguments[1], os.fsdecode(given))
     elif _INSIDE not in os.environ:
         _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
 
@@ -46,6 +46,7 @@ def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:
 def _push(remote: str, url: str, given: str) -> None:
     from gittheta.flows.transfer import RefUpdate, push_objects
 
-    updates = [RefUpdate(*line.split(" ")) for line in given.splitlines()]
+    # LOCAL-REF NEW REMOTE-REF OLD, where the first may hold spaces: HEAD@{1 day ago}
+    lines = [line.rsplit(" ", 3) for line in given.splitlines()]
     with open_workspace() as workspace:
-        push_objects(workspace, remote, url, updates)
+        push_objects(workspace, remote, url, [RefUpdate(new, old) for _, new, _, old in lines])

@@ -46,7 +46,7 @@ def install(scope: str | None) -> None:
     # All is done before anything is said: a closed pipe must not leave half of it.
     for key, value in SETTINGS.items():
         git.run("config", scope, key, value)
-    changes = list(install_hooks(repository)) if repository else []
+    changes = install_hooks(repository) if repository else []
     for key, value in SETTINGS.items():
         click.echo(f"git config {scope} {key} '{value}'")
     for change in changes:
@@ -69,7 +69,7 @@ def uninstall(scope: str | None) -> None:
     for key in ours:
         git.run("config", scope, "--unset", key)
     repository = _repository()
-    changes = list(remove_hooks(repository)) if repository else []
+    changes = remove_hooks(repository) if repository else []
     for key in ours:
         click.echo(f"git config {scope} --unset {key}")
     for change in changes:

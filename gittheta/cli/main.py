@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Callable
 
-from gittheta.errors import ThetaError
+from gittheta.errors import StoreError, ThetaError
 
 
 def main() -> None:
@@ -34,9 +34,8 @@ def run(action: Callable[[], object]) -> None:
     except ThetaError as error:
         sys.stderr.write(f"gittheta: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"gittheta: {error}\n")
+        sys.exit(StoreError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

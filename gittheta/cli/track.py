@@ -9,7 +9,7 @@ import click
 
 from gittheta.cli.console import open_workspace
 from gittheta.flows.workspace import Workspace
-from gittheta.manifest import claims_to_be_manifest
+from gittheta.manifest import MAX_TEXT, claims_to_be_manifest
 
 ATTRIBUTES = "filter=theta merge=theta diff=theta -text"
 _FILE = ".gitattributes"
@@ -81,8 +81,8 @@ def _warn_of_raw(workspace: Workspace) -> None:
     raw = []
     for entry in entries:
         if filters.get(entry.path, {}).get("filter") == "theta":
-            head = workspace.blobs.read(entry.oid)
-            if head and not claims_to_be_manifest(head):
+            text = workspace.blobs.read(entry.oid, MAX_TEXT)
+            if text is None or (text and not claims_to_be_manifest(text)):
                 raw.append(entry.path)
     if raw:
         named = "\n".join(f"    {path}" for path in raw[:10]) + ("\n    ..." if len(raw) > 10 else "")

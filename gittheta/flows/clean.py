@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from gittheta.api import Format
-from gittheta.errors import FormatError, ManifestError
+from gittheta.errors import FormatError, ManifestError, PluginError
 from gittheta.flows.decode import HOLD
 from gittheta.flows.intake import Intake, raw_spec
 from gittheta.flows.recall import Recall, remember
@@ -77,8 +77,8 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
 
 def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) -> tuple[str, Layout | None]:
     """The name of the file's format, and where its tensors lie; no layout if it is opaque."""
-    for file_format in workspace.registry.formats():
-        if file_format.matches(head):
+    for file_format in _formats(workspace):
+        if _matches(workspace, file_format, head):
             try:
                 return file_format.name, _split(file_format, stream)
             except FormatError as error:
@@ -89,6 +89,26 @@ def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) ->
     if not claims_to_be_manifest(head):  # of those it was said already
         workspace.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
     return OPAQUE, None
+
+
+def _formats(workspace: Workspace) -> Iterator[Format]:
+    """Every format that can be loaded: a broken plugin must not keep `git status` from working."""
+    try:
+        for name in workspace.registry.names("formats"):
+            try:
+                yield workspace.registry.format(name)
+            except PluginError as error:
+                workspace.reporter.warn(str(error))
+    except PluginError as error:
+        workspace.reporter.warn(str(error))
+
+
+def _matches(workspace: Workspace, file_format: Format, head: bytes) -> bool:
+    try:
+        return file_format.matches(head)
+    except Exception as error:  # as for `split` below
+        workspace.reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
+        return False
 
 
 def _split(file_format: Format, stream: ByteStream) -> Layout:
@@ -189,7 +209,7 @@ class _Cleaning:
 def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[tuple[bytes, Manifest]]:
     """What Git holds for the file: in the index, on our side of a merge, in HEAD."""
     seen = set()
-    for name in (f":{path}", f":2:{path}", f"HEAD:{path}"):
+    for name in (f":0:{path}", f":2:{path}", f"HEAD:{path}"):
         text = workspace.blobs.read(name, MAX_TEXT)
         if text and text not in seen and claims_to_be_manifest(text):
             seen.add(text)

@@ -13,6 +13,8 @@ from gittheta.flows.workspace import Workspace
 from gittheta.git import Blob
 from gittheta.model import Manifest, ObjectId
 
+_MEND = "the manifest and its objects do not belong together; take them from an intact clone"
+
 
 @dataclass
 class Health:
@@ -39,7 +41,9 @@ def check(workspace: Workspace, deep: bool = False) -> Health:
             found.append((blob, manifest))
     needed = needed_objects(manifest for _, manifest in found)
     elsewhere = on_remotes(workspace, workspace.store.missing(dict.fromkeys(needed, 0)))
-    bad = dict(_check_objects(workspace, needed.keys() - elsewhere))
+    bad = dict(
+        _check_objects(workspace, {object_id: size for object_id, size in needed.items() if object_id not in elsewhere})
+    )
     for object_id, problem in bad.items():
         blob, manifest = next((blob, manifest) for blob, manifest in found if object_id in manifest.objects())
         problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
@@ -66,12 +70,14 @@ def _blobs(workspace: Workspace) -> Iterator[Blob]:
                 yield Blob(entry.oid, entry.path)
 
 
-def _check_objects(workspace: Workspace, needed: set[ObjectId]) -> Iterator[tuple[ObjectId, ThetaError]]:
+def _check_objects(workspace: Workspace, needed: dict[ObjectId, int]) -> Iterator[tuple[ObjectId, ThetaError]]:
     sizes = {object_id: path.stat().st_size for object_id in needed if (path := workspace.store.find(object_id))}
     workspace.reporter.start("Checking objects", sum(sizes.values()))
     for object_id in sorted(needed):
         try:
             workspace.store.check(object_id, workspace.reporter.advance)
+            if sizes[object_id] < needed[object_id]:
+                yield object_id, ManifestError(f"a place beyond the end of object {object_id}", mend=_MEND)
         except StoreError as error:
             yield object_id, error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +27,10 @@ def missing_hooks(folder: Path) -> list[str]:
     return [name for name in NAMES if not _is_ours(folder / name)]
 
 
-def install_hooks(repository: Repository) -> Iterator[HookChange]:
+def install_hooks(repository: Repository) -> list[HookChange]:
     """Put the shims where Git looks for hooks. Raises ThetaError rather than lose a hook."""
     folder = repository.hooks_dir()
+    changes = []
     for name in NAMES:
         path = folder / name
         legacy = path.with_name(name + LEGACY)
@@ -46,14 +46,16 @@ def install_hooks(repository: Repository) -> Iterator[HookChange]:
                 mend="call the second from the first, remove the second, then run `git theta install` again",
             )
         if chained:
-            os.replace(path, legacy)
+            os.link(path, legacy)  # fails if another process was faster, where a rename would lose the hook
         _write(path, text)
-        yield HookChange(path, chained)
+        changes.append(HookChange(path, chained))
+    return changes
 
 
-def remove_hooks(repository: Repository) -> Iterator[HookChange]:
+def remove_hooks(repository: Repository) -> list[HookChange]:
     """Take the shims away and put back what was there before."""
     folder = repository.hooks_dir()
+    changes = []
     for name in NAMES:
         path = folder / name
         legacy = path.with_name(name + LEGACY)
@@ -64,7 +66,8 @@ def remove_hooks(repository: Repository) -> Iterator[HookChange]:
             os.replace(legacy, path)
         else:
             path.unlink()
-        yield HookChange(path, chained)
+        changes.append(HookChange(path, chained))
+    return changes
 
 
 def _shim(name: str) -> bytes:
@@ -82,7 +85,7 @@ def _is_ours(path: Path) -> bool:
 
 def _write(path: Path, text: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
     temporary.write_bytes(text)
     temporary.chmod(0o755)
     os.replace(temporary, path)

@@ -10,6 +10,7 @@ from itertools import chain, cycle, repeat
 
 from blake3 import blake3
 
+from gittheta.errors import StoreError
 from gittheta.flows.decode import HOLD, Decoder, Frame
 from gittheta.flows.encode import Encoder, Ticket
 from gittheta.flows.recall import Recall, Stored
@@ -64,7 +65,10 @@ class Piece:
         """The piece as it stands in the manifest."""
         if isinstance(self.found, Stanza):
             return self.found
-        return Stanza(self.spec, self.digest, self.found.recipe() if self.found else (), self.skip)
+        recipe = self.found.recipe() if self.found else ()
+        if self.spec.nbytes and not recipe:
+            raise StoreError("the tensor was read but not stored; nothing was added", tensor=self.spec.name)
+        return Stanza(self.spec, self.digest, recipe, self.skip)
 
     def renamed(self, offset: int) -> Piece:
         """The same bytes as a piece of an opaque file."""
@@ -119,7 +123,9 @@ class Intake:
         if stored is not None:
             agreed, rest = self._agreement(stored)
             if agreed == len(stored.frames):
-                self._add(Piece(spec, skip, stored.digest, self._recall.stanza(spec, stored.digest, skip)))
+                found = self._recall.stanza(spec, stored.digest, skip)
+                found = found or Stanza(spec, stored.digest, stored.recipe, skip)
+                self._add(Piece(spec, skip, stored.digest, found))
                 return True
             again = Decoder(self._workspace).first_blocks(spec, stored.recipe, agreed)
             done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
@@ -157,7 +163,7 @@ class Intake:
             if frame is not None:
                 buffer = next(buffers)[: frame.head.raw]
                 block = buffer[: self._stream.fill(buffer)]
-                reading.append((frame, block, self._workspace.pool.submit(digest_of, block)))
+                reading.append((frame, block, self._workspace.digesters.submit(digest_of, block)))
         return agreed, []
 
     def _hold(self, spec: TensorSpec, blocks: list[memoryview], skip: int) -> Piece:
@@ -166,7 +172,7 @@ class Intake:
         if spec.nbytes < _SMALL:
             piece.digests = _digests(blocks)
         else:
-            piece.digesting = self._workspace.pool.submit(_digests, blocks)
+            piece.digesting = self._workspace.digesters.submit(_digests, blocks)
         self._add(piece)
         self._waiting.append(piece)
         self._waiting_bytes += spec.nbytes

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from gittheta.errors import GitError
+from gittheta.errors import GitError, ThetaError
 from gittheta.flows.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Entry, Repository
@@ -99,10 +99,19 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
     paths = list(paths)
     if not paths or repository.top is None:
         return [], []
-    written = [path for path in paths if write_checkpoint(workspace, repository.top / path, path)]
+    written, failed = [], []
+    for path in paths:
+        try:
+            if write_checkpoint(workspace, repository.top / path, path):
+                written.append(path)
+        except ThetaError as error:
+            failed.append(error)
     stale = _stale(workspace, paths)
     if stale:
         repository.forget_stat(stale)
+    if failed:
+        # One that cannot be rebuilt must not keep the others from their places.
+        raise failed[0]
     return written, [entry.path for entry in stale]
 
 
@@ -110,11 +119,14 @@ def _stale(workspace: Workspace, paths: Iterable[str]) -> list[Entry]:
     """Entries of the index that remember the manifest's size where the checkpoint is."""
     repository = workspace.repository
     wanted = set(paths)
-    sizes = repository.index_sizes(wanted)
+    sizes = repository.index_sizes()
     return [
         entry
-        for entry in repository.index(*wanted)
-        if not entry.stage and repository.top and _has_stale_size(workspace, entry, repository.top, sizes)
+        for entry in repository.index()
+        if entry.path in wanted
+        and not entry.stage
+        and repository.top
+        and _has_stale_size(workspace, entry, repository.top, sizes)
     ]
 
 
@@ -147,8 +159,9 @@ def write_checkpoint(workspace: Workspace, target: Path, path: str) -> bool:
         with translated(target):
             _write(workspace, path, manifest, temporary)
             os.chmod(temporary, target.stat().st_mode & 0o7777)
-            if manifest_text(target) == text:
-                os.replace(temporary, target)
+            if manifest_text(target) != text:
+                return False
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -87,7 +87,7 @@ class _Merging:
         try:
             merged = self._merge_values([decision for decision in kept if decision.action is Action.MERGE])
         except MergeError as error:
-            return Outcome(plan, None, (f"tensor '{error.tensor}': {error.what}",))
+            return Outcome(plan, None, (str(error),))
         self.encoder.finish()
         results = {name: Stanza(ticket.spec, digest, ticket.recipe()) for name, (ticket, digest) in merged.items()}
         results |= {decision.name: decision.stanza for decision in kept if decision.stanza}
@@ -123,6 +123,8 @@ class _Merging:
             part = flat_spec(spec, len(blocks[0]))
             values = tuple(to_torch(Tensor(part, block)) for block in blocks)
             result = from_torch(method.merge(Group(spec.name, None, values, (1.0,) * len(values))), part).data
+            if len(result) != part.nbytes:
+                raise MergeError(f"'{self.method}' gave {len(result)} bytes, not {part.nbytes}", tensor=spec.name)
             hashed.update(result)
             self.workspace.reporter.advance(len(result))
             yield result

@@ -34,7 +34,7 @@ class Recall:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
-        self._doubtful: dict[Recipe, TensorSpec] = {}
+        self._doubtful: dict[tuple[Digest, Recipe], TensorSpec] = {}
         self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
         for text, manifest in manifests:
@@ -46,8 +46,8 @@ class Recall:
     def _doubt(self, manifest: Manifest) -> None:
         """Nothing in this manifest was ever decoded here: what it says of a tensor is tried before it is relied on."""
         skeleton = manifest.skeleton
-        self._doubtful[skeleton.recipe] = skeleton_spec(skeleton.length)
-        self._doubtful |= {stanza.recipe: stanza.spec for stanza in manifest.stanzas}
+        self._doubtful[skeleton.digest, skeleton.recipe] = skeleton_spec(skeleton.length)
+        self._doubtful |= {(stanza.digest, stanza.recipe): stanza.spec for stanza in manifest.stanzas}
 
     def _learn(self, manifest: Manifest, compared: bool) -> None:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
@@ -104,7 +104,7 @@ class Recall:
         """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
         if not self._is_here(recipe):
             return False
-        spec = self._doubtful.get(recipe)
+        spec = self._doubtful.get((digest, recipe))
         if spec is not None:
             try:
                 for _ in Decoder(self._workspace).checked([(spec, digest, recipe)]):
@@ -112,7 +112,7 @@ class Recall:
             except ThetaError as error:
                 self._workspace.reporter.warn(f"{error.located(tensor=spec.name)}\n  stored anew")
                 return False
-            del self._doubtful[recipe]
+            del self._doubtful[digest, recipe]
         return True
 
     def _is_here(self, recipe: Recipe) -> bool:

@@ -16,11 +16,9 @@ from gittheta.store import MEND_CORRUPT, MEND_MISSING
 
 @dataclass(frozen=True, slots=True)
 class RefUpdate:
-    """A ref that is about to move on a remote, as the pre-push hook is told."""
+    """A ref that is about to move on a remote: the commit it will name, and the one it names now (zeros: none)."""
 
-    local_ref: str
     new: str
-    remote_ref: str
     old: str
 
 
@@ -58,12 +56,16 @@ def needed_objects(manifests: Iterable[Manifest]) -> dict[ObjectId, int]:
     return needed
 
 
-def revisions_to_push(updates: Iterable[RefUpdate], remote: str) -> list[str]:
-    """The history that a push sends, as words for `rev-list`; empty if it sends none."""
+def revisions_to_push(workspace: Workspace, url: str, updates: Iterable[RefUpdate]) -> list[str]:
+    """The history that a push sends, as words for `rev-list`; empty if it sends none.
+
+    What the remote has is asked of that very remote: remote-tracking branches may speak of another URL.
+    """
     updates = list(updates)
-    heads = [update.new for update in updates if update.new.strip("0")]
-    known = [f"^{update.old}" for update in updates if update.old.strip("0")]
-    return [*heads, *known, "--not", f"--remotes={remote}"] if heads else []
+    known = [update.old for update in updates if update.old.strip("0")]
+    if len(known) < len(updates):
+        known += workspace.repository.remote_heads(url)
+    return [*(update.new for update in updates), *(f"^{oid}" for oid in known)] if updates else []
 
 
 def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[RefUpdate]) -> int:
@@ -73,7 +75,7 @@ def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[Re
     RemoteError or ObjectMissing, and then no ref may move.
     """
     updates = [update for update in updates if update.new.strip("0")]
-    revisions = revisions_to_push(updates, name)
+    revisions = revisions_to_push(workspace, url, updates)
     if not revisions:
         return 0
     manifests = [manifest for _, manifest in manifests_in(workspace, revisions)]
@@ -157,35 +159,42 @@ def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectI
 def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | None = None) -> list[str]:
     """Get objects from the remotes, the likeliest first; returns what stood in the way of each remote."""
     left = set(wanted)
-    reasons = []
+    reasons: list[str] = []
     for name, url in workspace.repository.remotes().items():
         if not left or (only is not None and name != only):
             continue
         try:
             remote = open_remote(workspace, name, url)
             here = left - remote.missing(dict.fromkeys(left, 0))
-            _download_from(workspace, remote, here)
         except RemoteError as error:
             reasons.append(f"remote '{name}': {error.what}")
             continue
         if left - here:
             reasons.append(f"remote '{name}' does not have it")
-        left -= here
+        failed = _download_from(workspace, remote, here)
+        reasons += [f"remote '{name}': {what}" for what in failed.values()]
+        left -= here - failed.keys()
     if not workspace.repository.remotes():
         reasons.append("there is no remote")
     return reasons
 
 
-def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[ObjectId]) -> None:
+def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    """Get some objects; returns what was wrong with those that did not arrive whole."""
     workspace.reporter.start("Downloading model objects", 0)
 
-    def get(object_id: ObjectId) -> None:
-        workspace.store.import_file(
-            object_id, lambda target: remote.download(object_id, target, workspace.reporter.advance)
-        )
+    def get(object_id: ObjectId) -> tuple[ObjectId, str]:
+        try:
+            workspace.store.import_file(
+                object_id, lambda target: remote.download(object_id, target, workspace.reporter.advance)
+            )
+        except ObjectCorrupt:
+            return object_id, f"its copy of {object_id} is damaged"
+        except RemoteError as error:
+            return object_id, error.what
+        return object_id, ""
 
-    for _ in workspace.pool.map(get, sorted(objects)):
-        pass
+    return {object_id: what for object_id, what in workspace.pool.map(get, sorted(objects)) if what}
 
 
 def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | None = None) -> int:

@@ -76,6 +76,11 @@ class Workspace:
         return ThreadPoolExecutor(self.settings.threads, "gittheta-worker")
 
     @cached_property
+    def digesters(self) -> ThreadPoolExecutor:
+        """Workers for digests, which must not wait behind what there is to encode."""
+        return ThreadPoolExecutor(self.settings.threads, "gittheta-digest")
+
+    @cached_property
     def reader(self) -> Reader:
         """Open objects."""
         return Reader(self.store)
@@ -109,7 +114,7 @@ class Workspace:
 
     def close(self) -> None:
         """End what was started."""
-        for part in ("pool", "reader", "blobs", "known"):
+        for part in ("pool", "digesters", "reader", "blobs", "known"):
             opened = self.__dict__.pop(part, None)
             if isinstance(opened, ThreadPoolExecutor):
                 opened.shutdown(cancel_futures=True)

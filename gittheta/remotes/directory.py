@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
 
 from gittheta.api import ObjectId, RemoteError
-from gittheta.errors import ObjectMissing, StoreError
-from gittheta.store import Store, copy_synced
+from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
+from gittheta.store import Store, check_file, copy_synced
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ class DirectoryRemote:
     def upload(self, object_id: ObjectId, source: Path, advance: Callable[[int], None]) -> None:
         """Copied under a temporary name, synced, read back and compared, then renamed."""
         with _refused(self.root):
-            self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
+            try:
+                self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
+            except ObjectCorrupt:
+                check_file(source, object_id)  # the likelier culprit, and the one that can be mended here
+                raise
 
     def download(self, object_id: ObjectId, target: Path, advance: Callable[[int], None]) -> None:
         """A hard link where that is possible and customary, else a copy."""
@@ -67,20 +72,19 @@ class DirectoryRemote:
         return Store(self.root)
 
 
-class _refused:  # noqa: N801 - reads as a clause
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, StoreError)) and not isinstance(error, ObjectMissing):
-            reason = error.what if isinstance(error, StoreError) else error.strerror or error
-            raise RemoteError(
-                f"the store at {self.root} refuses: {reason}",
-                mend="free some space or mend the permissions there, then run the command again",
-            ) from error
+@contextmanager
+def _refused(root: Path) -> Iterator[None]:
+    """Turns what goes wrong with the store there into a RemoteError; a damaged object is the caller's to deal with."""
+    try:
+        yield
+    except (ObjectCorrupt, ObjectMissing):
+        raise
+    except (OSError, StoreError) as error:
+        reason = error.what if isinstance(error, StoreError) else error.strerror or error
+        raise RemoteError(
+            f"the store at {root} refuses: {reason}",
+            mend="free some space or mend the permissions there, then run the command again",
+        ) from error
 
 
 def _local_path(url: str, base: Path) -> Path | None:
