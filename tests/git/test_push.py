@@ -252,3 +252,48 @@ def test_permissions_follow_the_repository(world: World, repo: Repo) -> None:
     repo.git("push", "-q", "origin", "main")
     folder = objects_in(world.root / "hub.git/theta")[0].parent
     assert folder.stat().st_mode & 0o2770 == 0o2770
+
+
+def test_every_push_url_gets_everything(world: World, hub: Place, repo: Repo) -> None:
+    """The remote-tracking branch moves after the first, and says nothing of the second."""
+    other = world.bare("other.git")
+    repo.git("config", "--add", "remote.origin.pushurl", str(hub.path))
+    repo.git("config", "--add", "remote.origin.pushurl", str(other))
+    shas = [repo.commit(model(seed)) for seed in (1, 2)]
+    repo.git("push", "-q", "origin", "main")
+    clone = world.clone(other, "clone")
+    assert clone.sha() == shas[1]
+    clone.git("checkout", "-q", "HEAD~1")
+    assert clone.sha() == shas[0]
+
+
+def test_a_remote_that_moved_gets_the_whole_history(world: World, hub: Place, repo: Repo) -> None:
+    shas = [repo.commit(model(seed)) for seed in (1, 2)]
+    repo.git("push", "-q", "origin", "main")
+    repo.git("remote", "set-url", "origin", str(world.bare("other.git")))
+    repo.git("push", "-q", "origin", "main")
+    clone = world.clone(world.root / "other.git", "clone")
+    clone.git("checkout", "-q", "HEAD~1")
+    assert clone.sha() == shas[0]
+
+
+def test_a_revision_with_spaces_can_be_pushed(world: World, hub: Place, repo: Repo) -> None:
+    sha = repo.commit(model(1))
+    repo.git("push", "-q", "origin", "HEAD@{0 days ago}:refs/heads/main")
+    assert world.clone(hub.path).sha() == sha
+
+
+def test_a_damaged_copy_on_one_remote_is_got_from_another(world: World, hub: Place, repo: Repo) -> None:
+    sha = repo.commit(model(1))
+    repo.git("push", "-q", "origin", "main")
+    repo.git("push", "-q", str(world.bare("other.git")), "main")
+    for damaged in objects_in(hub.path / "theta"):
+        content = bytearray(damaged.read_bytes())
+        content[-1] ^= 1
+        damaged.unlink()
+        damaged.write_bytes(content)
+    clone = world.clone(hub.path, "clone", "--no-checkout")
+    clone.git("remote", "add", "other", str(world.root / "other.git"))
+    clone.git("checkout", "-q", "main")
+    assert clone.sha() == sha
+    clone.healthy()

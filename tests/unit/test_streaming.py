@@ -335,3 +335,25 @@ def test_a_missing_object_is_an_error_and_adding_again_mends_it(repo: Repo) -> N
     assert caught.value.mend
     assert repo.clean(data) == text
     assert repo.smudge(text) == data
+
+
+def test_each_tensor_of_a_strangers_manifest_is_tried_by_itself(repo: Repo) -> None:
+    """Two tensors that name the same recipe: it is right for one of them alone."""
+    one, two = noise(400, 1), noise(400, 2)
+    data = safetensors([("a", "F32", [100], one), ("b", "F32", [100], two)])
+    lines = repo.add(data).decode().split("\n")
+    (repo.theta / "known.sqlite").unlink()
+    first, second = (number + 2 for number, line in enumerate(lines) if line in ("[a]", "[b]"))
+    lines[second] = lines[first]
+    repo.stage("\n".join(lines).encode())
+    assert repo.smudge(repo.clean(data)) == data
+    assert any("stored anew" in warning for warning in repo.warnings)
+
+
+def test_a_tensor_is_stored_again_where_the_object_of_its_recipe_is_gone(repo: Repo) -> None:
+    data = model(BLOCK * 3 + 40)
+    text = repo.add(data)
+    for path in repo.objects().values():
+        path.unlink()
+    assert repo.smudge(repo.clean(data)) == data
+    assert repo.clean(data) == text
