@@ -24,7 +24,7 @@ ROWS = (
     Row("status", "git status after touch", ahead=8),
     Row("checkout", "checkout, default theta.smudgeLimit", ahead=1.5),
     Row("checkout status", "git status right after it"),
-    Row("checkout through git", "checkout through git (theta.smudgeLimit=100g)", ahead=1.5),
+    Row("checkout through git", "checkout through git (theta.smudgeLimit=100g)"),
     Row("checkout through git status", "git status right after it"),
     Row("add filter", "peak memory of the filter, add", unit="MB", most=600e6),
     Row("add git", "peak memory of git, add", unit="MB", most=20e6),
