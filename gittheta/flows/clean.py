@@ -70,7 +70,8 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
     try:
         parse_manifest(text)
     except ManifestError as error:
-        workspace.reporter.warn(f"{error.located(path=path)}\n  stored as opaque bytes")
+        error.mend = f"stored as opaque bytes; {error.mend}" if error.mend else "stored as opaque bytes"
+        workspace.reporter.warn(str(error.located(path=path)))
         return None
     return text
 
