@@ -23,7 +23,7 @@ class Console:
     def __init__(self) -> None:
         self._tracing = os.environ.get("GITTHETA_TRACE", "0").lower() not in ("", "0", "false", "no")
         self._terminal = sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._began = self._started = time.monotonic()
         self._what = ""
         self._total = 0
         self._done = 0

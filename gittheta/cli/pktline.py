@@ -65,8 +65,6 @@ class PacketReader:
             if not got:
                 raise EOFError
             self._end += got
-            if self._begin == self._end:
-                self._begin = self._end = 0
 
 
 class PacketContent:

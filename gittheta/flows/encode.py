@@ -102,7 +102,7 @@ class Encoder:
             self._queue.append((tickets, self._batched, future))
             self._batch, self._batched = [], 0
 
-    def end(self, ticket: Ticket) -> None:
+    def end(self) -> None:
         """No more blocks for a tensor that was begun."""
         self._drain()
         self._pack.cut()

@@ -194,7 +194,7 @@ class Intake:
                 self._encoder.feed(ticket, block)
         complete = size == spec.nbytes
         piece = Piece(spec if complete else flat_spec(spec, size), skip, Digest(hashed.digest()))
-        self._encoder.end(ticket)
+        self._encoder.end()
         piece.found = self._find(piece, ticket.digests)
         if piece.found or not size:
             self._encoder.discard(ticket)
@@ -205,10 +205,9 @@ class Intake:
             self._hold(raw_spec(0, len(odd)), [odd], 0)
         return complete
 
-    def _add(self, piece: Piece) -> Piece:
+    def _add(self, piece: Piece) -> None:
         self.pieces.append(piece)
         self._workspace.reporter.advance(piece.spec.nbytes)
-        return piece
 
     def settle(self, limit: int = 0) -> None:
         """Find or encode held tensors, in order, until no more than ``limit`` bytes wait for their digests."""
