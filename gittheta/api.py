@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, ThetaError
 from gittheta.model import (
@@ -40,6 +40,7 @@ __all__ = [
     "Digest",
     "Dtype",
     "Encoding",
+    "Finding",
     "Format",
     "FormatError",
     "Group",
@@ -49,6 +50,8 @@ __all__ = [
     "Metric",
     "ObjectId",
     "PayloadError",
+    "Prediction",
+    "Predictor",
     "Remote",
     "RemoteError",
     "Reporter",
@@ -56,6 +59,7 @@ __all__ = [
     "Tensor",
     "TensorSpec",
     "ThetaError",
+    "Values",
     "digest_of",
 ]
 
@@ -101,6 +105,63 @@ class Encoding(Protocol):
 
         May not allocate more than a small multiple of ``spec.nbytes``.
         """
+        ...
+
+
+class Values(Protocol):
+    """A whole tensor that is read in parts, because it may be larger than memory."""
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Dtype and shape."""
+        ...
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end``, row-major. Cheapest in blocks of 2^20 elements."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """In what way a tensor came of its base: bytes for the store, and what the manifest says beside them."""
+
+    payload: bytes
+    #: In the order of their keys; keys are ``[a-z][a-z0-9_]*``, values of letters, digits and ``._:,+-``.
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+class Prediction(Protocol):
+    """What a tensor should be, told from a base."""
+
+    def read(self, begin: int, end: int, base: Values) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end`` (whole elements) of the predicted tensor.
+
+        The same bits on every machine, whatever the number of threads and the library for linear algebra. Allocates no
+        more than a small multiple of ``end - begin``, of one row, and of the payload.
+        """
+        ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """An encoding of a whole tensor: tells from a base, in few bytes, what the tensor should be.
+
+    It need not get every bit right: the core corrects the prediction with another encoding, block by block. Registered
+    among the encodings.
+    """
+
+    name: ClassVar[str]
+
+    def find(self, new: Values, base: Values) -> Finding | None:
+        """How the tensor came of the base, or None if not in this way. Says so quickly, from samples."""
+        ...
+
+    def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
+        """Dtype and shape of the base that a tensor of this spec was told from. Raises PayloadError."""
+        ...
+
+    def open(self, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]) -> Prediction:
+        """Read a payload. ``payload`` and ``parameters`` are hostile input: raises PayloadError, never more."""
         ...
 
 
