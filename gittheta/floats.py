@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gittheta.model import Dtype
-from gittheta.planes import Words
+from gittheta.planes import Bytes, Words
 
 Doubles = npt.NDArray[np.float64]
 
@@ -144,16 +144,19 @@ def _middles(name: str) -> Doubles:
     """Between each two neighbours of the finite values that are not negative."""
     values = _values(name)[:128]
     finite = values[np.isfinite(values)]
-    return (finite[1:] + finite[:-1]) / 2
+    middles: Doubles = (finite[1:] + finite[:-1]) / 2
+    return middles
 
 
-def _round_to_eight_bits(values: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.uint8]:
+def _round_to_eight_bits(values: npt.NDArray[np.floating], name: str) -> Bytes:
     middles = _middles(name)
     sizes = np.abs(values)
-    codes = np.searchsorted(middles, sizes, side="left").astype(np.uint8)
+    codes: Bytes = np.searchsorted(middles, sizes, side="left").astype(np.uint8)
     # Exactly in the middle: up, if the code below is odd.
     tie = middles[np.minimum(codes, len(middles) - 1)] == sizes
     codes += (tie & (codes & np.uint8(1)).astype(bool)).astype(np.uint8)
+    if name == "f8_e5m2":
+        codes[np.isinf(values)] = 0x7C
     codes |= np.signbit(values).astype(np.uint8) << np.uint8(7)
     if name.endswith("fnuz"):
         codes[codes == 128] = 0
