@@ -127,7 +127,7 @@ def _values(name: str) -> Doubles:
     exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = codes & ((1 << mantissa_bits) - 1)
     fraction = np.where(exponent == 0, mantissa, mantissa + (1 << mantissa_bits)).astype(np.float64)
-    values = np.ldexp(fraction, np.maximum(exponent, 1) - bias - mantissa_bits)
+    values: Doubles = np.ldexp(fraction, np.maximum(exponent, 1) - bias - mantissa_bits)
     values[codes >= 128] *= -1
     if name.endswith("fnuz"):
         values[128] = np.nan
