@@ -33,6 +33,11 @@ def has_arithmetic(dtype: Dtype) -> bool:
     return dtype.name in MANTISSA
 
 
+def word_width(dtype: Dtype) -> int:
+    """Bytes of the words that a block of this dtype consists of: an element, or one of a complex number's two parts."""
+    return dtype.itemsize // 2 if dtype.kind == "complex" else dtype.itemsize
+
+
 def as_words(data: memoryview, width: int) -> Words:
     """Raw little-endian bytes as unsigned integers of ``width`` bytes, without a copy."""
     return np.frombuffer(data, f"<u{width}")

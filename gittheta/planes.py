@@ -22,7 +22,7 @@ def split(words: Words) -> list[Bytes]:
     """The planes of some words, from the most significant byte to the least."""
     width = words.dtype.itemsize
     if width == 1:
-        return [words.view(np.uint8)]
+        return [np.ascontiguousarray(words).view(np.uint8)]
     return [(words >> words.dtype.type(8 * at)).astype(np.uint8) for at in reversed(range(width))]
 
 
@@ -44,7 +44,7 @@ def split_rotated(words: Words) -> list[Bytes]:
     """
     width = words.dtype.itemsize
     if width == 1:
-        return [words.view(np.uint8)]
+        return [np.ascontiguousarray(words).view(np.uint8)]
     planes = [(words >> words.dtype.type(shift)).astype(np.uint8) for shift in range(8 * width - 9, -1, -8)]
     lowest = (words << words.dtype.type(1)).astype(np.uint8)
     lowest |= (words >> words.dtype.type(8 * width - 1)).astype(np.uint8)

@@ -16,7 +16,11 @@ from gittheta.errors import PluginError
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},
-    "encodings": {"dense": "gittheta.encodings.dense:Dense"},
+    "encodings": {
+        "dense": "gittheta.encodings.dense:Dense",
+        "delta": "gittheta.encodings.delta:Delta",
+        "sparse": "gittheta.encodings.sparse:Sparse",
+    },
     "merges": {"linear": "gittheta.merges.linear:Linear"},
     "metrics": {},
     "remotes": {"directory": "gittheta.remotes.directory:DirectoryRemote"},

