@@ -20,6 +20,7 @@ _VERBS = {
     "pull": "transfer",
     "push": "transfer",
     "show": "show",
+    "sparsify": "sparsify",
     "track": "track",
     "uninstall": "install",
     "untrack": "track",
