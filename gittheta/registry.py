@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
 
-from gittheta.api import Encoding, Format, Merge, Remote
+from gittheta.api import Encoding, Format, Merge, Predictor, Remote
 from gittheta.errors import PluginError
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -45,9 +45,9 @@ class Registry:
     _loaded: dict[tuple[str, str], type[Any]] = field(default_factory=dict)
     _external: dict[str, dict[str, PluginInfo]] = field(default_factory=dict)
 
-    def encoding(self, name: str) -> Encoding:
-        """The encoding of that name. Raises PluginError."""
-        return cast(Encoding, self._make("encodings", name))
+    def encoding(self, name: str) -> Encoding | Predictor:
+        """The encoding of that name, of either kind. Raises PluginError."""
+        return cast("Encoding | Predictor", self._make("encodings", name))
 
     def merge(self, name: str) -> type[Merge]:
         """The merge method of that name; its fields are its options. Raises PluginError."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from gittheta.api import Format
 from gittheta.errors import FormatError, ManifestError, PluginError
+from gittheta.flows.bases import Bases
 from gittheta.flows.decode import HOLD
 from gittheta.flows.intake import Intake, raw_spec
-from gittheta.flows.recall import Recall, remember
+from gittheta.flows.recall import AtHand, Recall, remember
 from gittheta.flows.stream import ByteStream, Source
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import (
@@ -150,7 +150,9 @@ class _Cleaning:
         self.workspace = workspace
         self.path = path
         self.stream = stream
-        self.intake = Intake(workspace, stream, Recall(workspace, _manifests_at_hand(workspace, path)))
+        at_hand = AtHand.of(workspace, path)
+        recall = Recall(workspace, at_hand)
+        self.intake = Intake(workspace, stream, recall, Bases(workspace, recall, path, at_hand.committed))
         self.skeleton = bytearray()
         self.lead = 0
 
@@ -205,14 +207,3 @@ class _Cleaning:
     def _opaque(self, offset: int, data: memoryview) -> int:
         self.intake.bytes(raw_spec(offset, len(data)), data)
         return offset + len(data)
-
-
-def _manifests_at_hand(workspace: Workspace, path: str) -> Iterator[tuple[bytes, Manifest]]:
-    """What Git holds for the file: in the index, on our side of a merge, in HEAD."""
-    seen = set()
-    for name in (f":0:{path}", f":2:{path}", f"HEAD:{path}"):
-        text = workspace.blobs.read(name, MAX_TEXT)
-        if text and text not in seen and claims_to_be_manifest(text):
-            seen.add(text)
-            with suppress(ManifestError):
-                yield text, parse_manifest(text)

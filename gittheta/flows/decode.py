@@ -12,12 +12,10 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from gittheta.api import Encoding
 from gittheta.errors import PayloadError, ThetaError
+from gittheta.flows.chain import MEND, Framed, open_tensor
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
-from gittheta.payload import HEAD_LENGTH, FrameHead, parse_head
-from gittheta.store import Reader
+from gittheta.model import Digest, Recipe, TensorSpec
 
 #: Decoded bytes that may wait ahead of the one who takes them.
 AHEAD = 16 << 20
@@ -29,38 +27,28 @@ BATCH = 1 << 20
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame's head and where its body lies."""
-
-    head: FrameHead
-    object: ObjectId
-    body_offset: int
-
-
 @dataclass(frozen=True)
 class _Block:
-    """One block of a tensor: the frame of each link, newest first."""
+    """One block of a tensor that is being decoded."""
 
-    spec: TensorSpec
-    frames: tuple[Frame, ...]
+    tensor: Framed
+    index: int
 
     @property
     def nbytes(self) -> int:
-        return self.frames[0].head.raw
+        return self.tensor.frames[self.index].head.raw
 
+    def decode(self) -> memoryview:
+        """The block's bytes; compared with its frame if the tensor is too large to be held until its end."""
+        spec = self.tensor.spec
+        try:
+            return self.check() if spec.nbytes > HOLD else self.tensor.block(self.index)
+        except ThetaError as error:
+            raise error.located(tensor=spec.name) from None
 
-def frames_of(reader: Reader, link: Link) -> Iterator[Frame]:
-    """The frames of a link's payload, in order. Raises PayloadError where they do not fit their places."""
-    for place in link.places:
-        at, end = place.offset, place.offset + place.length
-        while at < end:
-            head = parse_head(reader.read(place.object, at, min(HEAD_LENGTH, end - at)))
-            at += HEAD_LENGTH
-            yield Frame(head, place.object, at)
-            at += head.body
-        if at != end:
-            raise PayloadError("a frame reaches beyond its place")
+    def check(self) -> memoryview:
+        """The block's bytes, compared with its frame."""
+        return self.tensor.checked_block(self.index)
 
 
 class Decoder:
@@ -94,20 +82,17 @@ class Decoder:
                 size += spec.nbytes
                 continue
             for block in self._blocks(spec, recipe):
-                yield block.nbytes, partial(self._decode_one, block, recipe)
+                yield block.nbytes, partial(_decode_one, block)
         if batch:
             yield size, partial(self._decode_all, batch)
 
     def _decode_all(self, tensors: list[tuple[TensorSpec, Recipe]]) -> list[memoryview]:
-        return [self._decode(block, recipe) for spec, recipe in tensors for block in self._blocks(spec, recipe)]
-
-    def _decode_one(self, block: _Block, recipe: Recipe) -> list[memoryview]:
-        return [self._decode(block, recipe)]
+        return [block.decode() for spec, recipe in tensors for block in self._blocks(spec, recipe)]
 
     def first_blocks(self, spec: TensorSpec, recipe: Recipe, count: int) -> Iterator[memoryview]:
         """The first blocks of a tensor, each checked against its frame."""
         frames = islice(self._blocks(spec, recipe), count)
-        return ahead(self._pool.submit, ((block.nbytes, partial(self._check_block, block, recipe)) for block in frames))
+        return ahead(self._pool.submit, ((block.nbytes, block.check) for block in frames))
 
     def checked(self, tensors: Iterable[tuple[TensorSpec, Digest, Recipe]]) -> Iterator[memoryview]:
         """The bytes of some tensors, one after the other; each tensor's digest is checked.
@@ -124,71 +109,20 @@ class Decoder:
         """All bytes of one tensor, for tensors known to be small."""
         return b"".join(self.checked([(spec, digest, recipe)]))
 
+    def open(self, spec: TensorSpec, recipe: Recipe) -> Framed:
+        """A tensor that can be read in parts. Raises ThetaError, naming it, unless recipe and objects fit it."""
+        return open_tensor(self._reader, self._registry, spec, recipe)
+
     def _blocks(self, spec: TensorSpec, recipe: Recipe) -> Iterator[_Block]:
-        left = spec.nbytes
-        try:
-            if left and not recipe:
-                raise PayloadError("bytes without a recipe")
-            chains = [frames_of(self._reader, link) for link in recipe]
-            while left:
-                block = _Block(spec, tuple(next(frames, _END) for frames in chains))
-                if any(frame.head.raw != block.nbytes for frame in block.frames) or not 0 < block.nbytes <= left:
-                    raise PayloadError("the payload's blocks do not add up to the tensor")
-                left -= block.nbytes
-                yield block
-            if any(next(frames, None) for frames in chains):
-                raise PayloadError("the payload holds more than the tensor's shape allows")
-        except ThetaError as error:
-            raise error.located(tensor=spec.name) from None
-
-    def _decode(self, block: _Block, recipe: Recipe) -> memoryview:
-        spec = flat_spec(block.spec, block.nbytes)
-        found: Tensor | None = None
-        data = memoryview(b"")
-        try:
-            for link, frame in zip(reversed(recipe), reversed(block.frames), strict=True):
-                encoding = self._registry.encoding(link.encoding)
-                body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
-                found = _guarded(encoding, body, spec, found)
-                data = found.data
-                if len(data) != block.nbytes:
-                    raise PayloadError(f"'{link.encoding}' gave {len(data)} bytes, not {block.nbytes}")
-        except ThetaError as error:
-            raise error.located(tensor=block.spec.name) from None
-        if block.spec.nbytes > HOLD:
-            _compare(block, data)
-        return data
-
-    def _check_block(self, block: _Block, recipe: Recipe) -> memoryview:
-        data = self._decode(block, recipe)
-        _compare(block, data)
-        return data
+        if recipe:
+            tensor = self.open(spec, recipe)
+            yield from (_Block(tensor, index) for index in range(len(tensor.frames)))
+        elif spec.nbytes:
+            raise PayloadError("bytes without a recipe", tensor=spec.name)
 
 
-_END = Frame(FrameHead(0, 0, Digest(b"")), ObjectId(""), 0)
-
-
-def _compare(block: _Block, data: memoryview) -> None:
-    if digest_of(data) != block.frames[0].head.digest:
-        raise PayloadError(
-            "a block does not have its digest: the object is damaged or the wrong one",
-            tensor=block.spec.name,
-            mend=_MEND,
-        )
-
-
-_MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
-
-
-def _guarded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
-    if encoding.needs_base and base is None:
-        raise PayloadError(f"'{encoding.name}' needs a base and has none")
-    try:
-        return encoding.decode(body, spec, base)
-    except (ThetaError, MemoryError):
-        raise
-    except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
-        raise PayloadError(f"'{encoding.name}' cannot decode its payload: {error!r}") from error
+def _decode_one(block: _Block) -> list[memoryview]:
+    return [block.decode()]
 
 
 def _check_tensor(spec: TensorSpec, digest: Digest, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
@@ -207,7 +141,7 @@ def _check_tensor(spec: TensorSpec, digest: Digest, blocks: Iterator[memoryview]
         raise PayloadError(
             "the stored bytes are not those of this tensor",
             tensor=spec.name,
-            mend=_MEND,
+            mend=MEND,
         )
     yield from held
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, repeat
 
-from gittheta.api import Encoding
-from gittheta.errors import PayloadError
+from blake3 import blake3
+
+from gittheta.api import Encoding, Values
+from gittheta.errors import PayloadError, ThetaError
+from gittheta.flows.choose import Candidate, Choice, Chooser, Told
+from gittheta.flows.decode import ahead
+from gittheta.flows.spool import Held
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, block_bytes, digest_of, flat_spec
 from gittheta.payload import MAX_OVERHEAD, frame_head
 from gittheta.store import PackWriter, Spot, places
 
-#: Raw bytes that may wait for the workers; with the tensor being read, this bounds memory.
-IN_FLIGHT = 96 << 20
+#: Raw bytes that may wait for the workers, besides WORKING for each of them; with the tensor being read, this bounds
+#: memory.
+IN_FLIGHT = 64 << 20
+WORKING = 16 << 20
 #: Blocks are handed to the workers in batches of at least so many bytes.
 BATCH = 1 << 20
+#: A changed tensor up to this size is one piece of work; of larger ones each block is.
+WHOLE = 16 << 20
 
 
 @dataclass
@@ -27,8 +36,11 @@ class Ticket:
     """A tensor on its way into the store; its recipe is known once the encoder has finished."""
 
     spec: TensorSpec
-    encoding: str
+    choice: Choice
     spots: list[Spot] = field(default_factory=list)
+    #: Where a predictor's payload lies, and the digest of what it predicts.
+    told: Spot | None = None
+    predicted: Digest | None = None
     names: list[ObjectId] = field(default_factory=list)
     #: Of each block that has been encoded.
     digests: list[Digest] = field(default_factory=list)
@@ -37,46 +49,112 @@ class Ticket:
 
     def recipe(self) -> Recipe:
         """How to rebuild the tensor."""
-        return (Link(self.encoding, places(self.spots, self.names)),) if self.spots else ()
-
-
-@dataclass
-class _Frame:
-    head: bytes
-    body: bytes
-    digest: Digest
+        if not self.spots:
+            return ()
+        candidate, told = self.choice.candidate, self.choice.told
+        name, found = self.choice.encoding.name, places(self.spots, self.names)
+        if candidate is None:
+            return (Link(name, found),)
+        if told is None or self.told is None:
+            return (Link(name, found, (), candidate.digest), *candidate.recipe)
+        payload = places([self.told], self.names)
+        below = Link(told.predictor, payload, told.finding.parameters, candidate.digest)
+        return (Link(name, found, (), self.predicted), below, *candidate.recipe)
 
 
 class Encoder:
     """Takes tensors in file order. Nothing is in the store, under a name, before :meth:`finish`."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._pool = workspace.pool
-        self._registry = workspace.registry
+        self._limit = IN_FLIGHT + WORKING * workspace.settings.threads
         self._pack = PackWriter(workspace.store)
-        self._queue: deque[tuple[list[Ticket], int, Future[list[_Frame]]]] = deque()
+        self._queue: deque[tuple[list[Ticket], int, Future[list[_Frame | _Stored]]]] = deque()
         self._batch: list[tuple[Ticket, Tensor, Digest | None]] = []
+        self._changed: list[tuple[Ticket, _Work]] = []
         self._batched = 0
         self._waiting = 0
         self._tickets: list[Ticket] = []
 
     @cached_property
-    def _encoding(self) -> Encoding:
-        """Loaded when there is something to encode: `git status` seldom has anything."""
-        return self._registry.encoding("dense")
+    def _chooser(self) -> Chooser:
+        """Made when there is something to encode: `git status` seldom has anything."""
+        return Chooser(self._workspace)
 
-    def add(self, spec: TensorSpec, blocks: Iterable[memoryview], digests: Iterable[Digest] = ()) -> Ticket:
-        """A whole tensor at once, with the digests of its blocks if they are known already."""
-        ticket = Ticket(spec, self._encoding.name)
-        self._tickets.append(ticket)
+    def add(
+        self,
+        spec: TensorSpec,
+        blocks: Iterable[memoryview],
+        digests: Iterable[Digest] = (),
+        candidates: Sequence[Candidate] = (),
+    ) -> Ticket:
+        """A whole tensor at once, with the digests of its blocks if they are known already.
+
+        ``candidates`` are stored tensors that it may have come from. The memory must stay as it is until the encoder
+        has finished.
+        """
+        if self._chooser.has_choice(candidates):
+            return self.add_changed(Held(spec, list(blocks)), candidates, list(digests))
+        ticket = self._ticket(spec)
         for block, digest in zip(blocks, chain(digests, repeat(None)), strict=False):
             self.feed(ticket, block, digest)
         return ticket
 
+    def add_changed(self, new: Values, candidates: Sequence[Candidate], digests: Sequence[Digest] = ()) -> Ticket:
+        """A tensor that can be read in parts, and what it may have come from."""
+        return self._add_work(self._ticket(new.spec), new, partial(self._chooser.choose, new, candidates), digests)
+
+    def add_told(self, new: Values, candidate: Candidate, told: Told) -> Ticket:
+        """A tensor of which it is known how it came of another."""
+        return self._add_work(self._ticket(new.spec), new, partial(self._chooser.given, new, candidate, told), ())
+
+    def _ticket(self, spec: TensorSpec) -> Ticket:
+        ticket = Ticket(spec, self._chooser.plain)
+        self._tickets.append(ticket)
+        return ticket
+
+    def _add_work(self, ticket: Ticket, new: Values, choose: Callable[[], Choice], digests: Sequence[Digest]) -> Ticket:
+        work = _Work(new, choose, digests, self._chooser.plain)
+        size = new.spec.nbytes
+        if size > WHOLE:
+            self._store_large(ticket, work)
+            return ticket
+        self._submit()
+        self._make_room(size)
+        self._changed.append((ticket, work))
+        self._waiting += size
+        self._batched += size
+        if self._batched >= BATCH:
+            self._submit()
+        return ticket
+
+    def _store_large(self, ticket: Ticket, work: _Work) -> None:
+        """Block by block on all workers, without anything else in flight."""
+        self._drain()
+        choice = self._pool.submit(work.choose).result()
+        try:
+            self._append_stored(ticket, work, choice)
+        except PayloadError as error:
+            self._workspace.reporter.warn(f"{error.located(tensor=ticket.spec.name)}\n  stored without a base")
+            self._append_stored(ticket, work, work.plain)
+
+    def _append_stored(self, ticket: Ticket, work: _Work, choice: Choice) -> None:
+        ticket.spots.clear()
+        ticket.digests.clear()
+        self._accept(ticket, choice)
+        hashed = blake3()
+        jobs = ((end - begin, partial(work.encode, choice, begin, end)) for begin, end in work.ranges())
+        for frame, predicted in ahead(self._pool.submit, jobs):
+            self._append(ticket, frame)
+            if predicted is not None:
+                hashed.update(predicted)
+        ticket.predicted = Digest(hashed.digest())
+
     def begin(self, spec: TensorSpec) -> Ticket:
         """A tensor too large to be held: blocks follow by :meth:`feed`, then :meth:`end` or :meth:`discard`."""
         self._drain()
-        ticket = self.add(spec, ())
+        ticket = self._ticket(spec)
         ticket.own_objects = self._pack.cut()
         return ticket
 
@@ -85,22 +163,30 @@ class Encoder:
 
         The memory must stay as it is until the encoder has finished.
         """
-        while self._queue and self._waiting + len(block) > IN_FLIGHT:
-            self._collect()
+        if self._changed:
+            self._submit()
+        self._make_room(len(block))
         self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block), digest))
         self._waiting += len(block)
         self._batched += len(block)
         if self._batched >= BATCH:
             self._submit()
 
+    def _make_room(self, size: int) -> None:
+        while self._queue and self._waiting + size > self._limit:
+            self._collect()
+
     def _submit(self) -> None:
-        """Hand the blocks that have gathered to a worker: small ones together, because each handing over costs."""
+        """Hand what has gathered to a worker: small pieces together, because each handing over costs."""
         if self._batch:
             tickets = [ticket for ticket, _, _ in self._batch]
             blocks = [(block, digest) for _, block, digest in self._batch]
-            future = self._pool.submit(_encode_all, self._encoding, blocks)
-            self._queue.append((tickets, self._batched, future))
-            self._batch, self._batched = [], 0
+            self._queue.append((tickets, self._batched, self._pool.submit(_encode_all, self._chooser.plain, blocks)))
+        if self._changed:
+            tickets = [ticket for ticket, _ in self._changed]
+            works = [work for _, work in self._changed]
+            self._queue.append((tickets, self._batched, self._pool.submit(_store_all, works)))
+        self._batch, self._changed, self._batched = [], [], 0
 
     def end(self) -> None:
         """No more blocks for a tensor that was begun."""
@@ -136,21 +222,106 @@ class Encoder:
     def _collect(self) -> None:
         tickets, size, future = self._queue.popleft()
         self._waiting -= size
-        for ticket, frame in zip(tickets, future.result(), strict=True):
-            ticket.spots.append(self._pack.append((frame.head, frame.body)))
-            ticket.digests.append(frame.digest)
+        for ticket, result in zip(tickets, future.result(), strict=True):
+            if isinstance(result, _Frame):
+                self._append(ticket, result)
+                continue
+            if result.complaint:
+                self._workspace.reporter.warn(f"tensor '{ticket.spec.name}': {result.complaint}")
+            self._accept(ticket, result.choice)
+            ticket.predicted = result.predicted
+            for frame in result.frames:
+                self._append(ticket, frame)
+
+    def _accept(self, ticket: Ticket, choice: Choice) -> None:
+        ticket.choice = choice
+        if choice.told:
+            payload = choice.told.finding.payload
+            ticket.told = self._pack.append((frame_head(payload, len(payload), digest_of(payload)), payload))
+
+    def _append(self, ticket: Ticket, frame: _Frame) -> None:
+        ticket.spots.append(self._pack.append((frame.head, frame.body)))
+        ticket.digests.append(frame.digest)
 
 
-def _encode_all(encoding: Encoding, blocks: list[tuple[Tensor, Digest | None]]) -> list[_Frame]:
-    return [_encode(encoding, block, digest or digest_of(block.data)) for block, digest in blocks]
+@dataclass
+class _Frame:
+    head: bytes
+    body: bytes
+    digest: Digest
 
 
-def _encode(encoding: Encoding, block: Tensor, digest: Digest) -> _Frame:
-    body = encoding.encode(block, None)
+@dataclass
+class _Stored:
+    """A changed tensor, encoded: the choice, the frames, and the digest of what was predicted."""
+
+    choice: Choice
+    frames: list[_Frame]
+    predicted: Digest
+    complaint: str = ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A changed tensor, all of it, and how to choose for it."""
+
+    new: Values
+    choose: Callable[[], Choice]
+    digests: Sequence[Digest]
+    plain: Choice
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Where its blocks begin and end."""
+        size = block_bytes(self.new.spec.dtype)
+        for begin in range(0, self.new.spec.nbytes, size):
+            yield begin, min(begin + size, self.new.spec.nbytes)
+
+    def encode(self, choice: Choice, begin: int, end: int) -> tuple[_Frame, memoryview | None]:
+        """One block, and what was predicted of it."""
+        spec = flat_spec(self.new.spec, end - begin)
+        data = self.new.read(begin, end)
+        base = None if choice.base is None else Tensor(spec, choice.base.read(begin, end))
+        digest = self.digests[begin // block_bytes(spec.dtype)] if self.digests else digest_of(data)
+        frame = _encode(choice.encoding, Tensor(spec, data), base, digest)
+        return frame, base.data if base and choice.told else None
+
+    def store(self) -> _Stored:
+        """All of it, at once."""
+        choice = self.choose()
+        try:
+            return self._store(choice)
+        except ThetaError as error:
+            if choice.candidate is None:
+                raise
+            stored = self._store(self.plain)
+            stored.complaint = f"{error.what}\n  stored without a base"
+            return stored
+
+    def _store(self, choice: Choice) -> _Stored:
+        hashed = blake3()
+        frames = []
+        for begin, end in self.ranges():
+            frame, predicted = self.encode(choice, begin, end)
+            frames.append(frame)
+            if predicted is not None:
+                hashed.update(predicted)
+        return _Stored(choice, frames, Digest(hashed.digest()))
+
+
+def _store_all(works: list[_Work]) -> list[_Frame | _Stored]:
+    return [work.store() for work in works]
+
+
+def _encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> list[_Frame | _Stored]:
+    return [_encode(choice.encoding, block, None, digest or digest_of(block.data)) for block, digest in blocks]
+
+
+def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> _Frame:
+    body = encoding.encode(block, base)
     if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
     # Lossless is a promise: what cannot be read back is never accepted.
-    if not _same(encoding.decode(memoryview(body), block.spec, None).data, block.data):
+    if not _same(encoding.decode(memoryview(body), block.spec, base).data, block.data):
         raise PayloadError(
             f"the encoding '{encoding.name}' does not give back what it was given",
             tensor=block.spec.name,

@@ -11,9 +11,13 @@ from itertools import chain, cycle, repeat
 from blake3 import blake3
 
 from gittheta.errors import StoreError
-from gittheta.flows.decode import HOLD, Decoder, Frame
+from gittheta.flows.bases import Bases
+from gittheta.flows.chain import Frame
+from gittheta.flows.choose import Candidate
+from gittheta.flows.decode import HOLD, Decoder
 from gittheta.flows.encode import Encoder, Ticket
 from gittheta.flows.recall import Recall, Stored
+from gittheta.flows.spool import Spool
 from gittheta.flows.stream import ByteStream, rechunked
 from gittheta.flows.workspace import Workspace
 from gittheta.model import (
@@ -80,13 +84,14 @@ class Piece:
 class Intake:
     """Takes tensors from a stream, in file order; ``pieces`` are complete after :meth:`finish`."""
 
-    def __init__(self, workspace: Workspace, stream: ByteStream, recall: Recall) -> None:
+    def __init__(self, workspace: Workspace, stream: ByteStream, recall: Recall, bases: Bases) -> None:
         self.pieces: list[Piece] = []
         #: Whether every frame that the result relies on was written here, or compared with its block.
         self.compared = True
         self._workspace = workspace
         self._stream = stream
         self._recall = recall
+        self._bases = bases
         self._encoder = Encoder(workspace)
         self._tickets: dict[Digest, Ticket] = {}
         self._waiting: deque[Piece] = deque()
@@ -131,7 +136,8 @@ class Intake:
             done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
             blocks = rechunked(chain(again, rest, self._stream.blocks(spec.nbytes - done, block_size)), block_size)
         if spec.nbytes > HOLD:
-            return self._streamed(spec, blocks, skip)
+            candidates = self._bases.of(spec)
+            return self._spooled(spec, blocks, skip, candidates) if candidates else self._streamed(spec, blocks, skip)
         held = list(blocks)
         if sum(map(len, held)) == spec.nbytes:
             self._hold(spec, held, skip)
@@ -179,6 +185,37 @@ class Intake:
         self.settle(_WAITING)
         return piece
 
+    def _spooled(
+        self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int, candidates: tuple[Candidate, ...]
+    ) -> bool:
+        """A tensor too large to hold that may have come from another: kept in a file until it is stored."""
+        self.settle()
+        spool = Spool(self._workspace.store, spec)
+        try:
+            hashed = blake3(max_threads=blake3.AUTO)
+            for block in blocks:
+                hashed.update(block)
+                spool.append(block)
+            if spool.size < spec.nbytes:
+                # Cut short: what is there is a part of an opaque file.
+                whole = spool.size * 8 // spec.dtype.bits * spec.dtype.bits // 8
+                self._streamed(spec, spool.blocks(0, whole), skip)
+                if whole < spool.size:
+                    odd = spool.read(whole, spool.size)
+                    self._hold(raw_spec(0, len(odd)), [odd], 0)
+                return False
+            piece = Piece(spec, skip, Digest(hashed.digest()))
+            piece.found = self._find(piece, ())
+            if piece.found is None:
+                piece.found = self._tickets[piece.digest] = self._encoder.add_changed(spool, candidates)
+            elif isinstance(piece.found, Stanza):
+                # Its frames were not looked at.
+                self.compared = False
+            self._add(piece)
+        finally:
+            spool.close()
+        return True
+
     def _streamed(self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int) -> bool:
         """A tensor too large to hold: encoded as it comes, and forgotten again if it turns out to be known."""
         self.settle()
@@ -219,7 +256,8 @@ class Intake:
             piece.digest = piece.digests.whole
             piece.found = self._find(piece, piece.digests.blocks)
             if piece.found is None and piece.spec.nbytes:
-                piece.found = self._encoder.add(piece.spec, piece.blocks, piece.digests.blocks)
+                candidates = self._bases.of(piece.spec)
+                piece.found = self._encoder.add(piece.spec, piece.blocks, piece.digests.blocks, candidates)
                 self._tickets[piece.digest] = piece.found
             piece.blocks = []
 

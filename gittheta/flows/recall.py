@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from gittheta.errors import ThetaError
-from gittheta.flows.decode import HOLD, Decoder, Frame, frames_of
+from gittheta.errors import ManifestError, ThetaError
+from gittheta.flows.chain import Frame, frames_of
+from gittheta.flows.decode import HOLD, Decoder
 from gittheta.flows.workspace import Workspace
+from gittheta.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of, skeleton_spec
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What Git holds for one file: manifests of the index, of our side of a merge, of HEAD, with their texts."""
+
+    manifests: tuple[tuple[bytes, Manifest], ...]
+    committed: Manifest | None
+
+    @classmethod
+    def of(cls, workspace: Workspace, path: str) -> AtHand:
+        """Read them. Texts that are no valid manifest are left out."""
+        found: dict[bytes, Manifest] = {}
+        text = None
+        for name in (f":0:{path}", f":2:{path}", f"HEAD:{path}"):
+            text = workspace.blobs.read(name, MAX_TEXT)
+            if text and text not in found and claims_to_be_manifest(text):
+                with suppress(ManifestError):
+                    found[text] = parse_manifest(text)
+        return cls(tuple(found.items()), found.get(text) if text else None)
 
 
 @dataclass(frozen=True)
@@ -30,14 +53,14 @@ class Recall:
     A recipe counts only while its objects are here: a checkpoint added again mends a damaged store.
     """
 
-    def __init__(self, workspace: Workspace, manifests: Iterable[tuple[bytes, Manifest]]) -> None:
+    def __init__(self, workspace: Workspace, at_hand: AtHand) -> None:
         self._workspace = workspace
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
         self._doubtful: dict[tuple[Digest, Recipe], TensorSpec] = {}
         self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
-        for text, manifest in manifests:
+        for text, manifest in at_hand.manifests:
             known = workspace.known.manifest(digest_of(text))
             self._learn(manifest, compared=bool(known))
             if known is None:
@@ -71,7 +94,7 @@ class Recall:
         if found and self._is_sound(found, digest):
             return found
         found = self._workspace.known.recipe(digest)
-        return found if found and self._is_here(found) else None
+        return found if found and self.is_here(found) else None
 
     def comparable(self, spec: TensorSpec) -> Stored | None:
         """What the index holds under that name, if it has the same dtype and shape."""
@@ -91,7 +114,7 @@ class Recall:
             return False
 
     def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> Stored | None:
-        if not recipe or not self._is_here(recipe):
+        if not recipe or not self.is_here(recipe):
             return None
         try:
             frames = tuple(frames_of(self._workspace.reader, recipe[0]))
@@ -102,7 +125,7 @@ class Recall:
 
     def _is_sound(self, recipe: Recipe, digest: Digest) -> bool:
         """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
-        if not self._is_here(recipe):
+        if not self.is_here(recipe):
             return False
         spec = self._doubtful.get((digest, recipe))
         if spec is not None:
@@ -115,7 +138,8 @@ class Recall:
             del self._doubtful[digest, recipe]
         return True
 
-    def _is_here(self, recipe: Recipe) -> bool:
+    def is_here(self, recipe: Recipe) -> bool:
+        """Whether the objects that a recipe needs are in the store."""
         return all(self._size(place.object) >= place.offset + place.length for link in recipe for place in link.places)
 
     def _size(self, object_id: ObjectId) -> int:
