@@ -7,6 +7,7 @@
     |-- FormatError            11   a file is not the checkpoint it claims to be
     |-- ManifestError          12   a manifest that is malformed, foreign or from the future
     |-- PayloadError           13   stored bytes do not decode to the tensor they should
+    |-- AdapterError           14   an adapter that is broken, unknown, or made for another checkpoint
     |-- StoreError             20   the local store cannot be read or written
     |   |-- ObjectMissing      21   an object is neither here nor on a remote
     |   `-- ObjectCorrupt      22   an object is truncated or has changed
@@ -76,6 +77,12 @@ class PayloadError(ThetaError):
     """Stored bytes do not decode to the tensor that the manifest names."""
 
     exit_code = 13
+
+
+class AdapterError(ThetaError):
+    """An adapter that is broken, of an unknown kind, or made for another checkpoint."""
+
+    exit_code = 14
 
 
 class StoreError(ThetaError):

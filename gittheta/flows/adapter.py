@@ -1,0 +1,166 @@
+"""A PEFT adapter, and what it does to each tensor of a checkpoint.
+
+An adapter is a directory with ``adapter_config.json`` and ``adapter_model.safetensors``, as peft saves it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from gittheta.api import Format, Values
+from gittheta.errors import AdapterError
+from gittheta.floats import has_arithmetic
+from gittheta.flows.adapter_config import MERGE_IT, AdapterConfig
+from gittheta.flows.adapter_file import AdapterFile, Saved
+from gittheta.flows.adapter_folds import KINDS
+from gittheta.flows.adapter_layer import Factors, Fold, Folds, Layer, Replacement, shape_text
+from gittheta.flows.adapter_names import find_names
+from gittheta.model import TensorSpec, block_bytes
+
+__all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
+
+_PREFIX = "base_model.model."
+#: How the tensors of each kind of adapter are called, after the module.
+_PARTS = {
+    "LORA": (
+        "lora_A.weight",
+        "lora_B.weight",
+        "lora_B.bias",
+        "lora_embedding_A",
+        "lora_embedding_B",
+        "lora_magnitude_vector",
+    ),
+    "ADALORA": ("lora_A", "lora_B", "lora_E"),
+    "LOKR": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    "LOHA": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    "IA3": ("ia3_l",),
+}
+
+
+@dataclass(frozen=True)
+class Adapter(Mapping[str, Fold]):
+    """What happens to each tensor that changes. Its factors are read when it is asked for, which may find them broken.
+
+    Names and shapes have been checked before. Raises AdapterError.
+    """
+
+    folds: Folds
+
+    def __getitem__(self, name: str) -> Fold:
+        return self.folds[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.folds)
+
+    def __len__(self) -> int:
+        return len(self.folds)
+
+
+def read_adapter(
+    folder: Path, tensors: Sequence[TensorSpec], base_of: Callable[[TensorSpec], Values], file_format: Format
+) -> Adapter:
+    """What the adapter in a directory does to a checkpoint with these tensors, whose values ``base_of`` gives.
+
+    ``file_format`` reads safetensors. Raises AdapterError, naming the file, the field or the tensor.
+    """
+    reading = _Reading(
+        AdapterConfig.read(folder),
+        AdapterFile.open(folder, file_format),
+        {spec.name: spec for spec in tensors},
+        base_of,
+    )
+    return Adapter(reading.run())
+
+
+@dataclass
+class _Reading:
+    config: AdapterConfig
+    file: AdapterFile
+    tensors: Mapping[str, TensorSpec]
+    base_of: Callable[[TensorSpec], Values]
+
+    def run(self) -> Folds:
+        layers, plain = self._sort()
+        wanted = {f"{module}.weight": next(iter(parts.values())) for module, parts in layers.items()}
+        wanted |= {f"{module}.bias": parts["lora_B.bias"] for module, parts in layers.items() if "lora_B.bias" in parts}
+        places = find_names(self.file, wanted | plain, self.tensors)
+        folds: Folds = {}
+        for layer in self._layers(layers, places):
+            self._unite(folds, KINDS[self.config.kind](layer), next(iter(layer.parts.values())))
+        for target, name in plain.items():
+            spec = self.tensors[places[target]]
+            saved = self._saved(name, spec)
+            if target in wanted and target.endswith(".weight"):
+                self._check_own_copy(saved, name)
+            else:
+                self._unite(folds, {spec.name: partial(Fold, Replacement(saved))}, name)
+        return folds
+
+    def _sort(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        """The parts of each module that is adapted; and every other tensor, by the name of what it replaces."""
+        layers: dict[str, dict[str, str]] = defaultdict(dict)
+        plain: dict[str, str] = {}
+        for name in self.file.segments:
+            # Of DoRA's magnitudes, some versions of peft save the path of the parameter, others that of the module.
+            path = name.removeprefix(_PREFIX).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+            for part in _PARTS[self.config.kind]:
+                if path.endswith(f".{part}"):
+                    layers[path.removesuffix(f".{part}")][part] = name
+                    break
+            else:
+                plain[".".join(step for step in path.split(".") if step != "base_layer")] = name
+        return layers, plain
+
+    def _layers(self, modules: Mapping[str, Mapping[str, str]], places: Mapping[str, str]) -> list[Layer]:
+        layers = []
+        for module, parts in modules.items():
+            weight = self.tensors[places[f"{module}.weight"]]
+            if len(weight.shape) < 2 or not has_arithmetic(weight.dtype):
+                raise AdapterError(
+                    f"is {weight.dtype.name} of {len(weight.shape)} dimensions, but adapters change matrices of floats",
+                    path=str(self.file.path),
+                    tensor=weight.name,
+                    mend="apply it to the checkpoint as it was before it was quantised",
+                )
+            bias = self.tensors.get(weight.name.removesuffix("weight") + "bias")
+            layers.append(Layer(module, parts, weight, bias, self.file, self.config, self.base_of))
+        hint = self.config.flag("fan_in_fan_out")
+        ways = {layer.stands_transposed for layer in layers if len(layer.weight.shape) == 2} - {None}
+        return [replace(layer, squares_transposed=hint if ways <= {hint} else None) for layer in layers]
+
+    def _saved(self, name: str, spec: TensorSpec) -> Saved:
+        there = self.file.spec(name)
+        if there.shape != spec.shape:
+            raise self.file.wrong(
+                name,
+                f"is {shape_text(there.shape)}, but '{spec.name}' is {shape_text(spec.shape)}",
+                "apply the adapter to a checkpoint whose tensors have the shapes that it was trained with",
+            )
+        if there.dtype != spec.dtype and not (has_arithmetic(there.dtype) and has_arithmetic(spec.dtype)):
+            raise self.file.wrong(name, f"is {there.dtype.name}, but '{spec.name}' is {spec.dtype.name}")
+        return Saved(spec, self.file, name)
+
+    def _check_own_copy(self, saved: Saved, name: str) -> None:
+        """Of embeddings that it adapts, peft may save the base's weights too, and loads them before it merges."""
+        base = self.base_of(saved.spec)
+        step = block_bytes(saved.spec.dtype)
+        for begin in range(0, saved.spec.nbytes, step):
+            end = min(saved.spec.nbytes, begin + step)
+            if saved.read(begin, end) != base.read(begin, end):
+                raise self.file.wrong(
+                    name,
+                    f"is a copy of the base's '{saved.spec.name}' that differs from the one in this checkpoint",
+                    "apply the adapter to the checkpoint that it was trained on",
+                )
+
+    def _unite(self, folds: Folds, more: Folds, name: str) -> None:
+        for target in more:
+            if target in folds:
+                raise self.file.wrong(
+                    name, f"changes '{target}', which another tensor of the adapter changes too", MERGE_IT
+                )
+        folds.update(more)

@@ -1,0 +1,101 @@
+"""``adapter_model.safetensors``: the tensors of an adapter, read one by one when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gittheta.api import Format
+from gittheta.errors import AdapterError, FormatError
+from gittheta.floats import from_float64, has_arithmetic, to_float64
+from gittheta.model import Segment, TensorSpec
+
+WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """Where an adapter's tensors lie, by name."""
+
+    path: Path
+    segments: Mapping[str, Segment]
+
+    @classmethod
+    def open(cls, folder: Path, file_format: Format) -> AdapterFile:
+        """Read the header. Raises AdapterError."""
+        path = folder / WEIGHTS
+        try:
+            with open(path, "rb") as file:
+                layout = file_format.split(file)
+            if path.stat().st_size != layout.length:
+                raise FormatError(f"has {path.stat().st_size} bytes, but its header speaks of {layout.length}")
+        except FileNotFoundError:
+            raise _not_there(folder) from None
+        except OSError as error:
+            raise AdapterError(f"cannot be read: {error.strerror}", path=str(path)) from None
+        except FormatError as error:
+            raise AdapterError(f"is broken: {error.what}", path=str(path), mend="fetch the adapter again") from None
+        return cls(path, {segment.spec.name: segment for segment in layout.segments})
+
+    def spec(self, name: str) -> TensorSpec:
+        """Dtype and shape of a tensor."""
+        return self.segments[name].spec
+
+    def read(self, name: str, begin: int, end: int) -> memoryview:
+        """A tensor's raw bytes from offset ``begin`` to ``end``."""
+        with open(self.path, "rb") as file:
+            file.seek(self.segments[name].offset + begin)
+            data = file.read(end - begin)
+        if len(data) != end - begin:
+            raise self.wrong(name, "is cut short: the file has changed")
+        return memoryview(data)
+
+    def array(self, name: str) -> npt.NDArray[np.floating]:
+        """A tensor's values, as float64 or, where that holds them, float32, in which peft computes.
+
+        Raises AdapterError if one of them is no finite number.
+        """
+        spec = self.spec(name)
+        if not has_arithmetic(spec.dtype):
+            raise self.wrong(name, f"holds {spec.dtype.name}, not floats")
+        values = to_float64(self.read(name, 0, spec.nbytes), spec.dtype)
+        if not np.isfinite(values).all():
+            raise self.wrong(name, "holds numbers that are not finite: the training went wrong")
+        return values.reshape(spec.shape).astype(np.float64 if spec.dtype.name == "f64" else np.float32)
+
+    def wrong(self, name: str, what: str, mend: str | None = None) -> AdapterError:
+        """The error that a tensor is to blame for."""
+        return AdapterError(what, path=str(self.path), tensor=name, mend=mend)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A tensor of the adapter as the values of a tensor of the checkpoint, in the checkpoint's dtype."""
+
+    spec: TensorSpec
+    file: AdapterFile
+    name: str
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end`` (whole elements)."""
+        here, there = self.spec.dtype, self.file.spec(self.name).dtype
+        if here == there:
+            return self.file.read(self.name, begin, end)
+        first, last = begin // here.itemsize, end // here.itemsize
+        data = self.file.read(self.name, first * there.itemsize, last * there.itemsize)
+        return from_float64(to_float64(data, there), here)
+
+
+def _not_there(folder: Path) -> AdapterError:
+    if (folder / PICKLE).exists():
+        return AdapterError(
+            "is a pickle, which could run code when it is read, so it never is",
+            path=str(folder / PICKLE),
+            mend="if you trust it, load it with peft and save it again (`save_pretrained` writes safetensors)",
+        )
+    return AdapterError(f"there is no {WEIGHTS}", path=str(folder), mend="name the directory in which peft saved it")

@@ -1,0 +1,155 @@
+"""One layer that an adapter changes, and what may happen to its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from gittheta.api import Values
+from gittheta.encodings.lowrank import Change
+from gittheta.errors import AdapterError
+from gittheta.flows.adapter_config import MERGE_IT, AdapterConfig
+from gittheta.flows.adapter_file import AdapterFile
+from gittheta.model import TensorSpec
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """(IA)3: each row (axis 0) or column (axis 1) of a weight is multiplied with its factor."""
+
+    values: npt.NDArray[np.float32]
+    axis: int
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A tensor that was trained as a whole (``modules_to_save``, ``bias``), already in the checkpoint's dtype."""
+
+    values: Values
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """The values of a small tensor."""
+
+    spec: TensorSpec
+    data: memoryview
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end``."""
+        return self.data[begin:end]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What an adapter does to one tensor of the checkpoint."""
+
+    change: Change | Factors | Replacement
+
+
+#: By tensor of the checkpoint.
+Folds = dict[str, Callable[[], Fold]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that the adapter changes: its weight and bias in the checkpoint, its parts in the adapter's file."""
+
+    module: str
+    #: What a part is called, such as ``lora_A.weight``, and its tensor in the file.
+    parts: Mapping[str, str]
+    weight: TensorSpec
+    bias: TensorSpec | None
+    file: AdapterFile
+    config: AdapterConfig
+    base_of: Callable[[TensorSpec], Values]
+    #: Whether weights with as many inputs as outputs stand as (inputs, outputs); None if nothing tells.
+    squares_transposed: bool | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the weight, seen as a matrix."""
+        return self.weight.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Columns of the weight, seen as a matrix."""
+        return prod(self.weight.shape[1:])
+
+    def shape(self, part: str) -> tuple[int, ...]:
+        """The shape of a part."""
+        return self.file.spec(self.parts[part]).shape
+
+    def array(self, part: str) -> Floats:
+        """The values of a part."""
+        return self.file.array(self.parts[part])
+
+    def needs(self, *parts: str) -> None:
+        """Raises AdapterError unless these are the layer's parts."""
+        for part in parts:
+            if part not in self.parts:
+                present = next(iter(self.parts.values()))
+                raise self.file.wrong(present, f"needs '{self.module}.{part}' beside it, which is missing")
+        for part, name in self.parts.items():
+            if part not in parts:
+                raise self.file.wrong(name, f"has no place in this {self.config.kind} adapter, by its configuration")
+
+    def expect(self, part: str, shape: tuple[int, ...]) -> None:
+        """Raises AdapterError if a part has not this shape."""
+        if self.shape(part) != shape:
+            raise self.misfit(part, shape)
+
+    def expect_bias(self, part: str, outputs: int) -> TensorSpec:
+        """The bias. Raises AdapterError if it has not the shape that a part asks for."""
+        if self.bias is None or self.bias.shape != (outputs,) or prod(self.shape(part)) != outputs:
+            raise self.misfit(part)
+        return self.bias
+
+    def misfit(self, part: str, shape: tuple[int, ...] | None = None) -> AdapterError:
+        """The error that a part has not the right shape."""
+        wanted = f"; {shape_text(shape)} would" if shape else ""
+        return self.file.wrong(
+            self.parts[part],
+            f"is {shape_text(self.shape(part))}, which does not fit "
+            f"'{self.weight.name}' of {shape_text(self.weight.shape)}{wanted}",
+            f"is this the checkpoint that the adapter was trained on? if so, its {self.config.path.name} is wrong",
+        )
+
+    @property
+    def stands_transposed(self) -> bool | None:
+        """Whether the weight stands as (inputs, outputs), as far as the shapes tell."""
+        if len(self.weight.shape) != 2:
+            return False
+        if self.rows == self.columns:
+            return None
+        for part in ("lora_A.weight", "lora_A"):
+            if part in self.parts:
+                return self.shape(part)[-1:] == (self.rows,)
+        if "ia3_l" in self.parts:
+            return self.config.is_feedforward(self.module) == (prod(self.shape("ia3_l")) == self.rows)
+        return None
+
+    @property
+    def transposed(self) -> bool:
+        """The same, by ``fan_in_fan_out`` where the weight is square. Raises AdapterError if that cannot tell."""
+        found = self.stands_transposed
+        found = self.squares_transposed if found is None else found
+        if found is None:
+            raise AdapterError(
+                f"field 'fan_in_fan_out' cannot tell how the square weight of '{self.module}' is meant, because other "
+                "layers of this adapter stand the other way round",
+                path=str(self.config.path),
+                mend=MERGE_IT,
+            )
+        return found
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
+    return "x".join(map(str, shape)) or "a scalar"
