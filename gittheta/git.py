@@ -34,6 +34,17 @@ class Blob:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit made of one file; ``before`` are its blobs in the commit's parents, where it was there."""
+
+    commit: str
+    date: str
+    path: str
+    oid: str
+    before: tuple[str, ...]
+
+
 class Git:
     """Git commands in one directory."""
 
@@ -216,6 +227,33 @@ class Repository:
             oid, _, kind = line.partition(b" ")
             if kind == b"blob":
                 yield Blob(oid.decode(), os.fsdecode(paths[oid]))
+
+    def revisions(self, word: str) -> list[str]:
+        """The commits that a revision or a range (``a..b``) names, excluded ones with ``^``; none if it is neither."""
+        found = self.git.attempt("rev-parse", "--verify", "-q", "--end-of-options", f"{word}^{{commit}}")
+        if found.returncode and ".." in word and not word.startswith("-"):
+            found = self.git.attempt("rev-parse", "--revs-only", word)
+        return found.stdout.decode().split() if not found.returncode else []
+
+    def changes(self, revisions: Iterable[str]) -> Iterator[Change]:
+        """The files that commits wrote, oldest commit first; of a merge, those that no parent has like that."""
+        listed = self.git.run("rev-list", "--reverse", "--topo-order", "--format=%cI", *revisions).decode().splitlines()
+        dates = {line[len("commit ") :]: date for line, date in zip(listed[0::2], listed[1::2], strict=True)}
+        compared = ("diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames", "-z")
+        found = self.git.run(*compared, stdin="".join(f"{oid}\n" for oid in dates).encode())
+        items = iter(os.fsdecode(found).split("\0"))
+        commit = ""
+        for item in items:
+            if not item.startswith(":"):
+                commit = item
+                continue
+            # One colon for each parent; then the modes and blobs in each parent, those in the commit last.
+            parents = len(item) - len(item.lstrip(":"))
+            words = item[parents:].split(" ")
+            mode, *oids = words[parents : 2 * parents + 2]
+            before, path = tuple(oid for oid in oids[:-1] if oid.strip("0")), next(items)
+            if mode.startswith("100") and oids[-1] not in before:
+                yield Change(commit, dates[commit], path, oids[-1], before)
 
     def attributes(self, names: Sequence[str], paths: Iterable[str]) -> dict[str, dict[str, str]]:
         """The values of attributes, by path and name."""

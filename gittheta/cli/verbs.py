@@ -11,6 +11,7 @@ from gittheta import __version__
 _VERBS = {
     "clean": "filter",
     "smudge": "filter",
+    "du": "du",
     "fetch": "transfer",
     "fsck": "fsck",
     "install": "install",
