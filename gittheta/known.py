@@ -1,5 +1,8 @@
 """The table of known tensors: digest -> recipe, for every tensor that this repository ever stored or checked out.
 
+A recipe that does for bytes of any meaning stands under their digest, any other under one that covers dtype and shape
+too (:func:`gittheta.model.recipe_keys`).
+
 It is a cache beside the store, shared by worktrees, and may be deleted at any time. A row that does not match its own
 check is ignored, and so is any trouble with the file: the tensor is then encoded anew.
 """

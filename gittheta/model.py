@@ -183,6 +183,19 @@ class Manifest:
         return needed
 
 
+def recipe_keys(digest: Digest, spec: TensorSpec) -> tuple[Digest, Digest]:
+    """Under what recipes for a tensor are remembered: those that do with its bytes alone, and all others.
+
+    A recipe of one link is one for bytes, whatever they mean. What was told from a base may depend on dtype and shape.
+    """
+    return digest, digest_of(digest + f"{spec.dtype.name} {spec.shape}".encode())
+
+
+def recipe_key(digest: Digest, spec: TensorSpec, recipe: Recipe) -> Digest:
+    """Which of the two a recipe has."""
+    return recipe_keys(digest, spec)[len(recipe) > 1]
+
+
 def skeleton_spec(length: int) -> TensorSpec:
     """The skeleton, seen as a tensor of bytes, so that it is stored and rebuilt like one."""
     return TensorSpec("(skeleton)", RAW, (length,))

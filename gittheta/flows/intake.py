@@ -29,6 +29,7 @@ from gittheta.model import (
     block_bytes,
     digest_of,
     flat_spec,
+    recipe_keys,
 )
 
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
@@ -207,7 +208,8 @@ class Intake:
             piece = Piece(spec, skip, Digest(hashed.digest()))
             piece.found = self._find(piece, ())
             if piece.found is None:
-                piece.found = self._tickets[piece.digest] = self._encoder.add_changed(spool, candidates)
+                piece.found = self._encoder.add_changed(spool, candidates)
+                self._tickets[recipe_keys(piece.digest, spec)[1]] = piece.found
             elif isinstance(piece.found, Stanza):
                 # Its frames were not looked at.
                 self.compared = False
@@ -258,14 +260,14 @@ class Intake:
             if piece.found is None and piece.spec.nbytes:
                 candidates = self._bases.of(piece.spec)
                 piece.found = self._encoder.add(piece.spec, piece.blocks, piece.digests.blocks, candidates)
-                self._tickets[piece.digest] = piece.found
+                self._tickets[recipe_keys(piece.digest, piece.spec)[bool(candidates)]] = piece.found
             piece.blocks = []
 
     def _find(self, piece: Piece, blocks: Sequence[Digest]) -> Stanza | Ticket | None:
         """Where a tensor is stored already, or being stored."""
-        ticket = self._tickets.get(piece.digest)
-        if ticket:
-            return ticket
+        for key in recipe_keys(piece.digest, piece.spec):
+            if key in self._tickets:
+                return self._tickets[key]
         stanza = self._recall.stanza(piece.spec, piece.digest, piece.skip)
         if stanza and len(blocks) > 1:
             self.compared = self.compared and self._recall.frames_hold(stanza.recipe, blocks)

@@ -11,7 +11,19 @@ from gittheta.flows.chain import Frame, frames_of
 from gittheta.flows.decode import HOLD, Decoder
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
-from gittheta.model import RAW, Digest, Manifest, ObjectId, Recipe, Stanza, TensorSpec, digest_of, skeleton_spec
+from gittheta.model import (
+    RAW,
+    Digest,
+    Manifest,
+    ObjectId,
+    Recipe,
+    Stanza,
+    TensorSpec,
+    digest_of,
+    recipe_key,
+    recipe_keys,
+    skeleton_spec,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Recall:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
         for stanza in manifest.stanzas:
             self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
-            self._recipes.setdefault(stanza.digest, stanza.recipe)
+            self._recipes.setdefault(recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
             if compared:
                 self._compared.setdefault(stanza.spec.name, stanza)
 
@@ -85,16 +97,21 @@ class Recall:
         found = self._stanzas.get((spec.name, digest))
         if found and _same_meaning(found.spec, spec) and self._is_sound(found.recipe, digest):
             return found if found.skip == skip else replace(found, skip=skip)
-        recipe = self.recipe(digest)
+        recipe = self._recipe(spec, digest)
         return Stanza(spec, digest, recipe, skip) if recipe else None
 
-    def recipe(self, digest: Digest) -> Recipe | None:
-        """A recipe for bytes of that digest."""
-        found = self._recipes.get(digest)
-        if found and self._is_sound(found, digest):
-            return found
-        found = self._workspace.known.recipe(digest)
-        return found if found and self.is_here(found) else None
+    def _recipe(self, spec: TensorSpec, digest: Digest) -> Recipe | None:
+        """A recipe for a tensor of that digest."""
+        keys = recipe_keys(digest, spec)
+        for key in keys:
+            found = self._recipes.get(key)
+            if found and self._is_sound(found, digest):
+                return found
+        for key in keys:
+            found = self._workspace.known.recipe(key)
+            if found and self.is_here(found):
+                return found
+        return None
 
     def comparable(self, spec: TensorSpec) -> Stored | None:
         """What the index holds under that name, if it has the same dtype and shape."""
@@ -103,8 +120,11 @@ class Recall:
 
     def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
         """A large tensor known from elsewhere that begins with a block of that digest."""
-        found = self._workspace.known.by_first_block(first)
-        return self._stored(*found, spec) if found else None
+        for key in recipe_keys(first, spec):
+            found = self._workspace.known.by_first_block(key)
+            if found:
+                return self._stored(*found, spec)
+        return None
 
     def frames_hold(self, recipe: Recipe, digests: Sequence[Digest]) -> bool:
         """Whether the frames of a recipe carry the digests of these very blocks."""
@@ -167,8 +187,12 @@ def remember(workspace: Workspace, manifest: Manifest, text: bytes, compared: bo
     for stanza in manifest.stanzas:
         if compared and stanza.spec.nbytes > HOLD:
             first = next(frames_of(workspace.reader, stanza.recipe[0]))
-            openings.append((first.head.digest, stanza.digest, stanza.recipe))
-    tensors = [(stanza.digest, stanza.recipe) for stanza in manifest.stanzas if stanza.recipe]
+            openings.append((recipe_key(first.head.digest, stanza.spec, stanza.recipe), stanza.digest, stanza.recipe))
+    tensors = [
+        (recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
+        for stanza in manifest.stanzas
+        if stanza.recipe
+    ]
     if manifest.skeleton.recipe:
         tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))
     workspace.known.record(tensors, openings)
