@@ -1,0 +1,98 @@
+"""Folds carried out: the bytes of a tensor after an adapter has changed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gittheta.api import Prediction, Values
+from gittheta.encodings.lowrank import Change, LowRank, Product, describe, tiles
+from gittheta.errors import PayloadError
+from gittheta.floats import Doubles, from_float64, to_float64
+from gittheta.flows.adapter_layer import Factors, Fold, Replacement
+from gittheta.model import TensorSpec
+
+
+def predict(fold: Fold, spec: TensorSpec) -> Prediction:
+    """What the tensor becomes.
+
+    A change is computed as the ``lowrank`` encoding will compute it, so that it can be stored as its factors; only one
+    whose factors are too large for that is computed from the floats.
+    """
+    change = fold.change
+    if isinstance(change, Replacement):
+        return _Replaced(change.values)
+    if isinstance(change, Factors):
+        return _Scaled(change, spec)
+    try:
+        finding = describe(change, spec)
+    except PayloadError:
+        return _Changed(change, spec)
+    return LowRank().open(memoryview(finding.payload), spec, dict(finding.parameters))
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    values: Values
+
+    def read(self, begin: int, end: int, base: Values) -> memoryview:
+        """The new tensor's own bytes."""
+        return self.values.read(begin, end)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    factors: Factors
+    spec: TensorSpec
+
+    def read(self, begin: int, end: int, base: Values) -> memoryview:
+        """The base times its factors, rounded once."""
+        size = self.spec.dtype.itemsize
+        columns = max(1, self.spec.elements // max(1, self.spec.shape[0]))
+        at = np.arange(begin // size, end // size)
+        at = at % columns if self.factors.axis else at // columns
+        values = to_float64(base.read(begin, end), self.spec.dtype)
+        values *= self.factors.values[at]
+        return from_float64(values, self.spec.dtype)
+
+
+@dataclass(frozen=True)
+class _Changed:
+    change: Change
+    spec: TensorSpec
+
+    def read(self, begin: int, end: int, base: Values) -> memoryview:
+        """The base plus the change, in float64."""
+        size = self.spec.dtype.itemsize
+        columns = self.spec.elements // self.spec.shape[0]
+        values = to_float64(base.read(begin, end), self.spec.dtype)
+        at = 0
+        for rows, across in tiles(begin // size, end // size, columns):
+            shape = (rows.stop - rows.start, across.stop - across.start)
+            part = values[at : at + shape[0] * shape[1]].reshape(shape)
+            part += self._tile(rows, across)
+            if self.change.gain is not None:
+                part *= self.change.gain[rows][:, None] if self.change.gain_axis == 0 else self.change.gain[across]
+            at += part.size
+        return from_float64(values, self.spec.dtype)
+
+    def _tile(self, rows: slice, columns: slice) -> Doubles:
+        first, second = self.change.first, self.change.second
+        down, across = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+        if second is None:
+            return _part(first, down, across) * self.change.scaling
+        if self.change.combination == "hadamard":
+            return _part(first, down, across) * _part(second, down, across) * self.change.scaling
+        high, wide = second.left.shape[0], (second.left if second.right is None else second.right).shape[1]
+        left = _part(first, down // high, across // wide)
+        return left * _part(second, down % high, across % wide) * self.change.scaling
+
+
+def _part(product: Product, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Doubles:
+    """Some rows and columns of a product."""
+    if product.right is None:
+        return product.left[np.ix_(rows, columns)].astype(np.float64)
+    found: Doubles = product.left[rows].astype(np.float64) @ product.right[:, columns].astype(np.float64)
+    return found
