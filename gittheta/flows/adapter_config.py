@@ -151,14 +151,13 @@ class AdapterConfig:
         """The rank for a module, of ``rank_pattern`` or in general."""
         if self.kind == "ADALORA":
             return self._whole("init_r", self.fields.get("init_r"))
-        return self._whole("r", self._pattern("rank_pattern", module, self.fields.get("r")))
+        return self._whole(*self._pattern("rank_pattern", "r", module))
 
     def scaling(self, module: str) -> float:
         """What the product of a module's factors is multiplied with, by ``alpha`` and rank."""
         if self.kind == "ADALORA":
             return self._number("lora_alpha", self.fields.get("lora_alpha"))
-        field = "lora_alpha" if self.kind == "LORA" else "alpha"
-        alpha = self._number(field, self._pattern("alpha_pattern", module, self.fields.get(field)))
+        alpha = self._number(*self._pattern("alpha_pattern", "lora_alpha" if self.kind == "LORA" else "alpha", module))
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.kind == "LORA" and self.flag("use_rslora") else alpha / rank
 
@@ -181,13 +180,13 @@ class AdapterConfig:
             raise self.wrong("feedforward_modules", "is missing, or no list of names")
         return module.endswith(tuple(patterns))
 
-    def _pattern(self, field: str, module: str, default: object) -> object:
-        """The value of the first pattern that matches the module's name, or the end of it."""
+    def _pattern(self, field: str, default: str, module: str) -> tuple[str, object]:
+        """The value of the first pattern that matches the end of a module's name, or a default; before it, its field."""
         table = self.fields.get(field) or {}
         for pattern, value in table.items():
             if self._matches(field, rf"(.*\.)?({pattern})$", module):
-                return value
-        return default
+                return field, value
+        return default, self.fields.get(default)
 
     def _matches(self, field: str, pattern: str, module: str) -> bool:
         try:
@@ -197,12 +196,12 @@ class AdapterConfig:
 
     def _whole(self, field: str, value: object) -> int:
         if type(value) is not int or value <= 0:
-            raise self.wrong(field, "is missing, or no positive whole number")
+            raise self.wrong(field, "has no value that is a positive whole number")
         return value
 
     def _number(self, field: str, value: object) -> float:
         if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-            raise self.wrong(field, "is missing, or no number")
+            raise self.wrong(field, "has no value that is a number")
         return float(value)  # type: ignore[arg-type]
 
 

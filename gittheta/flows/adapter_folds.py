@@ -25,7 +25,7 @@ _MAX_COMPUTED = 1 << 23
 def fold_lora(layer: Layer) -> Folds:
     """LoRA: W + s·BA. DoRA: m·(W + s·BA) / ‖W + s·BA‖, for each output."""
     config, rank = layer.config, layer.config.rank(layer.module)
-    embedding = any(part.startswith("lora_embedding") for part in layer.parts)
+    embedding = not any(part.startswith(("lora_A", "lora_B")) for part in layer.parts)
     a, b = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
     dora = ["lora_magnitude_vector"] if config.flag("use_dora") else []
     bias = ["lora_B.bias"] if config.flag("lora_bias") else []
