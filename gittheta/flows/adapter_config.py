@@ -181,7 +181,7 @@ class AdapterConfig:
         return module.endswith(tuple(patterns))
 
     def _pattern(self, field: str, default: str, module: str) -> tuple[str, object]:
-        """The field, and the value in it, of the first pattern that matches the end of a module's name; or a default."""
+        """The value of the first pattern that matches the end of a module's name, or a default; and its field."""
         table = self.fields.get(field) or {}
         for pattern, value in table.items():
             if self._matches(field, rf"(.*\.)?({pattern})$", module):
