@@ -83,10 +83,13 @@ def lone(values: Doubles) -> Exact:
     return Exact((values.shape[0], values.shape[1]), "full", values=values)
 
 
-def product(left: Doubles, right: Doubles, exponent: int) -> Exact:
-    """A product of two factors that are integers; both have the components as rows. Raises PayloadError."""
-    _check_sums(_sums(tops(left), tops(right)))
-    return _sum_of((Term(_turned(left), right, exponent),))
+def product(left: Doubles, right: Doubles, exponent: int, extra: int) -> Exact:
+    """A product of two factors that are integers; both have the components as rows. Raises PayloadError.
+
+    Of ``extra`` bits each, the lowest make the second term.
+    """
+    scales = Scales(exponent - 2 * extra, np.full(len(left), -extra, np.int32), extra)
+    return product_of_floats(left, np.ldexp(right, -exponent), scales)
 
 
 def product_of_floats(left: Doubles, right: Doubles, scales: Scales) -> Exact:
@@ -102,6 +105,11 @@ def product_of_floats(left: Doubles, right: Doubles, scales: Scales) -> Exact:
         _check_sums(_sums(tops(lefts), tops(rights)))
         terms.append(Term(_turned(lefts), rights, scales.exponent + scales.extra))
     return _sum_of(tuple(terms))
+
+
+def extra_bits(left: Doubles, right: Doubles) -> int:
+    """How many bits of integer factors, given as in :func:`product`, must make a second term."""
+    return max(0, int(np.ceil((np.log2(_sums(tops(left), tops(right)) + 1) - 52.5) / 2)))
 
 
 def scales_of(left: Floats, right: Floats) -> Scales:

@@ -41,12 +41,13 @@ _MAX_PAYLOAD = 1 << 26
 
 @dataclass(frozen=True)
 class Whole:
-    """A product of integers, to be stored as these, of so many bits each: ``left @ right`` times 2^-``exponent``."""
+    """A product of integers, ``left @ right`` times 2^-``exponent``, to be stored as these, of so many bits each."""
 
     left: Integers
     right: Integers
     exponent: int
     bits: tuple[int, int]
+    extra: int
 
 
 def write(change: Change, spec: TensorSpec) -> bytes:
@@ -70,7 +71,7 @@ def write(change: Change, spec: TensorSpec) -> bytes:
 def write_whole(whole: Whole, spec: TensorSpec) -> bytes:
     """The payload of a product that is given in integers."""
     kinds = [_INTEGERS + bits for bits in whole.bits]
-    scales = Scales(whole.exponent, _NO_SHIFTS, 0)
+    scales = Scales(whole.exponent, _NO_SHIFTS, whole.extra)
     head = _HEAD.pack(0, 0, 1.0) + _product_head(kinds, scales, [whole.left.T.shape, whole.right.shape])
     planes = _split_integers(whole.left.T, whole.bits[0]) + _split_integers(whole.right, whole.bits[1])
     return _checked(head + pack(planes), spec)
@@ -147,7 +148,7 @@ class _ProductHead:
         if len(values) == 1:
             return lone(values[0])
         if self.kinds[0] >= _INTEGERS:
-            return product(values[0], values[1], self.scales.exponent)
+            return product(values[0], values[1], self.scales.exponent, self.scales.extra)
         return product_of_floats(values[0], values[1], self.scales)
 
 
@@ -186,7 +187,7 @@ def _read_product_head(payload: memoryview) -> tuple[_ProductHead, memoryview]:
     if len(payload) < _PRODUCT.size + 2 * count:
         raise PayloadError("the head of a product is cut short")
     shifts = np.frombuffer(payload, "<i2", count, _PRODUCT.size).astype(np.int32)
-    most = (0, 0) if alone else (MAX_EXPONENT, MAX_EXTRA if floats else 0)
+    most = (0, 0) if alone else (MAX_EXPONENT, MAX_EXTRA)
     if abs(exponent) > most[0] or extra > most[1] or (abs(shifts) > MAX_SHIFT).any():
         raise PayloadError("a power of two that no factor needs")
     head = _ProductHead((left, right), Scales(exponent, shifts, extra), rows, columns, rank)
