@@ -75,7 +75,7 @@ class Framed:
         spec = flat_spec(self.spec, frame.head.raw)
         base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end))
         body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
-        data = _guarded(self._encoding.name, lambda: self._encoding.decode(body, spec, base)).data
+        data = guarded(self._encoding.name, lambda: self._encoding.decode(body, spec, base)).data
         if len(data) != spec.nbytes:
             raise PayloadError(f"'{self._encoding.name}' gave {len(data)} bytes, not {spec.nbytes}")
         return data
@@ -137,7 +137,7 @@ class Predicted:
 
     def read(self, begin: int, end: int) -> memoryview:
         """A range of bytes, which must be whole elements."""
-        data = _guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
+        data = guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
         if len(data) != end - begin:
             raise PayloadError(f"'{self._name}' gave {len(data)} bytes, not {end - begin}")
         return data
@@ -193,7 +193,7 @@ def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[Ten
 def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> TensorSpec:
     if not isinstance(plugin, Predictor):
         return spec
-    return _guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
+    return guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
 
 
 def _open_link(
@@ -216,7 +216,7 @@ def open_prediction(
     plugin: Predictor, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]
 ) -> Prediction:
     """A predictor's payload, read. Raises PayloadError, whatever the plugin raises."""
-    return _guarded(plugin.name, lambda: plugin.open(payload, spec, parameters))
+    return guarded(plugin.name, lambda: plugin.open(payload, spec, parameters))
 
 
 def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
@@ -248,10 +248,11 @@ def _bounded(frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
     return tuple(found)
 
 
-def _guarded(name: str, call: Callable[[], Result]) -> Result:
+def guarded(name: str, call: Callable[[], Result]) -> Result:
+    """What a plugin answers. Whatever it raises becomes a PayloadError."""
     try:
         return call()
     except (ThetaError, MemoryError):
         raise
     except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
-        raise PayloadError(f"'{name}' cannot decode its payload: {error!r}") from error
+        raise PayloadError(f"'{name}' fails at these bytes: {error!r}") from error

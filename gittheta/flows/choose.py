@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from gittheta.api import Encoding, Finding, Predictor, Values
-from gittheta.errors import ThetaError
-from gittheta.flows.chain import Base, Predicted, base_specs, open_prediction, open_tensor
+from gittheta.errors import PayloadError, ThetaError
+from gittheta.flows.chain import Base, Predicted, base_specs, guarded, open_prediction, open_tensor
 from gittheta.flows.workspace import Workspace
 from gittheta.model import RAW, Digest, Recipe, Tensor, TensorSpec, flat_spec
 from gittheta.payload import HEAD_LENGTH
@@ -17,6 +18,8 @@ from gittheta.payload import HEAD_LENGTH
 MAX_CHAIN = 6
 #: A link costs so many bytes in the manifest.
 _LINK = 160
+#: So many ways are tried in full where the first turns out larger than it seemed.
+_RUNNERS = 3
 #: The sample: so many windows of so many elements.
 _WINDOWS = 8
 _WINDOW = 1 << 14
@@ -53,7 +56,9 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Estimate:
+class Estimate:
+    """About how many bytes a choice will cost."""
+
     size: float
     choice: Choice
 
@@ -89,31 +94,32 @@ class Chooser:
         """Whether there is more than one way to store a tensor with these candidates."""
         return len(self._alone) > 1 or (bool(candidates) and len(self._plugins) > 1)
 
-    def choose(self, new: Values, candidates: Sequence[Candidate]) -> Choice:
-        """The choice that is smallest by estimate."""
+    def choose(self, new: Values, candidates: Sequence[Candidate]) -> tuple[Estimate, ...]:
+        """The ways that seem to be worth while, the smallest by estimate first; the last one always applies."""
         plugins, alone = self._plugins, self._alone
         sample = _Sample(new)
-        best = min((sample.estimate(plugin, Choice(plugin)) for plugin in alone), key=_size)
-        plain = best.size
+        found = [sample.estimate(plugin, Choice(plugin)) for plugin in alone]
+        plain = min(map(_size, found))
         for candidate in candidates:
             for variant in self._variants(candidate, plain):
-                try:
-                    found = self._over(sample, variant, plugins)
-                except ThetaError as error:
-                    # A base that cannot be read must not keep anything from being stored.
-                    self._reporter.trace(f"no base for '{new.spec.name}': {error}")
-                    continue
-                if found and found.size + _weight(variant.recipe[:-1]) < plain:
-                    best = min(best, found, key=_size)
+                weight = _weight(variant.recipe[:-1])
+                over = [estimate for estimate in self._over(sample, variant, plugins) if estimate.size + weight < plain]
+                found += over
+                if over:
                     break
-        return best.choice
+        # Of two as small, the one that the settings name first.
+        order = {plugin.name: rank for rank, plugin in enumerate(plugins)}
+        found.sort(key=lambda estimate: (estimate.size, order[estimate.choice.encoding.name]))
+        last = next(estimate for estimate in found if estimate.choice.encoding.name == "dense")
+        return (*found[: found.index(last)][:_RUNNERS], last)
 
-    def given(self, new: Values, candidate: Candidate, told: Told) -> Choice:
+    def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
         sparse = self._registry.encoding("sparse")
         assert not isinstance(sparse, Predictor)  # noqa: S101 - a built-in
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
-        return Choice(sparse, candidate, told, self._predicted(new.spec, told, values))
+        choice = Choice(sparse, candidate, told, self._predicted(new.spec, told, values))
+        return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
     def _variants(self, candidate: Candidate, plain: float) -> Iterator[Candidate]:
         """The candidate itself, unless its chain is too long or too heavy; else what stands at its end."""
@@ -127,30 +133,44 @@ class Chooser:
             if digest is not None:
                 yield Candidate(base_specs(self._registry, candidate.spec, recipe)[-1], digest, recipe[-1:])
 
-    def _over(self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]) -> _Estimate | None:
-        """The best choice over one base."""
+    def _over(self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]) -> list[Estimate]:
+        """The ways over one base. A base that cannot be read must not keep anything from being stored."""
+        try:
+            return self._over_base(sample, candidate, plugins)
+        except ThetaError as error:
+            self._reporter.trace(f"no base for '{sample.new.spec.name}': {error}")
+            return []
+
+    def _over_base(
+        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]
+    ) -> list[Estimate]:
         new = sample.new
-        if candidate.spec.dtype != new.spec.dtype or (new.spec.dtype == RAW and candidate.spec.shape != new.spec.shape):
-            return None
+        reshaped = candidate.spec.shape != new.spec.shape
+        if candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
+            return []
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
         blockwise = [plugin for plugin in plugins if not isinstance(plugin, Predictor) and plugin.needs_base]
-        found: list[_Estimate] = []
-        if candidate.spec.shape == new.spec.shape:
+        found: list[Estimate] = []
+        if not reshaped:
             found += (sample.estimate(plugin, Choice(plugin, candidate, None, values)) for plugin in blockwise)
-            if found and min(map(_size, found)) < _SMALL * new.spec.nbytes:
-                return min(found, key=_size)
         for plugin in plugins:
-            finding = plugin.find(new, values) if isinstance(plugin, Predictor) else None
-            if finding is None:
-                continue
-            told = Told(plugin.name, finding)
-            predicted = self._predicted(new.spec, told, values)
-            extra = len(finding.payload) + HEAD_LENGTH + _LINK
-            over = (sample.estimate(other, Choice(other, candidate, told, predicted), extra) for other in blockwise)
-            found += over
-            if found and min(map(_size, found)) < _SMALL * new.spec.nbytes:
+            if min(map(_size, found), default=inf) < _SMALL * new.spec.nbytes:
                 break
-        return min(found, key=_size, default=None)
+            finding = self._find(plugin, new, values) if isinstance(plugin, Predictor) else None
+            if finding is not None:
+                told = Told(plugin.name, finding)
+                predicted = self._predicted(new.spec, told, values)
+                extra = len(finding.payload) + HEAD_LENGTH + _LINK
+                choices = (Choice(other, candidate, told, predicted) for other in blockwise)
+                found += [sample.estimate(choice.encoding, choice, extra) for choice in choices]
+        return found
+
+    def _find(self, plugin: Predictor, new: Values, base: Values) -> Finding | None:
+        try:
+            return guarded(plugin.name, lambda: plugin.find(new, base))
+        except PayloadError as error:
+            self._reporter.trace(f"'{new.spec.name}': {error}")
+            return None
 
     def _predicted(self, spec: TensorSpec, told: Told, base: Values) -> Predicted:
         plugin = self._registry.encoding(told.predictor)
@@ -168,15 +188,22 @@ class _Sample:
         self._windows = [(begin, end, new.read(begin, end)) for begin, end in _windows(new.spec)]
         self._factor = new.spec.nbytes / max(1, sum(end - begin for begin, end, _ in self._windows))
 
-    def estimate(self, encoding: Encoding, choice: Choice, extra: float = 0) -> _Estimate:
+    def estimate(self, encoding: Encoding, choice: Choice, extra: float = 0) -> Estimate:
         """How many bytes a choice will cost."""
         size = 0.0
         for begin, end, data in self._windows:
             spec = flat_spec(self.new.spec, end - begin)
             base = Tensor(spec, choice.base.read(begin, end)) if choice.base else None
-            payload = encoding.encode(Tensor(spec, data), base)
-            size += float("inf") if payload is None else len(payload)
-        return _Estimate(size * self._factor + extra + _LINK, choice)
+            size += _encoded_size(encoding, Tensor(spec, data), base)
+        return Estimate(size * self._factor + extra + _LINK, choice)
+
+
+def _encoded_size(encoding: Encoding, new: Tensor, base: Tensor | None) -> float:
+    try:
+        payload = guarded(encoding.name, lambda: encoding.encode(new, base))
+    except PayloadError:
+        return inf
+    return inf if payload is None else len(payload)
 
 
 def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:
@@ -190,7 +217,7 @@ def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:
         yield begin * spec.dtype.bits // 8, (begin + _WINDOW) * spec.dtype.bits // 8
 
 
-def _size(estimate: _Estimate) -> float:
+def _size(estimate: Estimate) -> float:
     return estimate.size
 
 

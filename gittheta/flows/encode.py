@@ -13,7 +13,8 @@ from blake3 import blake3
 
 from gittheta.api import Encoding, Values
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.flows.choose import Candidate, Choice, Chooser, Told
+from gittheta.flows.chain import guarded
+from gittheta.flows.choose import Candidate, Choice, Chooser, Estimate, Told
 from gittheta.flows.decode import ahead
 from gittheta.flows.spool import Held
 from gittheta.flows.workspace import Workspace
@@ -114,8 +115,10 @@ class Encoder:
         self._tickets.append(ticket)
         return ticket
 
-    def _add_work(self, ticket: Ticket, new: Values, choose: Callable[[], Choice], digests: Sequence[Digest]) -> Ticket:
-        work = _Work(new, choose, digests, self._chooser.plain)
+    def _add_work(
+        self, ticket: Ticket, new: Values, choose: Callable[[], tuple[Estimate, ...]], digests: Sequence[Digest]
+    ) -> Ticket:
+        work = _Work(new, choose, digests)
         size = new.spec.nbytes
         if size > WHOLE:
             self._store_large(ticket, work)
@@ -132,14 +135,16 @@ class Encoder:
     def _store_large(self, ticket: Ticket, work: _Work) -> None:
         """Block by block on all workers, without anything else in flight."""
         self._drain()
-        choice = self._pool.submit(work.choose).result()
-        try:
-            self._append_stored(ticket, work, choice)
-        except PayloadError as error:
-            self._workspace.reporter.warn(f"{error.located(tensor=ticket.spec.name)}\n  stored without a base")
-            self._append_stored(ticket, work, work.plain)
+        *ways, last = self._pool.submit(work.choose).result()
+        for way in ways:
+            try:
+                self._append_large(ticket, work, way.choice)
+                return
+            except PayloadError as error:
+                self._workspace.reporter.trace(f"{error.located(tensor=ticket.spec.name)}")
+        self._append_large(ticket, work, last.choice)
 
-    def _append_stored(self, ticket: Ticket, work: _Work, choice: Choice) -> None:
+    def _append_large(self, ticket: Ticket, work: _Work, choice: Choice) -> None:
         ticket.spots.clear()
         ticket.digests.clear()
         self._accept(ticket, choice)
@@ -227,7 +232,7 @@ class Encoder:
                 self._append(ticket, result)
                 continue
             if result.complaint:
-                self._workspace.reporter.warn(f"tensor '{ticket.spec.name}': {result.complaint}")
+                self._workspace.reporter.trace(f"tensor '{ticket.spec.name}': {result.complaint}")
             self._accept(ticket, result.choice)
             ticket.predicted = result.predicted
             for frame in result.frames:
@@ -258,7 +263,14 @@ class _Stored:
     choice: Choice
     frames: list[_Frame]
     predicted: Digest
+    #: What stood in the way of other choices.
     complaint: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all payloads."""
+        told = len(self.choice.told.finding.payload) if self.choice.told else 0
+        return told + sum(len(frame.head) + len(frame.body) for frame in self.frames)
 
 
 @dataclass(frozen=True)
@@ -266,9 +278,8 @@ class _Work:
     """A changed tensor, all of it, and how to choose for it."""
 
     new: Values
-    choose: Callable[[], Choice]
+    choose: Callable[[], tuple[Estimate, ...]]
     digests: Sequence[Digest]
-    plain: Choice
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Where its blocks begin and end."""
@@ -286,16 +297,24 @@ class _Work:
         return frame, base.data if base and choice.told else None
 
     def store(self) -> _Stored:
-        """All of it, at once."""
-        choice = self.choose()
-        try:
-            return self._store(choice)
-        except ThetaError as error:
-            if choice.candidate is None:
-                raise
-            stored = self._store(self.plain)
-            stored.complaint = f"{error.what}\n  stored without a base"
-            return stored
+        """All of it, at once: in the first way that applies, or in the next if that is smaller after all."""
+        *ways, last = self.choose()
+        found: _Stored | None = None
+        complaints = []
+        for way in (*ways, last):
+            if found and found.size <= way.size:
+                break
+            try:
+                stored = self._store(way.choice)
+                found = stored if found is None or stored.size < found.size else found
+            except ThetaError as error:
+                if way is last:
+                    raise
+                complaints.append(error.what)
+        if found is None:
+            raise PayloadError("no encoding applies", tensor=self.new.spec.name)
+        found.complaint = "; ".join(complaints)
+        return found
 
     def _store(self, choice: Choice) -> _Stored:
         hashed = blake3()
@@ -317,11 +336,12 @@ def _encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> l
 
 
 def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> _Frame:
-    body = encoding.encode(block, base)
+    body = guarded(encoding.name, lambda: encoding.encode(block, base))
     if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
     # Lossless is a promise: what cannot be read back is never accepted.
-    if not _same(encoding.decode(memoryview(body), block.spec, base).data, block.data):
+    decoded = guarded(encoding.name, lambda: encoding.decode(memoryview(body), block.spec, base))
+    if not _same(decoded.data, block.data):
         raise PayloadError(
             f"the encoding '{encoding.name}' does not give back what it was given",
             tensor=block.spec.name,
