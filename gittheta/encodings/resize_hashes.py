@@ -128,7 +128,8 @@ def hash_cells(part: Bytes, grid: Grid, loose: bool = False) -> Hashes:
     words = _words(part, size, grid.dtype, loose).reshape(len(part), grid.columns, -1)
     if grid.cell == size:
         return words[:, :, 0]
-    return np.einsum("ijk,k->ij", words, np.ascontiguousarray(_random(grid.cell // size, 3)[:, 0]))
+    sums: Hashes = np.einsum("ijk,k->ij", words, np.ascontiguousarray(_random(grid.cell // size, 3)[:, 0]))
+    return sums
 
 
 def _words(part: Bytes, size: int, dtype: Dtype, loose: bool) -> Hashes:

@@ -210,7 +210,8 @@ def match(fresh: Hashes, old: Hashes) -> Map:
 def _equal(fresh: Hashes, old: Hashes, at: Map) -> Flags:
     """Whether each hash is that of the old one at an index, which may be out of range."""
     inside = (at >= 0) & (at < len(old))
-    return inside & np.all(fresh == old[np.where(inside, at, 0)], axis=1)
+    equal: Flags = inside & np.all(fresh == old[np.where(inside, at, 0)], axis=1)
+    return equal
 
 
 def _filled(new: Side, base: Side, axis: int, found: Map) -> Map:
@@ -265,7 +266,8 @@ def _nearness(ones: Bytes, others: Bytes, dtype: Dtype) -> npt.NDArray[np.float6
     width = f"<u{dtype.itemsize}"
     different = np.ascontiguousarray(ones).view(width) ^ np.ascontiguousarray(others).view(width)
     different >>= different.dtype.type(MANTISSA.get(dtype.name, 0))
-    return np.mean(different.reshape(len(ones), -1) == 0, axis=1)
+    shares: npt.NDArray[np.float64] = np.mean(different.reshape(len(ones), -1) == 0, axis=1)
+    return shares
 
 
 def _sample_size(side: Side) -> int:
