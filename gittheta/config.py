@@ -21,7 +21,7 @@ class Settings:
     #: ``theta.threads``: workers for encoding and decoding.
     threads: int = 2
     #: ``theta.encodings``: what is tried for a changed tensor, in this order; of two as small, the first is taken.
-    encodings: tuple[str, ...] = ("sparse", "ternary", "delta", "scale", "lowrank", "dense")
+    encodings: tuple[str, ...] = ("sparse", "ternary", "delta", "scale", "lowrank", "resize", "dense")
 
     @classmethod
     def read(cls, repository: Repository) -> Settings:

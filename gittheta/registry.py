@@ -23,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ternary": "gittheta.encodings.ternary:Ternary",
         "scale": "gittheta.encodings.scale:Scale",
         "lowrank": "gittheta.encodings.lowrank:LowRank",
+        "resize": "gittheta.encodings.resize:Resize",
     },
     "merges": {"linear": "gittheta.merges.linear:Linear"},
     "metrics": {},

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from gittheta.cli.console import open_workspace
+from gittheta.cli.console import open_workspace, repository_path
 from gittheta.flows.apply import apply as apply_adapter
 
 
 @click.command()
 @click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def apply(adapter: Path, checkpoint: Path) -> None:
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
+def apply(adapter: Path, checkpoint: str) -> None:
     """Fold a PEFT adapter into a checkpoint of the work tree.
 
     ADAPTER is the directory in which peft saved it: LoRA, DoRA, AdaLoRA, LoHa, LoKr or (IA)3. On any error the
     checkpoint stays as it is.
     """
     with open_workspace() as workspace:
-        done = apply_adapter(workspace, adapter, checkpoint)
-    click.echo(f"{done.path}: {done.changed} of {done.tensors} tensors changed")
+        done = apply_adapter(workspace, adapter, Path(checkpoint), repository_path(workspace, checkpoint))
+    click.echo(f"{checkpoint}: {done.changed} of {done.tensors} tensors changed")

@@ -9,6 +9,7 @@ import click
 from gittheta import __version__
 
 _VERBS = {
+    "apply": "apply",
     "clean": "filter",
     "smudge": "filter",
     "du": "du",

@@ -15,7 +15,7 @@ from gittheta.model import RAW, Digest, Recipe, Tensor, TensorSpec, flat_spec
 from gittheta.payload import HEAD_LENGTH
 
 #: A recipe has at most so many links; what would make it longer is told from the last of them alone.
-MAX_CHAIN = 6
+MAX_CHAIN = 10
 #: A link costs so many bytes in the manifest.
 _LINK = 160
 #: So many ways are tried in full where the first turns out larger than it seemed.

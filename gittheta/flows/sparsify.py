@@ -12,27 +12,19 @@ Infinite elements and NaNs keep their new bits. Memory: a few blocks, and one te
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from blake3 import blake3
-
-from gittheta.api import Format
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
 from gittheta.floats import has_arithmetic
-from gittheta.flows.clean import SNIFF, check_layout
-from gittheta.flows.materialise import manifest_text
-from gittheta.flows.stream import ByteStream
+from gittheta.flows.choose import Candidate
+from gittheta.flows.foretell import Foretold, digest_values, store_foretold
 from gittheta.flows.taskvector import Choice, Loss, Pair, TaskVector, check_scalar, sparse
 from gittheta.flows.transfer import fetch_missing
+from gittheta.flows.workfile import FileValues, WorkFile
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Layout, Manifest
-from gittheta.store import translated, write_all
+from gittheta.model import Digest, Manifest
 
 METHODS = ("compeft", "topk")
 _STEP = 1 << 20
@@ -82,8 +74,8 @@ def sparsify(workspace: Workspace, path: str, options: Options) -> Report:
         raise GitError("a bare repository has no files", mend="run it in a work tree")
     try:
         base = _base(workspace, path, options.base)
-        with translated(top / path), _opened(top / path) as descriptor:
-            work = _Work(workspace, path, top / path, descriptor, base)
+        with WorkFile.opened(workspace, top / path) as file:
+            work = _Work(workspace, path, file, base)
             work.check_stored(options.force)
             fetch_missing(workspace, base)
             return work.run(options)
@@ -104,53 +96,20 @@ def _base(workspace: Workspace, path: str, revision: str) -> Manifest:
     return manifest
 
 
-@contextmanager
-def _opened(target: Path) -> Iterator[int]:
-    if manifest_text(target) is not None:
-        raise ManifestError("only its manifest stands in the work tree", mend="run `git theta pull`")
-    if not stat.S_ISREG(target.lstat().st_mode):
-        raise StoreError("not a file of its own", mend="name the file itself, not a link or a folder")
-    descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _layout(workspace: Workspace, descriptor: int, size: int) -> Layout:
-    with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        stream = ByteStream(file)
-        layout = _format(workspace, stream.peek(SNIFF)).split(stream.head())
-    check_layout(layout)
-    if layout.length != size:
-        raise FormatError(f"the header promises {layout.length} bytes, but there are {size}")
-    return layout
-
-
-def _format(workspace: Workspace, head: bytes) -> Format:
-    for name in workspace.registry.names("formats"):
-        if (found := workspace.registry.format(name)).matches(head):
-            return found
-    raise FormatError("not a checkpoint of a known format", mend="`git theta plugins` lists the formats")
-
-
 @dataclass
 class _Work:
     """One file, compared with its base and written anew."""
 
     workspace: Workspace
     path: str
-    target: Path
-    descriptor: int
+    file: WorkFile
     base: Manifest
     pairs: list[Pair] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.before = os.fstat(self.descriptor)
-        self.size = self.before.st_size
         stanzas = {stanza.spec.name: stanza for stanza in self.base.stanzas}
-        for segment in _layout(self.workspace, self.descriptor, self.size).segments:
+        for segment in self.file.layout.segments:
             spec, stanza = segment.spec, stanzas.get(segment.spec.name)
             if stanza is None:
                 self.left["not in the base"] += 1
@@ -162,7 +121,7 @@ class _Work:
                 self.pairs.append(Pair(spec, segment.offset, stanza.digest, stanza.recipe))
         if not any(pair.spec.elements for pair in self.pairs):
             raise FormatError("it has no float tensor in common with the base", mend="choose another: --base REV")
-        self.tau = TaskVector(self.workspace, self.pairs, self._read)
+        self.tau = TaskVector(self.workspace, self.pairs, self.file.read)
 
     def check_stored(self, force: bool) -> None:
         """What Git holds for the file must have the values that are about to go, unless ``force`` is set."""
@@ -177,65 +136,38 @@ class _Work:
         self.workspace.reporter.warn(f"{self.path}: {what}")
 
     def _digest(self, pair: Pair) -> Digest:
-        hashed = blake3(max_threads=blake3.AUTO)
-        for data in self._parts(pair.offset, pair.offset + pair.spec.nbytes):
-            hashed.update(data)
-        return Digest(hashed.digest())
+        return digest_values(FileValues(pair.spec, self.file.descriptor, pair.offset))
 
     def run(self, options: Options) -> Report:
         """Choose what is kept, then write it."""
         choice = self.tau.choose(options.density, options.alpha)
         if options.method == "compeft":
             check_scalar(choice)
-        temporary = self.workspace.store.temporary()
-        if temporary.parent.stat().st_dev != self.target.parent.stat().st_dev:
-            temporary = self.target.with_name(f".{temporary.name}.gittheta")
-        try:
-            report = self._write(temporary, choice, options.method)
-            os.chmod(temporary, stat.S_IMODE(self.before.st_mode))
-            self._check_unchanged()
-            os.replace(temporary, self.target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return report
-
-    def _check_unchanged(self) -> None:
-        now = self.target.lstat()
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (self.before.st_ino, self.size, self.before.st_mtime_ns):
-            raise StoreError("the file was changed in the meantime, and is left like that", mend="run it again")
-
-    def _write(self, temporary: Path, choice: Choice, method: str) -> Report:
-        """Every byte of the file, the pairs made sparse."""
         losses = {pair.spec.name: Loss(pair.spec.name) for pair in self.pairs}
-        scalar = choice.scalar if method == "compeft" else None
-        at = not_finite = 0
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            for block in self.tau.blocks(f"Writing {self.path}"):
-                self._copy(descriptor, at, block.offset)
-                kept = choice.of(block)
-                data = sparse(block, kept, scalar)
-                write_all(descriptor, data)
-                at = block.offset + len(data)
-                not_finite += int((~block.finite).sum())
-                losses[block.pair.spec.name].add(block, kept, data)
-            self._copy(descriptor, at, self.size)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        scalar = choice.scalar if options.method == "compeft" else None
+        infinite: list[int] = []
+        self.file.replace(self._parts(choice, scalar, losses, infinite), self._foretell)
         tensors = list(losses.values())
-        return Report(scalar, not_finite, Loss.total(tensors), tensors, dict(self.left))
+        return Report(scalar, sum(infinite), Loss.total(tensors), tensors, dict(self.left))
 
-    def _copy(self, descriptor: int, begin: int, end: int) -> None:
-        for data in self._parts(begin, end):
-            write_all(descriptor, data)
+    def _parts(
+        self, choice: Choice, scalar: float | None, losses: dict[str, Loss], infinite: list[int]
+    ) -> Iterator[bytes | memoryview]:
+        """Every byte of the new file, the pairs made sparse; what is lost is counted on the way."""
+        at = 0
+        for block in self.tau.blocks(f"Writing {self.path}"):
+            yield from self.file.copy(at, block.offset)
+            kept = choice.of(block)
+            data = sparse(block, kept, scalar)
+            yield data
+            at = block.offset + len(data)
+            infinite.append(int((~block.finite).sum()))
+            losses[block.pair.spec.name].add(block, kept, data)
+        yield from self.file.copy(at, self.file.layout.length)
 
-    def _parts(self, begin: int, end: int) -> Iterator[bytes]:
-        for at in range(begin, end, _STEP):
-            yield self._read(at, min(_STEP, end - at))
-
-    def _read(self, offset: int, length: int) -> bytes:
-        data = os.pread(self.descriptor, length, offset)
-        if len(data) < length:
-            raise StoreError("the file became shorter while it was read", mend="run it again")
-        return data
+    def _foretell(self, written: int) -> None:
+        """Store what was made over what it was made from, whatever HEAD holds when it is added."""
+        pairs = (pair for pair in self.pairs if pair.recipe)
+        bases = ((pair, Candidate(pair.spec, pair.digest, pair.recipe)) for pair in pairs)
+        new = (Foretold(FileValues(pair.spec, written, pair.offset), base) for pair, base in bases)
+        store_foretold(self.workspace, new)

@@ -118,7 +118,7 @@ class Choice:
 class TaskVector:
     """Read in passes; ``read`` gives bytes of the file by offset and length."""
 
-    def __init__(self, workspace: Workspace, pairs: Sequence[Pair], read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, workspace: Workspace, pairs: Sequence[Pair], read: Callable[[int, int], memoryview]) -> None:
         self._workspace = workspace
         self._pairs = pairs
         self._read = read
@@ -130,7 +130,7 @@ class TaskVector:
         for pair in self._pairs:
             at = pair.offset
             for base in rechunked(_exactly(decoded, pair.spec.nbytes), block_bytes(pair.spec.dtype)):
-                yield _block(pair, at, memoryview(self._read(at, len(base))), base)
+                yield _block(pair, at, self._read(at, len(base)), base)
                 at += len(base)
                 self._workspace.reporter.advance(len(base))
         for _ in decoded:  # checks the digest of what came last

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gittheta.adapters import fold
+from gittheta.adapters.fold import predict
+from gittheta.adapters.layer import InMemory
+from gittheta.adapters.read import Adapter, Factors, Fold, Replacement, read_adapter
 from gittheta.api import DTYPES, TensorSpec
 from gittheta.encodings.lowrank import Change, Product
 from gittheta.errors import AdapterError, FormatError, ManifestError
 from gittheta.floats import to_float64
-from gittheta.flows import fold
-from gittheta.flows.adapter import Adapter, Factors, Fold, Replacement, read_adapter
-from gittheta.flows.adapter_layer import InMemory
 from gittheta.flows.apply import Applied, apply
-from gittheta.flows.fold import predict
 from gittheta.formats.safetensors import Safetensors
 from tests.unit.building import Repo, safetensors
 
@@ -441,8 +441,8 @@ def test_apply_changes_what_the_adapter_changes(repo: Repo, tmp_path: Path) -> N
     path, tensors = checkpoint(repo), lora()
     before = path.read_bytes()
     with repo.open() as workspace:
-        done = apply(workspace, save(tmp_path / "adapter", LORA, tensors), path)
-    assert done == Applied(str(path), 1, 3)
+        done = apply(workspace, save(tmp_path / "adapter", LORA, tensors), path, path.name)
+    assert done == Applied(1, 3)
     after = path.read_bytes()
     begin, end = len(before) - 24 * 5, len(before) - 24
     assert (after[:begin], after[end:]) == (before[:begin], before[end:])
@@ -459,7 +459,7 @@ def test_apply_does_not_depend_on_blocks(repo: Repo, tmp_path: Path) -> None:
     path = checkpoint(repo)
     before, folder = path.read_bytes(), save(tmp_path / "adapter", LORA, lora())
     with repo.open() as workspace:
-        apply(workspace, folder, path)
+        apply(workspace, folder, path, path.name)
         adapter = read(folder)
     end = len(before) - 24
     spec = specs({"model.q.weight": (6, 4)})[0]
@@ -472,7 +472,7 @@ def test_apply_leaves_the_file_alone_when_it_fails(repo: Repo, tmp_path: Path) -
     before, stamp = path.read_bytes(), path.stat().st_mtime_ns
     tensors[f"{Q}.lora_B.weight"][0, 0] = np.inf  # found out when the file is being written
     with repo.open() as workspace, pytest.raises(AdapterError):
-        apply(workspace, save(tmp_path / "adapter", LORA, tensors), path)
+        apply(workspace, save(tmp_path / "adapter", LORA, tensors), path, path.name)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, stamp)
     assert repo.temporaries() == []
     assert sorted(os.listdir(repo.top)) == [".git", "adapter", "m.safetensors"]
@@ -483,9 +483,9 @@ def test_apply_needs_the_checkpoint_itself(repo: Repo, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(repo.add(whole))
     with repo.open() as workspace, pytest.raises(ManifestError, match="git theta pull"):
-        apply(workspace, folder, path)
+        apply(workspace, folder, path, path.name)
     for broken in (b"", b"something else", whole[:-1], whole + b"\0"):
         path.write_bytes(broken)
         with repo.open() as workspace, pytest.raises(FormatError, match=r"m\.safetensors"):
-            apply(workspace, folder, path)
+            apply(workspace, folder, path, path.name)
         assert path.read_bytes() == broken

@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from gittheta.adapters.fold import predict
+from gittheta.adapters.layer import InMemory
+from gittheta.adapters.read import Fold, read_adapter
 from gittheta.api import TensorSpec
 from gittheta.encodings.lowrank import Change, Product
 from gittheta.floats import MANTISSA, Doubles, as_words, to_float64, to_ordered
-from gittheta.flows.adapter import Fold, read_adapter
-from gittheta.flows.adapter_layer import InMemory
-from gittheta.flows.fold import predict
 from gittheta.formats.safetensors import Safetensors
 
 pytestmark = pytest.mark.filterwarnings("ignore")

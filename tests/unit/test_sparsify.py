@@ -327,12 +327,12 @@ def test_a_file_that_changes_meanwhile(repo: Repo, monkeypatch: pytest.MonkeyPat
     fresh = safetensors([_f32("a", 7, 8)])
     chmod = os.chmod
 
-    def intrude(path: Path, mode: int) -> None:
+    def intrude(path: Path, mode: int, **options: bool) -> None:
         (repo.top / M).write_bytes(fresh)
         os.utime(repo.top / M, (1, 1))
-        chmod(path, mode)
+        chmod(path, mode, **options)
 
-    monkeypatch.setattr("gittheta.flows.sparsify.os.chmod", intrude)
+    monkeypatch.setattr("gittheta.flows.workfile.os.chmod", intrude)
     with pytest.raises(StoreError, match="meantime"):
         _run(repo, HEAD)
     assert _result(repo) == fresh

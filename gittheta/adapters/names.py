@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from gittheta.adapters.file import AdapterFile
 from gittheta.errors import AdapterError
-from gittheta.flows.adapter_file import AdapterFile
 
 _Renaming = Callable[[str], str]
 

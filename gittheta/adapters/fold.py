@@ -7,12 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Prediction, Values
+from gittheta.adapters.layer import Factors, Fold, Replacement
+from gittheta.api import Finding, Prediction, Values
 from gittheta.encodings.lowrank import Change, LowRank, Product, describe, tiles
 from gittheta.errors import PayloadError
 from gittheta.floats import Doubles, from_float64, to_float64
-from gittheta.flows.adapter_layer import Factors, Fold, Replacement
 from gittheta.model import TensorSpec
+
+
+def finding(fold: Fold, spec: TensorSpec) -> Finding | None:
+    """How ``lowrank`` tells what a fold does; None if it cannot, or another encoding does."""
+    if not isinstance(fold.change, Change):
+        return None
+    try:
+        return describe(fold.change, spec)
+    except PayloadError:
+        return None
 
 
 def predict(fold: Fold, spec: TensorSpec) -> Prediction:
@@ -26,11 +36,10 @@ def predict(fold: Fold, spec: TensorSpec) -> Prediction:
         return _Replaced(change.values)
     if isinstance(change, Factors):
         return _Scaled(change, spec)
-    try:
-        finding = describe(change, spec)
-    except PayloadError:
+    found = finding(fold, spec)
+    if found is None:
         return _Changed(change, spec)
-    return LowRank().open(memoryview(finding.payload), spec, dict(finding.parameters))
+    return LowRank().open(memoryview(found.payload), spec, dict(found.parameters))
 
 
 @dataclass(frozen=True)

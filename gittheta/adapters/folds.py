@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from gittheta.adapters.layer import Factors, Floats, Fold, Folds, InMemory, Layer, Replacement
 from gittheta.api import Values
 from gittheta.encodings.lowrank import Change, Product
 from gittheta.errors import AdapterError
 from gittheta.floats import Doubles, from_float64, to_float64
-from gittheta.flows.adapter_layer import Factors, Floats, Fold, Folds, InMemory, Layer, Replacement
 from gittheta.model import BLOCK_ELEMENTS
 
 #: Elements of a change that may be computed at once where its factors cannot be kept.

@@ -9,11 +9,11 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
+from gittheta.adapters.config import MERGE_IT, AdapterConfig
+from gittheta.adapters.file import AdapterFile
 from gittheta.api import Values
 from gittheta.encodings.lowrank import Change
 from gittheta.errors import AdapterError
-from gittheta.flows.adapter_config import MERGE_IT, AdapterConfig
-from gittheta.flows.adapter_file import AdapterFile
 from gittheta.model import TensorSpec
 
 Floats = npt.NDArray[np.floating]

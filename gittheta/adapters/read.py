@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from gittheta.adapters.config import MERGE_IT, AdapterConfig
+from gittheta.adapters.file import AdapterFile, Saved
+from gittheta.adapters.folds import KINDS
+from gittheta.adapters.layer import Factors, Fold, Folds, Layer, Replacement, shape_text
+from gittheta.adapters.names import find_names
 from gittheta.api import Format, Values
 from gittheta.errors import AdapterError
 from gittheta.floats import has_arithmetic
-from gittheta.flows.adapter_config import MERGE_IT, AdapterConfig
-from gittheta.flows.adapter_file import AdapterFile, Saved
-from gittheta.flows.adapter_folds import KINDS
-from gittheta.flows.adapter_layer import Factors, Fold, Folds, Layer, Replacement, shape_text
-from gittheta.flows.adapter_names import find_names
 from gittheta.model import TensorSpec, block_bytes
 
 __all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
