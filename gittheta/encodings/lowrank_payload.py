@@ -51,7 +51,7 @@ class Whole:
 
 
 def write(change: Change, spec: TensorSpec) -> bytes:
-    """The payload of a change that is given in floats. Raises PayloadError if it does not fit the tensor."""
+    """The payload of a change that is given in floats. Raises PayloadError if it cannot be one."""
     _check_change(change)
     gain = 0 if change.gain is None else change.gain_axis + 1
     head = _HEAD.pack(COMBINATIONS.index(change.combination), gain, change.scaling)
@@ -65,7 +65,7 @@ def write(change: Change, spec: TensorSpec) -> bytes:
                 planes += split_rotated(_to_words(matrix, kind))
     if change.gain is not None:
         planes += split_rotated(_to_words(change.gain, _F32))
-    return _checked(head + pack(planes), spec)
+    return _bounded(head + pack(planes), spec)
 
 
 def write_whole(whole: Whole, spec: TensorSpec) -> bytes:
@@ -74,7 +74,7 @@ def write_whole(whole: Whole, spec: TensorSpec) -> bytes:
     scales = Scales(whole.exponent, _NO_SHIFTS, whole.extra)
     head = _HEAD.pack(0, 0, 1.0) + _product_head(kinds, scales, [whole.left.T.shape, whole.right.shape])
     planes = _split_integers(whole.left.T, whole.bits[0]) + _split_integers(whole.right, whole.bits[1])
-    return _checked(head + pack(planes), spec)
+    return _bounded(head + pack(planes), spec)
 
 
 def read(payload: memoryview, spec: TensorSpec) -> Telling:
@@ -201,11 +201,9 @@ def _check_shapes(combination: Combination, shapes: Sequence[tuple[int, int]], w
         raise PayloadError(f"factors of {' and '.join(map(str, shapes))} do not make a matrix of {wanted}")
 
 
-def _checked(payload: bytes, spec: TensorSpec) -> bytes:
-    """The payload, if it can be read: whatever does not fit the tensor is found out here."""
+def _bounded(payload: bytes, spec: TensorSpec) -> bytes:
     if len(payload) > min(_MAX_PAYLOAD, spec.nbytes + _SPARE):
         raise PayloadError("factors that are larger than the tensor")
-    read(memoryview(payload), spec)
     return payload
 
 

@@ -1,54 +1,45 @@
 """Find the product of small matrices by which a tensor differs from its base.
 
-What is seen is the difference after rounding: each element lies anywhere within half a unit in the last place, and that
-unit is larger the larger the element. So the fit is by least squares weighted with 1 / unit², which is several times
-as exact as an unweighted one. It alternates: rows of the left factor against the right one, chunk by chunk, then all of
-the right one; each by a step of gradient descent, scaled by the mean weight of its row or column, which converges
-because the weights of a row are nearly independent of the factors.
+A part of the matrix tells the rank, more of it about the rows of the right factor. Then all of it is fitted by least
+squares, each element weighted by how exactly it is known, which is several times as exact as without weights. That
+alternates between the left factor, a few rows at a time, and the right one; each by a step of gradient descent, scaled
+by the mean weight of its row or column, which converges because the weights hardly depend on the factors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from math import sqrt
+from dataclasses import dataclass
+from math import ceil, log2, sqrt
 
 import numpy as np
-import numpy.typing as npt
 
-from gittheta.api import DTYPES, Values
-from gittheta.encodings.exact import extra_bits
-from gittheta.encodings.factors import matrix_shape
-from gittheta.encodings.lowrank_payload import MAX_BITS, Whole
-from gittheta.floats import MANTISSA, as_words, to_float64
+from gittheta.api import Values
+from gittheta.encodings.difference import Difference, Reals
+from gittheta.encodings.exact import MAX_EXPONENT, extra_bits
+from gittheta.encodings.lowrank_payload import MAX_BITS, MIN_BITS, Whole
+from gittheta.floats import Doubles
 
-Reals = npt.NDArray[np.floating]
-
-#: Ranks up to this one are looked for.
-MAX_RANK = 128
-#: Elements that are worked on at once, and that are read at once.
-_CHUNK = 1 << 16
-_READ = 1 << 20
-#: What is kept between passes.
-_KEEP = 64 << 20
-#: Longer rows would take too much memory.
+#: Narrower tensors are not worth the search, and longer rows would take too much memory.
+_MIN_SIDE = 16
 _MAX_COLUMNS = 1 << 22
-#: Weights differ by at most 4 to this power: with a few very precise elements, descent would not converge.
-_SPAN = 2
+#: Parts of the matrix that tell the rank: rows and columns, and the highest rank that shows.
+_PARTS = ((128, 48), (288, 144))
 #: A sample has no more elements.
 _MAX_SAMPLE = 1 << 23
-#: How often all of the difference is gone through, and how many steps of descent are made for each chunk of rows.
-_PASSES = 3
-_STEPS = 1
+#: How often all of the difference is gone through.
+_PASSES = 2
 #: Rounding the factors may add this much of the error that they have.
 _COARSE = 0.5
+#: Components that are carried along until it shows whether they tell something.
+_MORE = 4
+#: A component counts if it is so many times as large as the largest that noise gives.
+_SIGNIFICANT = 1.25
 _TINY = 1e-30
-_EXPONENT = np.uint32(0x7F800000)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """``left @ right`` is the difference, with an error of about ``error`` in each element."""
+    """``left @ right`` is the difference, each element with about this ``error`` (a root mean square)."""
 
     left: Reals
     right: Reals
@@ -57,236 +48,153 @@ class Fit:
 
 def search(new: Values, base: Values) -> Fit | None:
     """The factors, if there are any that pay."""
-    rows, columns = matrix_shape(new.spec)
-    if min(rows, columns) < 16 or columns > _MAX_COLUMNS:
+    difference = Difference(new, base)
+    if min(difference.rows, difference.columns) < _MIN_SIDE or difference.columns > _MAX_COLUMNS:
         return None
-    floor = _floor(new)
-    if floor is None:
+    try:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            guess = _guess(difference)
+            if guess is None:
+                return None
+            difference.blur(guess.noise)
+            begun = _begin(difference, guess)
+            return None if begun is None else _refine(difference, *begun)
+    except np.linalg.LinAlgError:
         return None
-    difference = _Difference(new, base, floor)
-    rank = _gate(difference)
-    if not rank:
-        return None
-    right = _begin(difference, rank)
-    return None if right is None else _refine(difference, right)
 
 
-@dataclass
-class _Difference:
-    """The difference of two tensors, and how precise each of its elements is."""
-
-    new: Values
-    base: Values
-    #: The least exponent whose precision counts, as the bits of an f32.
-    floor: int
-    _kept: list[tuple[slice, Reals, Reals]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rows, self.columns = matrix_shape(self.new.spec)
-        self.dtype = self.new.spec.dtype
-        self.real = np.dtype(np.float64 if self.dtype.name in ("f32", "f64") else np.float32)
-        self.half = 2.0 ** ((self.floor >> 23) - 127 - MANTISSA[self.dtype.name] - 1)
-        self._keeps = 2 * self.real.itemsize * self.rows * self.columns <= _KEEP
-
-    def of(self, new: memoryview, base: memoryview, step: int = 1) -> tuple[Reals, Reals]:
-        """Difference and weights of some whole rows, of each ``step``-th column."""
-        values = self._reals(new, step)
-        exponents = values if values.dtype == np.float32 else values.astype(np.float32)
-        bits = exponents.view(np.uint32) & _EXPONENT
-        np.clip(bits, np.uint32(self.floor), np.uint32(min(self.floor + (40 << 23), 254 << 23)), out=bits)
-        bits -= np.uint32(self.floor)
-        bits <<= np.uint32(1)
-        np.subtract(np.uint32(127 << 23), bits, out=bits)
-        weights: Reals = bits.view(np.float32).astype(self.real, copy=False)
-        values -= self._reals(base, step)
-        if not np.isfinite(values.sum()):
-            weights[~np.isfinite(values)] = 0
-            values[~np.isfinite(values)] = 0
-        return values, weights
-
-    def _reals(self, data: memoryview, step: int) -> Reals:
-        words = as_words(data, self.dtype.itemsize).reshape(-1, self.columns)[:, ::step]
-        if self.dtype.name == "bf16":
-            return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        if self.dtype.itemsize == 1:
-            return _values(self.dtype.name)[words]
-        return words.view(f"<f{self.dtype.itemsize}").astype(self.real)
-
-    def some(self, rows: int, step: int) -> tuple[Reals, Reals]:
-        """So many rows, in a few runs that are evenly spread."""
-        runs = 8 if rows < self.rows else 1
-        parts = []
-        for run in range(runs):
-            count = rows * (run + 1) // runs - rows * run // runs
-            first = (self.rows - count) * run // max(1, runs - 1)
-            parts.append(self.of(*self._read(first, first + count), step))
-        return np.concatenate([values for values, _ in parts]), np.concatenate([weights for _, weights in parts])
-
-    def _read(self, first: int, last: int) -> tuple[memoryview, memoryview]:
-        size = self.columns * self.dtype.itemsize
-        return self.new.read(first * size, last * size), self.base.read(first * size, last * size)
-
-    def chunks(self) -> Iterator[tuple[slice, Reals, Reals]]:
-        """All of it, a few rows at a time."""
-        if self._kept:
-            yield from self._kept
-            return
-        at_once, chunk = max(1, _READ // self.columns), max(1, _CHUNK // self.columns)
-        size = self.columns * self.dtype.itemsize
-        for first in range(0, self.rows, at_once):
-            last = min(self.rows, first + at_once)
-            new, base = self._read(first, last)
-            for at in range(0, last - first, chunk):
-                stop = min(at + chunk, last - first)
-                part = (
-                    slice(first + at, first + stop),
-                    *self.of(new[at * size : stop * size], base[at * size : stop * size]),
-                )
-                if self._keeps:
-                    self._kept.append(part)
-                yield part
-
-    def noise(self, weights: Reals) -> float:
-        """The mean square of what rounding adds to elements of these weights."""
-        known = weights[weights > 0]
-        return float((self.half**2 / 3) * (1 / known).mean(dtype=np.float64)) if known.size else 0.0
+@dataclass(frozen=True)
+class _Guess:
+    rank: int
+    #: The mean square of what the product leaves, if it is more than what rounding does.
+    noise: float
 
 
-def _values(name: str) -> Reals:
-    return to_float64(memoryview(bytes(range(256))), DTYPES[name]).astype(np.float32)
-
-
-def _floor(new: Values) -> int | None:
-    """The exponent, as the bits of an f32, a little below that of the median element."""
-    size = new.spec.dtype.itemsize
-    count = min(new.spec.elements, 1 << 13)
-    first = (new.spec.elements - count) // 2
-    sizes = np.abs(to_float64(new.read(first * size, (first + count) * size), new.spec.dtype))
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if not len(sizes):
-        return None
-    exponent = int(np.frexp(np.median(sizes))[1]) - 1 - _SPAN
-    return (
-        max(
-            1,
-            min(
-                254,
-                exponent + 127,
-            ),
-        )
-        << 23
-    )
-
-
-def _gate(difference: _Difference) -> int:
-    """The rank, as far as it shows in a small part, or 0."""
-    for size, most in ((128, 48), (256, 128)):
-        values, weights = difference.some(min(size, difference.rows), max(1, difference.columns // size))
+def _guess(difference: Difference) -> _Guess | None:
+    """The rank, as far as it shows in a small part of the matrix."""
+    for size, most in _PARTS:
+        values, weights = difference.sample(min(size, difference.rows), max(1, difference.columns // size))
+        noise = difference.noise(values, weights)
         energy = float(np.square(values, dtype=np.float64).mean())
-        noise = max(difference.noise(weights), energy * 2.0**-96)
-        if energy <= 2 * noise:
-            return 0
-        if size > 128 and not _has_room(values, noise, most):
-            return 0
-        rank = _cliff(values, noise)
-        if 0 < rank <= most:
-            return rank if _pays(difference, values, weights, rank) else 0
-        if not _pays(difference, values, weights, most + 1):
-            return 0
-    return 0
+        if energy <= 2 * noise or (size > _PARTS[0][0] and not _has_room(values, max(16 * noise, energy / 64), most)):
+            return None
+        left = _left(values, noise)[: most + 1]
+        units = np.abs(values) * (np.sqrt(weights) / (2 * difference.half))
+        plain = float(np.log2(1 + 4 * units).mean())
+        costs = _costs(difference, left, noise)
+        rank = int(costs.argmin())
+        if 0 < rank < most and costs[rank] < 0.75 * plain:
+            return _Guess(rank, float(max(0.0, left[rank] - noise)))
+        if most * (1 / difference.rows + 1 / difference.columns) * 8 > plain:
+            return None
+    return None
 
 
-def _has_room(values: Reals, noise: float, most: int) -> bool:
+def _has_room(values: Reals, allowed: float, most: int) -> bool:
     """Whether few columns tell about the others; quicker than to look for the rank."""
     some = most + most // 8
     if values.shape[1] <= some:
         return False
     span = np.linalg.qr(values[:, :some])[0]
     others = values[:, some:]
-    return float(np.square(others - span @ (span.T @ others)).mean()) < 16 * noise
+    return float(np.square(others - span @ (span.T @ others)).mean()) < allowed
 
 
-def _cliff(values: Reals, noise: float) -> int:
-    """The least rank that leaves hardly more than noise."""
-    sizes = np.linalg.svd(values.astype(np.float64), compute_uv=False)
-    left = np.cumsum(np.square(sizes)[::-1])[::-1]
-    ranks = np.arange(len(sizes))
-    allowed = 1.5 * noise * (values.shape[0] - ranks) * (values.shape[1] - ranks)
-    found = np.flatnonzero(left <= allowed)
-    return int(found[0]) if len(found) else len(sizes)
+def _left(values: Reals, noise: float) -> Doubles:
+    """The mean square of what the best product of each rank leaves, for each of its degrees of freedom."""
+    if values.dtype == np.float32:
+        wide = values.astype(np.float64)
+        squares = np.linalg.eigvalsh(wide @ wide.T)[::-1]
+    else:
+        squares = np.square(np.linalg.svd(values, compute_uv=False))
+    sums = np.cumsum(squares[::-1])[::-1]
+    ranks = np.arange(len(sums))
+    left: Doubles = np.maximum(sums / ((values.shape[0] - ranks) * (values.shape[1] - ranks)), noise)
+    return left
 
 
-def _pays(difference: _Difference, values: Reals, weights: Reals, rank: int) -> bool:
-    """Whether factors take clearly less than the plain difference does, by a rough estimate in bits per element."""
-    units = np.abs(values) * (np.sqrt(weights) / (2 * difference.half))
-    plain = float(np.log2(1 + 4 * units).mean())
-    bits = 7 + np.log2(1 + sqrt(float(np.square(units).mean())))
-    factors = rank * (1 / difference.rows + 1 / difference.columns) * bits
-    return bool(factors + 0.3 < 0.75 * plain)
+def _costs(difference: Difference, left: Doubles, noise: float) -> Doubles:
+    """About how many bits an element costs, by rank: for the factors, and for what they leave."""
+    rest = np.log2(1 + 4 * np.sqrt((left - noise) / (12 * noise))) + 0.3
+    bits = 7 + np.log2(1 + np.sqrt(left[0] / (12 * left)))
+    costs: Doubles = np.arange(len(left)) * (1 / difference.rows + 1 / difference.columns) * bits + rest
+    return costs
 
 
-def _begin(difference: _Difference, rank: int) -> Reals | None:
-    """Orthonormal rows that span about those of the difference, of some of its rows."""
-    most = 2 * rank + 16
+def _begin(difference: Difference, guess: _Guess) -> tuple[Reals, float] | None:
+    """Orthonormal rows that span about those of the difference, told by some of them, and how far to step."""
+    most = 2 * guess.rank + 16
     if most * difference.columns > _MAX_SAMPLE:
         return None
-    rows = min(difference.rows, max(most, min(max(256, 4 * rank), _MAX_SAMPLE // difference.columns)))
-    values, weights = difference.some(rows, 1)
-    noise = max(difference.noise(weights), float(np.square(values, dtype=np.float64).mean()) * 2.0**-96)
-    wide = min(rank + 8, *values.shape)
-    across = np.linalg.qr(values.T @ _random(rows, wide).astype(values.dtype))[0]
+    rows = min(difference.rows, max(most, min(max(256, 4 * guess.rank), _MAX_SAMPLE // difference.columns)))
+    values, weights = difference.sample(rows, 1)
+    rank = min(guess.rank + _MORE, *values.shape)
+    across = np.linalg.qr(values.T @ _random(rows, rank).astype(values.dtype))[0]
     along = np.linalg.qr(values @ across)[0]
-    _, sizes, right = np.linalg.svd(along.T @ values, full_matrices=False)
-    edge = sqrt(noise) * (sqrt(rows) + sqrt(difference.columns))
-    found = int((sizes > 1.3 * edge).sum())
-    return right[:found].astype(difference.real) if found else None
+    right = np.linalg.qr(values.T @ along)[0].T
+    # How much the weighted rows of a factor may differ from a mean one, by the law of large random matrices.
+    uneven = float(np.square(weights, dtype=np.float64).mean() / max(_TINY, weights.mean(dtype=np.float64) ** 2))
+    stretch = (1 + sqrt(rank * uneven / min(difference.rows, difference.columns))) ** 2
+    return right, min(0.9, 1.6 / stretch)
 
 
 def _random(rows: int, columns: int) -> Reals:
     return np.random.default_rng(0).standard_normal((rows, columns))
 
 
-def _refine(difference: _Difference, right: Reals) -> Fit:
-    """Factors fitted to all of the difference."""
-    rank = len(right)
-    left = np.zeros((difference.rows, rank), difference.real)
+def _refine(difference: Difference, right: Reals, step: float) -> Fit | None:
+    """Factors fitted to all of the difference; ``right`` is orthonormal and tells where to begin."""
+    left = np.empty((difference.rows, len(right)), difference.real)
+    row_weights = np.empty((difference.rows, 1), difference.real)
+    column_weights = np.zeros(difference.columns, difference.real)
     for turn in range(_PASSES):
         inverse = np.linalg.inv(right @ right.T)
         pull = np.zeros_like(right)
-        column_weights = np.zeros(difference.columns, difference.real)
-        for part, values, weights in difference.chunks():
-            mine = left[part]
+        for rows, values, weights in difference.chunks():
             if not turn:
-                mine[:] = (values @ right.T) @ inverse
-            row_weights = weights.mean(axis=1, keepdims=True) + _TINY
-            for _ in range(_STEPS):
-                rest = mine @ right
-                np.subtract(values, rest, out=rest)
-                rest *= weights
-                mine += ((rest @ right.T) @ inverse) / row_weights
-            rest = mine @ right
-            np.subtract(values, rest, out=rest)
-            rest *= weights
-            pull += mine.T @ rest
-            column_weights += weights.sum(axis=0)
-        column_weights /= difference.rows
-        right = right + np.linalg.solve(left.T @ left, pull) / (column_weights + _TINY)
-    mean = float(column_weights.mean())
-    spread = sqrt(rank * (1 / difference.rows + 1 / difference.columns))
-    return Fit(left, right, difference.half / sqrt(3 * mean) * spread)
+                left[rows] = values @ right.T
+                row_weights[rows, 0] = weights.mean(axis=1)
+                column_weights += weights.sum(axis=0)
+            rest = _rest(values, weights, left[rows], right)
+            left[rows] += step * ((rest @ right.T) @ inverse) / (row_weights[rows] + _TINY)
+            pull += left[rows].T @ _rest(values, weights, left[rows], right)
+        right = right + step * np.linalg.solve(left.T @ left, pull) / (column_weights / difference.rows + _TINY)
+        error = difference.half / sqrt(3 * float(row_weights.mean()) + _TINY)
+        left, right = (factor.astype(difference.real) for factor in _significant(left, right, error))
+        if not len(right):
+            return None
+    return Fit(left, right, error * sqrt(len(right) * (1 / difference.rows + 1 / difference.columns)))
+
+
+def _rest(values: Reals, weights: Reals, left: Reals, right: Reals) -> Reals:
+    """What a product leaves, weighted."""
+    rest: Reals = left @ right
+    np.subtract(values, rest, out=rest)
+    rest *= weights
+    return rest
+
+
+def _significant(left: Reals, right: Reals, error: float) -> tuple[Doubles, Doubles]:
+    """A product without components that noise alone would give, and with columns and rows of equal length."""
+    tall, upper = np.linalg.qr(left.astype(np.float64))
+    wide, lower = np.linalg.qr(right.T.astype(np.float64))
+    before, sizes, after = np.linalg.svd(upper @ lower.T)
+    rank = int((sizes > _SIGNIFICANT * error * (sqrt(len(tall)) + sqrt(len(wide)))).sum())
+    roots = np.sqrt(sizes[:rank])
+    return (tall @ before[:, :rank]) * roots, (after[:rank] @ wide.T) * roots[:, None]
 
 
 def integers(fit: Fit) -> Whole | None:
     """The factors as integers, as few bits of them as their error is worth; None if they would be too long."""
+    rows, columns = len(fit.left), fit.right.shape[1]
     left, right = fit.left.astype(np.float64), fit.right.astype(np.float64)
-    a = np.sqrt(np.square(right).mean(axis=1))
-    b = np.sqrt(np.square(left).mean(axis=0))
-    exponent = int(np.ceil(np.log2((a * b).sum() / (6 * (_COARSE * fit.error) ** 2))))
-    shifts = np.rint((exponent + np.log2(a / b)) / 2).astype(np.int32)
-    tall = np.rint(np.ldexp(left, shifts))
-    wide = np.rint(np.ldexp(right, (exponent - shifts)[:, None]))
+    scale = float(np.linalg.norm(left, axis=0) @ np.linalg.norm(right, axis=1)) / sqrt(rows * columns)
+    exponent = ceil(log2(scale / (6 * (_COARSE * fit.error) ** 2)))
+    # The factors are alike in length: shorter rows have the larger values, and get fewer bits after the point.
+    shift = round((exponent + log2(sqrt(rows / columns))) / 2)
+    tall, wide = np.rint(np.ldexp(left, shift)), np.rint(np.ldexp(right, exponent - shift))
     bits = [int(np.frexp(np.abs(matrix).max())[1]) + 1 for matrix in (tall, wide)]
-    if max(bits) > MAX_BITS:
+    if not MIN_BITS <= min(bits) <= max(bits) <= MAX_BITS or abs(exponent) > MAX_EXPONENT:
         return None
     extra = extra_bits(tall.T, wide)
     return Whole(tall.astype(np.int32), wide.astype(np.int32), exponent, (bits[0], bits[1]), extra)
