@@ -21,6 +21,7 @@ _VERBS = {
     "plugins": "plugins",
     "pull": "transfer",
     "push": "transfer",
+    "repack": "repack",
     "show": "show",
     "sparsify": "sparsify",
     "track": "track",

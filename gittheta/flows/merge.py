@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 from gittheta.errors import MergeError, ThetaError
+from gittheta.flows.choose import Candidate
 from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import Encoder, Ticket
 from gittheta.flows.plan import Action, Decision, MergePlan, plan_merge
 from gittheta.flows.smudge import read_skeleton
+from gittheta.flows.spool import Spool
 from gittheta.flows.stream import rechunked
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
@@ -106,10 +108,22 @@ class _Merging:
         self.workspace.reporter.start(f"Merging {len(decisions)} tensors", total)
         merged = {}
         for decision in decisions:
-            hashed = blake3()
-            ticket = self.encoder.add(_spec(decision), self._values(decision, hashed))
-            merged[decision.name] = (ticket, Digest(hashed.digest()))
+            merged[decision.name] = self._merge_one(decision)
         return merged
+
+    def _merge_one(self, decision: Decision) -> tuple[Ticket, Digest]:
+        """One merged tensor on its way into the store, as a change to ours."""
+        spec = _spec(decision)
+        hashed = blake3()
+        spool = Spool(self.workspace.store, spec)
+        try:
+            for block in self._values(decision, hashed):
+                spool.append(block)
+            ours = decision.ours
+            candidates = [Candidate(ours.spec, ours.digest, ours.recipe)] if ours and ours.recipe else []
+            return self.encoder.add_changed(spool, candidates), Digest(hashed.digest())
+        finally:
+            spool.close()
 
     def _values(self, decision: Decision, hashed: blake3) -> Iterator[memoryview]:
         """The merged tensor, block by block."""

@@ -81,8 +81,7 @@ class Spool:
         return (self.read(at, min(at + step, end)) for at in range(begin, end, step))
 
     def close(self) -> None:
-        """Forget everything."""
-        self._blocks.clear()
+        """Remove the file. What is in memory can still be read."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,0 +1,79 @@
+"""repack: tensors that are told from others are stored by themselves again. Contents, and so history, stay as they are.
+
+The manifests of the index get new recipes, to be committed; those in history are text that nobody rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from gittheta.flows.decode import Decoder
+from gittheta.flows.encode import Encoder, Ticket
+from gittheta.flows.recall import remember
+from gittheta.flows.spool import Spool
+from gittheta.flows.transfer import fetch_missing
+from gittheta.flows.workspace import Workspace
+from gittheta.git import Entry
+from gittheta.manifest import format_manifest
+from gittheta.model import Manifest, Recipe, Stanza
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """One file: how many of its tensors were flattened, and the bytes of their payloads before and after."""
+
+    path: str
+    tensors: int
+    before: int
+    after: int
+
+
+def repack(workspace: Workspace, paths: Iterable[str] = ()) -> list[Repacked]:
+    """Flatten the chains of files of the index, of all if none are named. Raises a ThetaError that names the file."""
+    wanted = set(paths)
+    done = []
+    for entry in list(workspace.repository.index()):
+        if entry.stage or not entry.mode.startswith("100") or (wanted and entry.path not in wanted):
+            continue
+        manifest = workspace.try_manifest(entry.oid)
+        if manifest and any(len(stanza.recipe) > 1 for stanza in manifest.stanzas):
+            done.append(_repack(workspace, entry, manifest))
+    return done
+
+
+def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
+    fetch_missing(workspace, manifest)
+    chains = [stanza for stanza in manifest.stanzas if len(stanza.recipe) > 1]
+    workspace.reporter.start(f"Repacking {entry.path}", sum(stanza.spec.nbytes for stanza in chains))
+    encoder = Encoder(workspace)
+    try:
+        tickets = {stanza.spec.name: ticket for stanza, ticket in _stored(workspace, encoder, chains)}
+        encoder.finish()
+    finally:
+        encoder.abort()
+    flat = {name: ticket.recipe() for name, ticket in tickets.items()}
+    stanzas = tuple(replace(stanza, recipe=flat.get(stanza.spec.name, stanza.recipe)) for stanza in manifest.stanzas)
+    new = replace(manifest, stanzas=stanzas)
+    text = format_manifest(new)
+    workspace.repository.stage(entry, text)
+    remember(workspace, new, text, compared=True)
+    before = sum(_weight(stanza.recipe) for stanza in chains)
+    return Repacked(entry.path, len(chains), before, sum(map(_weight, flat.values())))
+
+
+def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, Ticket]]:
+    decoder = Decoder(workspace)
+    for stanza in chains:
+        spool = Spool(workspace.store, stanza.spec)
+        try:
+            for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+                spool.append(block)
+                workspace.reporter.advance(len(block))
+            yield stanza, encoder.add_changed(spool, ())
+        finally:
+            spool.close()
+
+
+def _weight(recipe: Recipe) -> int:
+    return sum(place.length for link in recipe for place in link.places)
