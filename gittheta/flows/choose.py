@@ -22,7 +22,7 @@ _LINK = 160
 _RUNNERS = 3
 #: The sample: so many windows of so many elements.
 _WINDOWS = 8
-_WINDOW = 1 << 14
+_WINDOW = 1 << 12
 #: Where block by block so little is left of a tensor, no predictor can do much better.
 _SMALL = 0.02
 
@@ -98,7 +98,7 @@ class Chooser:
         """The ways that seem to be worth while, the smallest by estimate first; the last one always applies."""
         plugins, alone = self._plugins, self._alone
         sample = _Sample(new)
-        found = [sample.estimate(plugin, Choice(plugin)) for plugin in alone]
+        found = [sample.estimate(Choice(plugin)) for plugin in alone]
         plain = min(map(_size, found))
         for candidate in candidates:
             for variant in self._variants(candidate, plain):
@@ -152,7 +152,7 @@ class Chooser:
         blockwise = [plugin for plugin in plugins if not isinstance(plugin, Predictor) and plugin.needs_base]
         found: list[Estimate] = []
         if not reshaped:
-            found += (sample.estimate(plugin, Choice(plugin, candidate, None, values)) for plugin in blockwise)
+            found += (sample.estimate(Choice(plugin, candidate, None, values)) for plugin in blockwise)
         for plugin in plugins:
             if min(map(_size, found), default=inf) < _SMALL * new.spec.nbytes:
                 break
@@ -162,7 +162,7 @@ class Chooser:
                 predicted = self._predicted(new.spec, told, values)
                 extra = len(finding.payload) + HEAD_LENGTH + _LINK
                 choices = (Choice(other, candidate, told, predicted) for other in blockwise)
-                found += [sample.estimate(choice.encoding, choice, extra) for choice in choices]
+                found += [sample.estimate(choice, extra) for choice in choices]
         return found
 
     def _find(self, plugin: Predictor, new: Values, base: Values) -> Finding | None:
@@ -181,21 +181,31 @@ class Chooser:
 
 
 class _Sample:
-    """A few windows of a tensor, on which encodings are tried."""
+    """A few windows of a tensor, side by side, on which encodings are tried."""
 
     def __init__(self, new: Values) -> None:
         self.new = new
-        self._windows = [(begin, end, new.read(begin, end)) for begin, end in _windows(new.spec)]
-        self._factor = new.spec.nbytes / max(1, sum(end - begin for begin, end, _ in self._windows))
+        self._windows = list(_windows(new.spec))
+        data = self._read(new)
+        self._sample = Tensor(flat_spec(new.spec, len(data)), data)
+        self._factor = new.spec.nbytes / max(1, len(data))
+        self._last: tuple[Values, Tensor] | None = None
 
-    def estimate(self, encoding: Encoding, choice: Choice, extra: float = 0) -> Estimate:
+    def estimate(self, choice: Choice, extra: float = 0) -> Estimate:
         """How many bytes a choice will cost."""
-        size = 0.0
-        for begin, end, data in self._windows:
-            spec = flat_spec(self.new.spec, end - begin)
-            base = Tensor(spec, choice.base.read(begin, end)) if choice.base else None
-            size += _encoded_size(encoding, Tensor(spec, data), base)
+        size = _encoded_size(choice.encoding, self._sample, self._base(choice.base))
         return Estimate(size * self._factor + extra + _LINK, choice)
+
+    def _base(self, values: Values | None) -> Tensor | None:
+        if values is None:
+            return None
+        if self._last is None or self._last[0] is not values:
+            self._last = values, Tensor(self._sample.spec, self._read(values))
+        return self._last[1]
+
+    def _read(self, values: Values) -> memoryview:
+        parts = [values.read(begin, end) for begin, end in self._windows]
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _encoded_size(encoding: Encoding, new: Tensor, base: Tensor | None) -> float:
