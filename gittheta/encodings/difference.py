@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import floor, log2, sqrt
+from sys import float_info
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,18 @@ from gittheta.planes import Words
 Reals = npt.NDArray[np.floating]
 
 #: Elements that are worked on at once, and that are read at once.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 17
 _READ = 1 << 20
+#: Products of fewer rows are slow.
+_ROWS = 32
 #: What is kept in memory between passes.
 _KEEP = 64 << 20
 #: Weights differ by at most 4 to this power: with a few very exact elements, descent would not converge.
 _SPAN = 2
 #: Exponents below which the values of a dtype are subnormal, where weights are as small as that.
 _SUBNORMAL = {"f16": -14, "f8_e4m3": -6, "f8_e5m2": -14, "f8_e4m3fnuz": -7, "f8_e5m2fnuz": -15}
+#: How much larger than what is the largest in most rows.
+_OUTLYING = 24
 #: Float64 cannot tell less than this from nothing.
 _LEAST = 2.0**-96
 _TINY = 1e-60
@@ -51,6 +56,8 @@ class Difference:
         self.real = np.dtype(np.float64 if self._dtype.name in ("f32", "f64") else np.float32)
         #: The exponent, with the bias of f32, below which all elements count as equally exact.
         self._floor = self._typical() - _SPAN
+        #: What is larger is no part of the pattern, and counts as unknown.
+        self._limit = float_info.max
         self._keeps = 2 * self.real.itemsize * self.rows * self.columns <= _KEEP
 
     @property
@@ -63,6 +70,15 @@ class Difference:
         more = floor(log2(sqrt(3 * noise) / self.half)) if noise else 0
         self._floor = min(_MAX_EXPONENT, self._floor + max(0, more))
 
+    def limit(self, values: Reals) -> bool:
+        """Let no element count that is much larger than in most of these rows. Says whether there are any in them."""
+        largest = np.abs(values).max(axis=1)
+        largest = largest[largest > 0]
+        if not len(largest):
+            return False
+        self._limit = _OUTLYING * float(np.median(largest))
+        return bool(largest.max() > self._limit)
+
     def noise(self, values: Reals, weights: Reals) -> float:
         """The mean square of what rounding adds to elements of these weights."""
         least = float(np.square(values, dtype=np.float64).mean()) * _LEAST + _TINY
@@ -74,7 +90,8 @@ class Difference:
         if self._kept:
             yield from self._kept
             return
-        at_once, few = max(1, _READ // self.columns), max(1, _CHUNK // self.columns)
+        at_once = max(1, _READ // self.columns)
+        few = min(at_once, max(_ROWS, _CHUNK // self.columns))
         for first in range(0, self.rows, at_once):
             count = min(at_once, self.rows - first)
             new, base = self._read(first, count)
@@ -123,8 +140,9 @@ class Difference:
         np.subtract(np.uint32(127 << 23), bits, out=bits)
         weights = bits.view(np.float32).astype(self.real, copy=False)
         values -= self._reals(base)
-        if not np.isfinite(values.sum()):
-            unknown = ~np.isfinite(values)
+        # No number is within limits either.
+        if not -self._limit <= values.min() <= values.max() <= self._limit:
+            unknown = ~(np.abs(values) <= self._limit)
             values[unknown] = 0
             weights[unknown] = 0
         return values, weights

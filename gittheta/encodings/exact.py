@@ -2,7 +2,7 @@
 
 The factors are used as integers: the products of two of them, summed over the rank, stay below 2^53, where float64 is
 exact. So it does not matter in what order, by what library and on how many threads a product is summed. What rounding
-to integers cuts off may be used too, as integers of their own, in a second term.
+to integers cuts off may be used too, as integers of their own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Integers = npt.NDArray[np.int32]
 #: Below it, float64 holds every integer.
 _EXACT = float(1 << 53)
 #: A product's power of two lies within these bounds, so that neither it nor two of them multiplied leave float64.
-MAX_EXPONENT = 400
+MAX_EXPONENT = 384
 #: The power of two of one component of a factor, so that no value of a float64 is shifted beyond float64.
 MAX_SHIFT = 600
-#: How many bits below the integers a second term may reach.
+#: How many bits below the integers may be used.
 MAX_EXTRA = 32
 
 
@@ -33,7 +33,7 @@ class Scales:
     """How the floats of two factors become integers.
 
     Component k of the left one is multiplied by 2^``shifts[k]``, of the right one by 2^(``exponent`` - ``shifts[k]``),
-    so that all of their products have one scale. ``extra`` bits below that make a second term; 0: there is none.
+    so that all of their products have one scale. ``extra`` bits below that make terms of their own, the rest is cut off.
     """
 
     exponent: int
@@ -86,7 +86,7 @@ def lone(values: Doubles) -> Exact:
 def product(left: Doubles, right: Doubles, exponent: int, extra: int) -> Exact:
     """A product of two factors that are integers; both have the components as rows. Raises PayloadError.
 
-    Of ``extra`` bits each, the lowest make the second term.
+    The lowest ``extra`` bits of each make terms of their own.
     """
     scales = Scales(exponent - 2 * extra, np.full(len(left), -extra, np.int32), extra)
     return product_of_floats(left, np.ldexp(right, -exponent), scales)
@@ -94,38 +94,38 @@ def product(left: Doubles, right: Doubles, exponent: int, extra: int) -> Exact:
 
 def product_of_floats(left: Doubles, right: Doubles, scales: Scales) -> Exact:
     """A product of two factors that are floats; both have the components as rows. Raises PayloadError."""
-    shifts = (scales.shifts, scales.exponent - scales.shifts)
-    (high_left, low_left), (high_right, low_right) = (
-        _split(matrix, shift, scales.extra) for matrix, shift in zip((left, right), shifts, strict=True)
-    )
-    _check_sums(_sums(tops(high_left), tops(high_right)))
-    terms = [Term(_turned(high_left), high_right, scales.exponent)]
+    high_left, low_left = _split(left, scales.shifts, scales.extra)
+    high_right, low_right = _split(right, scales.exponent - scales.shifts, scales.extra)
+    # What two low parts make is less than what rounding has cut off.
+    pairs = [(high_left, high_right)]
     if scales.extra:
-        lefts, rights = np.concatenate([high_left, low_left]), np.concatenate([low_right, high_right])
-        _check_sums(_sums(tops(lefts), tops(rights)))
-        terms.append(Term(_turned(lefts), rights, scales.exponent + scales.extra))
-    return _sum_of(tuple(terms))
+        pairs += [(high_left, low_right), (low_left, high_right)]
+    for one, other in pairs:
+        # A bound below 2^53 was summed without rounding, so it is no guess; infinity and NaN are not below it.
+        if not _sums(tops(one), tops(other)) < _EXACT:
+            raise PayloadError("factors whose products are too large to be exact")
+    # Not turned, but read across: a product takes its left factor either way.
+    terms = [Term(one.T, other, scales.exponent + (scales.extra if at else 0)) for at, (one, other) in enumerate(pairs)]
+    return Exact((left.shape[1], right.shape[1]), str(len(left)), tuple(terms))
 
 
 def extra_bits(left: Doubles, right: Doubles) -> int:
-    """How many bits of integer factors, given as in :func:`product`, must make a second term."""
+    """How many of the lowest bits of factors, given as in :func:`product`, must make terms of their own."""
     return max(0, int(np.ceil((np.log2(_sums(tops(left), tops(right)) + 1) - 52.5) / 2)))
 
 
 def scales_of(left: Floats, right: Floats) -> Scales:
     """What keeps most of two factors, given as in :func:`product_of_floats`. Raises PayloadError if nothing does."""
     exponent, shifts = _balance(tops(left), tops(right))
-    pairs = [
-        _split(matrix.astype(np.float64), shift, MAX_EXTRA)
-        for matrix, shift in ((left, shifts), (right, exponent - shifts))
+    parts = [
+        _split(factor.astype(np.float64), shift, MAX_EXTRA)
+        for factor, shift in ((left, shifts), (right, exponent - shifts))
     ]
-    if not any(low.any() for _, low in pairs):
+    if not any(low.any() for _, low in parts):
         return Scales(exponent, shifts, 0)
-    high = [tops(high) for high, _ in pairs]
-    # What is cut off is at most a half.
-    sums = 2.0 ** (MAX_EXTRA - 1) * (high[0].sum() + high[1].sum())
-    spare = max(0, int(np.frexp(sums)[1]) + 1 - 53)
-    return Scales(exponent, shifts, max(0, MAX_EXTRA - spare))
+    # What is cut off is a half at most, so that many bits of it are 2^(bits - 1).
+    highest = max(float(tops(high).sum()) for high, _ in parts)
+    return Scales(exponent, shifts, max(0, min(MAX_EXTRA, 53 - int(np.frexp(highest)[1]))))
 
 
 def tops(matrix: Floats) -> Doubles:
@@ -136,33 +136,20 @@ def tops(matrix: Floats) -> Doubles:
     return found
 
 
-def _sum_of(terms: tuple[Term, ...]) -> Exact:
-    left, right = terms[0].left, terms[0].right
-    return Exact((left.shape[0], right.shape[1]), str(left.shape[1]), terms)
-
-
-def _turned(matrix: Doubles) -> Doubles:
-    return np.ascontiguousarray(matrix.T)
-
-
-def _split(matrix: Doubles, shifts: Integers, extra: int) -> tuple[Doubles, Doubles]:
+def _split(factor: Doubles, shifts: Integers, extra: int) -> tuple[Doubles, Doubles]:
     """Each row times two to the power of its shift: in integers, and what is left in units of 2^-``extra``."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        scaled = np.ldexp(matrix, shifts[:, None])
-        high = np.rint(scaled)
-        return high, np.rint(np.ldexp(scaled - high, extra))
+        rest = np.ldexp(factor, shifts[:, None])
+        high: Doubles = np.rint(rest)
+        rest -= high
+        np.ldexp(rest, extra, out=rest)
+        return high, np.rint(rest, out=rest)
 
 
 def _sums(left: Doubles, right: Doubles) -> float:
     """What the sums that make a product stay below, of the largest integers of each component."""
     with np.errstate(over="ignore", invalid="ignore"):
         return float((left * right).sum())
-
-
-def _check_sums(bound: float) -> None:
-    # What is below 2^53 was summed without rounding, so the bound is no guess; infinity and NaN are not below it.
-    if not bound < _EXACT:
-        raise PayloadError("factors whose products are too large to be exact")
 
 
 def _balance(left: Doubles, right: Doubles) -> tuple[int, Integers]:

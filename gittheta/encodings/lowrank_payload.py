@@ -35,6 +35,7 @@ _WIDTHS = {_BF16: 2, _F16: 2, _F32: 4, _F64: 8}
 MIN_BITS, MAX_BITS = 2, 32
 _NO_SHIFTS = np.zeros(0, np.int32)
 #: Factors may have so many values, and take so many bytes, more than the tensor itself.
+_SPARE_VALUES = 1 << 14
 _SPARE = 1 << 16
 _MAX_PAYLOAD = 1 << 26
 
@@ -86,7 +87,7 @@ def read(payload: memoryview, spec: TensorSpec) -> Telling:
     if gain:
         matrices.append(_Matrix(_F32, 1, rows if gain == 1 else columns))
     counts = [matrix.count for matrix in matrices for _ in range(matrix.width)]
-    if sum(counts) > spec.nbytes + _SPARE or sum(matrix.count for matrix in matrices) > spec.elements + _SPARE:
+    if sum(counts) > spec.nbytes + _SPARE or sum(matrix.count for matrix in matrices) > spec.elements + _SPARE_VALUES:
         raise PayloadError("factors that are larger than the tensor")
     planes, rest = unpack(rest, counts)
     if len(rest):

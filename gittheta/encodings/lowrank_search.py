@@ -32,6 +32,7 @@ _PASSES = 2
 _COARSE = 0.5
 #: Components that are carried along until it shows whether they tell something.
 _MORE = 4
+_SIDE_FOR_MORE = 64
 #: A component counts if it is so many times as large as the largest that noise gives.
 _SIGNIFICANT = 1.25
 _TINY = 1e-30
@@ -73,7 +74,10 @@ class _Guess:
 def _guess(difference: Difference) -> _Guess | None:
     """The rank, as far as it shows in a small part of the matrix."""
     for size, most in _PARTS:
-        values, weights = difference.sample(min(size, difference.rows), max(1, difference.columns // size))
+        part = min(size, difference.rows), max(1, difference.columns // size)
+        values, weights = difference.sample(*part)
+        if difference.limit(values):
+            values, weights = difference.sample(*part)
         noise = difference.noise(values, weights)
         energy = float(np.square(values, dtype=np.float64).mean())
         if energy <= 2 * noise or (size > _PARTS[0][0] and not _has_room(values, max(16 * noise, energy / 64), most)):
@@ -128,7 +132,7 @@ def _begin(difference: Difference, guess: _Guess) -> tuple[Reals, float] | None:
         return None
     rows = min(difference.rows, max(most, min(max(256, 4 * guess.rank), _MAX_SAMPLE // difference.columns)))
     values, weights = difference.sample(rows, 1)
-    rank = min(guess.rank + _MORE, *values.shape)
+    rank = min(guess.rank + min(_MORE, min(values.shape) // _SIDE_FOR_MORE), *values.shape)
     across = np.linalg.qr(values.T @ _random(rows, rank).astype(values.dtype))[0]
     along = np.linalg.qr(values @ across)[0]
     right = np.linalg.qr(values.T @ along)[0].T
