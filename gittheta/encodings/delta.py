@@ -20,7 +20,7 @@ from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
 from gittheta.floats import as_words, from_ordered, to_ordered, unzigzag, word_width, zigzag
 from gittheta.planes import Words, join, pack, split, unpack
 
-Order = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.intp]
 
 #: Classes besides that of the smallest elements. More of them gain little and cost the decoder time.
 _CLASSES = 4
@@ -50,11 +50,10 @@ class Delta:
         old = as_words(base.data, width)
         moved = _difference(as_words(new.data, width), old, dtype)
         bounds = _bounds(old, dtype)
-        order = _order(old, bounds)
+        classes = _classes(old, bounds)
         # The check that follows on this thread decodes against the same base.
-        _threads.last = (base.data, bounds, order)
-        if order is not None:
-            moved = moved.take(order, mode="clip")
+        _threads.last = (base.data, bounds, classes)
+        moved = _sorted(moved, classes)
         head = bytes((len(bounds),)) + np.array(bounds, "<u2").tobytes()
         return head + pack(split(moved))
 
@@ -70,10 +69,8 @@ class Delta:
         moved = join(planes)
         old = as_words(base.data, width)
         last, _threads.last = getattr(_threads, "last", None), None
-        order = last[2] if last and last[0] is base.data and last[1] == bounds else _order(old, bounds)
-        if order is not None:
-            sorted_by_class, moved = moved, np.empty_like(moved)
-            moved[order] = sorted_by_class
+        classes = last[2] if last and last[0] is base.data and last[1] == bounds else _classes(old, bounds)
+        moved = _in_place(moved, classes)
         return Tensor(spec, _moved(old, moved, spec.dtype).view(np.uint8).data)
 
 
@@ -113,20 +110,42 @@ def _bounds(old: Words, dtype: Dtype) -> tuple[int, ...]:
     return tuple(exponent << shift for exponent in range(largest, max(0, largest - _CLASSES), -1))
 
 
-def _order(old: Words, bounds: tuple[int, ...]) -> Order | None:
-    """The positions of all elements, class by class, ascending in each."""
+def _classes(old: Words, bounds: tuple[int, ...]) -> list[Positions]:
+    """The positions of the elements of each class, ascending; none if there is but one class."""
     if not bounds:
-        return None
+        return []
     magnitude = _magnitude(old)
-    parts = []
     above = magnitude >= np.uint16(bounds[0])
-    parts.append(np.flatnonzero(above))
+    classes = [np.flatnonzero(above)]
     for bound in bounds[1:]:
         here = magnitude >= np.uint16(bound)
-        parts.append(np.flatnonzero(here & ~above))
+        above ^= here  # every element above this bound that is not above the last one
+        classes.append(np.flatnonzero(above))
         above = here
-    parts.append(np.flatnonzero(~above))
-    return np.concatenate(parts)
+    classes.append(np.flatnonzero(~above))
+    return classes
+
+
+def _sorted(words: Words, classes: list[Positions]) -> Words:
+    """The words of the first class, then those of the second, and so on."""
+    if not classes:
+        return words
+    out, at = np.empty_like(words), 0
+    for positions in classes:
+        words.take(positions, out=out[at : at + len(positions)], mode="clip")
+        at += len(positions)
+    return out
+
+
+def _in_place(words: Words, classes: list[Positions]) -> Words:
+    """Undo :func:`_sorted`."""
+    if not classes:
+        return words
+    out, at = np.empty_like(words), 0
+    for positions in classes:
+        out[positions] = words[at : at + len(positions)]
+        at += len(positions)
+    return out
 
 
 def _read_bounds(payload: memoryview) -> tuple[tuple[int, ...], memoryview]:

@@ -22,7 +22,7 @@ _LINK = 160
 _RUNNERS = 3
 #: The sample: so many windows of so many elements.
 _WINDOWS = 8
-_WINDOW = 1 << 12
+_WINDOW = 1 << 11
 #: Where block by block so little is left of a tensor, no predictor can do much better.
 _SMALL = 0.02
 
