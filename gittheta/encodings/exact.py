@@ -33,7 +33,8 @@ class Scales:
     """How the floats of two factors become integers.
 
     Component k of the left one is multiplied by 2^``shifts[k]``, of the right one by 2^(``exponent`` - ``shifts[k]``),
-    so that all of their products have one scale. ``extra`` bits below that make terms of their own, the rest is cut off.
+    so that all of their products have one scale. ``extra`` bits below that make terms of their own; the rest is cut
+    off.
     """
 
     exponent: int

@@ -86,9 +86,14 @@ class Telling:
         return found
 
 
+def has_matrix(spec: TensorSpec) -> bool:
+    """Whether a tensor can be seen as a matrix of numbers."""
+    return len(spec.shape) >= 2 and spec.elements > 0 and has_arithmetic(spec.dtype)
+
+
 def matrix_shape(spec: TensorSpec) -> tuple[int, int]:
     """Rows and columns of a tensor seen as a matrix: its first dimension, and all others. Raises PayloadError."""
-    if len(spec.shape) < 2 or not spec.elements or not has_arithmetic(spec.dtype):
+    if not has_matrix(spec):
         raise PayloadError(f"a tensor of {spec.dtype.name} and shape {spec.shape} has no rank")
     return spec.shape[0], spec.elements // spec.shape[0]
 
@@ -96,6 +101,11 @@ def matrix_shape(spec: TensorSpec) -> tuple[int, int]:
 def _kronecker(first: Exact, last: Exact, rows: slice, columns: slice) -> Doubles:
     """A part of the Kronecker product of two matrices."""
     height, width = last.shape
+    middle = (rows.start // height + 1) * height
+    if rows.stop - height < rows.start < middle < rows.stop:
+        # From the end of one copy of the second matrix to the beginning of the next: not all that lies between.
+        parts = (slice(rows.start, middle), slice(middle, rows.stop))
+        return np.concatenate([_kronecker(first, last, part, columns) for part in parts])
     outer, inner = _spread(rows, height)
     across, within = _spread(columns, width)
     found: Doubles = first.tile(*_span(outer, across))[outer - outer.min()][:, across - across.min()]

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from gittheta.api import Finding, PayloadError, Prediction, TensorSpec, Values
-from gittheta.encodings.factors import Change, Product, Telling, matrix_shape
+from gittheta.encodings.factors import Change, Product, Telling, has_matrix, matrix_shape
 from gittheta.encodings.lowrank_payload import read, write, write_whole
-from gittheta.encodings.lowrank_search import integers, search
+from gittheta.encodings.lowrank_search import Fit, integers, search
 from gittheta.floats import from_float64, to_float64
 
 __all__ = ["Change", "LowRank", "Product", "describe"]
@@ -29,21 +29,6 @@ def describe(change: Change, spec: TensorSpec) -> Finding:
     return Finding(payload, tuple(read(memoryview(payload), spec).parameters.items()))
 
 
-def find(new: Values, base: Values) -> Finding | None:
-    """What to store for a tensor that came of its base by an unknown change of low rank."""
-    spec = new.spec
-    if spec != base.spec and (spec.dtype, spec.shape) != (base.spec.dtype, base.spec.shape):
-        return None
-    fit = search(new, base)
-    if fit is None:
-        return None
-    whole = integers(fit)
-    if whole is None:
-        return describe(Change(Product(fit.left, fit.right)), spec)
-    payload = write_whole(whole, spec)
-    return Finding(payload, (("rank", str(len(fit.right))),))
-
-
 @dataclass(frozen=True)
 class LowRank:
     """Predicts a tensor from its base and a few small matrices. Never exact by promise: rounding may differ."""
@@ -52,7 +37,16 @@ class LowRank:
 
     def find(self, new: Values, base: Values) -> Finding | None:
         """The matrices, if the difference of new and base has a low rank below the noise of rounding."""
-        return find(new, base)
+        spec = new.spec
+        if not has_matrix(spec) or (base.spec.dtype, base.spec.shape) != (spec.dtype, spec.shape):
+            return None
+        fit = search(new, base)
+        if fit is None:
+            return None
+        try:
+            return _finding(fit, spec)
+        except PayloadError:
+            return None
 
     def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
         """The base is of the same dtype and shape."""
@@ -64,6 +58,13 @@ class LowRank:
         if telling.parameters != dict(parameters):
             raise PayloadError(f"parameters {dict(parameters)} of factors that are {telling.parameters}")
         return _Prediction(telling, spec)
+
+
+def _finding(fit: Fit, spec: TensorSpec) -> Finding:
+    whole = integers(fit)
+    if whole is None:
+        return describe(Change(Product(fit.left, fit.right)), spec)
+    return Finding(write_whole(whole, spec), (("rank", str(len(fit.right))),))
 
 
 @dataclass(frozen=True)
