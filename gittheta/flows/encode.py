@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, repeat
 
 from blake3 import blake3
 
-from gittheta.api import Encoding, Values
-from gittheta.errors import PayloadError, ThetaError
-from gittheta.flows.chain import guarded
+from gittheta.api import Values
+from gittheta.errors import PayloadError
 from gittheta.flows.choose import Candidate, Choice, Chooser, Estimate, Told
 from gittheta.flows.decode import ahead
 from gittheta.flows.spool import Held
+from gittheta.flows.worker import Encoded, Stored, Work, encode_all, store_all
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, block_bytes, digest_of, flat_spec
-from gittheta.payload import MAX_OVERHEAD, frame_head
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.payload import frame_head
 from gittheta.store import PackWriter, Spot, places
 
 #: Raw bytes that may wait for the workers, besides WORKING for each of them; with the tensor being read, this bounds
@@ -71,9 +71,9 @@ class Encoder:
         self._pool = workspace.pool
         self._limit = IN_FLIGHT + WORKING * workspace.settings.threads
         self._pack = PackWriter(workspace.store)
-        self._queue: deque[tuple[list[Ticket], int, Future[list[_Frame | _Stored]]]] = deque()
+        self._queue: deque[tuple[list[Ticket], int, Future[list[Encoded | Stored]]]] = deque()
         self._batch: list[tuple[Ticket, Tensor, Digest | None]] = []
-        self._changed: list[tuple[Ticket, _Work]] = []
+        self._changed: list[tuple[Ticket, Work]] = []
         self._batched = 0
         self._waiting = 0
         self._tickets: list[Ticket] = []
@@ -118,7 +118,7 @@ class Encoder:
     def _add_work(
         self, ticket: Ticket, new: Values, choose: Callable[[], tuple[Estimate, ...]], digests: Sequence[Digest]
     ) -> Ticket:
-        work = _Work(new, choose, digests)
+        work = Work(new, choose, digests)
         size = new.spec.nbytes
         if size > WHOLE:
             self._store_large(ticket, work)
@@ -132,7 +132,7 @@ class Encoder:
             self._submit()
         return ticket
 
-    def _store_large(self, ticket: Ticket, work: _Work) -> None:
+    def _store_large(self, ticket: Ticket, work: Work) -> None:
         """Block by block on all workers, without anything else in flight."""
         self._drain()
         *ways, last = self._pool.submit(work.choose).result()
@@ -144,7 +144,7 @@ class Encoder:
                 self._workspace.reporter.trace(f"{error.located(tensor=ticket.spec.name)}")
         self._append_large(ticket, work, last.choice)
 
-    def _append_large(self, ticket: Ticket, work: _Work, choice: Choice) -> None:
+    def _append_large(self, ticket: Ticket, work: Work, choice: Choice) -> None:
         ticket.spots.clear()
         ticket.digests.clear()
         self._accept(ticket, choice)
@@ -186,11 +186,11 @@ class Encoder:
         if self._batch:
             tickets = [ticket for ticket, _, _ in self._batch]
             blocks = [(block, digest) for _, block, digest in self._batch]
-            self._queue.append((tickets, self._batched, self._pool.submit(_encode_all, self._chooser.plain, blocks)))
+            self._queue.append((tickets, self._batched, self._pool.submit(encode_all, self._chooser.plain, blocks)))
         if self._changed:
             tickets = [ticket for ticket, _ in self._changed]
             works = [work for _, work in self._changed]
-            self._queue.append((tickets, self._batched, self._pool.submit(_store_all, works)))
+            self._queue.append((tickets, self._batched, self._pool.submit(store_all, works)))
         self._batch, self._changed, self._batched = [], [], 0
 
     def end(self) -> None:
@@ -228,7 +228,7 @@ class Encoder:
         tickets, size, future = self._queue.popleft()
         self._waiting -= size
         for ticket, result in zip(tickets, future.result(), strict=True):
-            if isinstance(result, _Frame):
+            if isinstance(result, Encoded):
                 self._append(ticket, result)
                 continue
             if result.complaint:
@@ -239,119 +239,14 @@ class Encoder:
                 self._append(ticket, frame)
 
     def _accept(self, ticket: Ticket, choice: Choice) -> None:
-        ticket.choice = choice
-        if choice.told:
-            payload = choice.told.finding.payload
+        told = choice.told
+        # Neither the base's values nor the payload may stay in memory as long as the ticket does.
+        kept = replace(told, finding=replace(told.finding, payload=b"")) if told else None
+        ticket.choice = replace(choice, base=None, told=kept)
+        if told:
+            payload = told.finding.payload
             ticket.told = self._pack.append((frame_head(payload, len(payload), digest_of(payload)), payload))
 
-    def _append(self, ticket: Ticket, frame: _Frame) -> None:
+    def _append(self, ticket: Ticket, frame: Encoded) -> None:
         ticket.spots.append(self._pack.append((frame.head, frame.body)))
         ticket.digests.append(frame.digest)
-
-
-@dataclass
-class _Frame:
-    head: bytes
-    body: bytes
-    digest: Digest
-
-
-@dataclass
-class _Stored:
-    """A changed tensor, encoded: the choice, the frames, and the digest of what was predicted."""
-
-    choice: Choice
-    frames: list[_Frame]
-    predicted: Digest
-    #: What stood in the way of other choices.
-    complaint: str = ""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all payloads."""
-        told = len(self.choice.told.finding.payload) if self.choice.told else 0
-        return told + sum(len(frame.head) + len(frame.body) for frame in self.frames)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A changed tensor, all of it, and how to choose for it."""
-
-    new: Values
-    choose: Callable[[], tuple[Estimate, ...]]
-    digests: Sequence[Digest]
-
-    def ranges(self) -> Iterator[tuple[int, int]]:
-        """Where its blocks begin and end."""
-        size = block_bytes(self.new.spec.dtype)
-        for begin in range(0, self.new.spec.nbytes, size):
-            yield begin, min(begin + size, self.new.spec.nbytes)
-
-    def encode(self, choice: Choice, begin: int, end: int) -> tuple[_Frame, memoryview | None]:
-        """One block, and what was predicted of it."""
-        spec = flat_spec(self.new.spec, end - begin)
-        data = self.new.read(begin, end)
-        base = None if choice.base is None else Tensor(spec, choice.base.read(begin, end))
-        digest = self.digests[begin // block_bytes(spec.dtype)] if self.digests else digest_of(data)
-        frame = _encode(choice.encoding, Tensor(spec, data), base, digest)
-        return frame, base.data if base and choice.told else None
-
-    def store(self) -> _Stored:
-        """All of it, at once: in the first way that applies, or in the next if that is smaller after all."""
-        *ways, last = self.choose()
-        found: _Stored | None = None
-        complaints = []
-        for way in (*ways, last):
-            if found and found.size <= way.size:
-                break
-            try:
-                stored = self._store(way.choice)
-                found = stored if found is None or stored.size < found.size else found
-            except ThetaError as error:
-                if way is last:
-                    raise
-                complaints.append(error.what)
-        if found is None:
-            raise PayloadError("no encoding applies", tensor=self.new.spec.name)
-        found.complaint = "; ".join(complaints)
-        return found
-
-    def _store(self, choice: Choice) -> _Stored:
-        hashed = blake3()
-        frames = []
-        for begin, end in self.ranges():
-            frame, predicted = self.encode(choice, begin, end)
-            frames.append(frame)
-            if predicted is not None:
-                hashed.update(predicted)
-        return _Stored(choice, frames, Digest(hashed.digest()))
-
-
-def _store_all(works: list[_Work]) -> list[_Frame | _Stored]:
-    return [work.store() for work in works]
-
-
-def _encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> list[_Frame | _Stored]:
-    return [_encode(choice.encoding, block, None, digest or digest_of(block.data)) for block, digest in blocks]
-
-
-def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> _Frame:
-    body = guarded(encoding.name, lambda: encoding.encode(block, base))
-    if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
-        raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
-    # Lossless is a promise: what cannot be read back is never accepted.
-    decoded = guarded(encoding.name, lambda: encoding.decode(memoryview(body), block.spec, base))
-    if not _same(decoded.data, block.data):
-        raise PayloadError(
-            f"the encoding '{encoding.name}' does not give back what it was given",
-            tensor=block.spec.name,
-            mend="this is a fault of the encoding; nothing was stored",
-        )
-    return _Frame(frame_head(body, len(block.data), digest), body, digest)
-
-
-def _same(one: memoryview, other: memoryview) -> bool:
-    """Whether two runs of bytes are equal; several times as fast as to digest one of them."""
-    import numpy as np
-
-    return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))
