@@ -24,6 +24,8 @@ _MIN_SIDE = 16
 _MAX_COLUMNS = 1 << 22
 #: Parts of the matrix that tell the rank: rows and columns, and the highest rank that shows.
 _PARTS = ((128, 48), (288, 144))
+#: Rows and columns of the part that tells whether there is a pattern at all.
+_PATTERN = (96, 1024)
 #: A sample has no more elements.
 _MAX_SAMPLE = 1 << 23
 #: How often all of the difference is gone through.
@@ -73,6 +75,8 @@ class _Guess:
 
 def _guess(difference: Difference) -> _Guess | None:
     """The rank, as far as it shows in a small part of the matrix."""
+    if not _has_pattern(difference):
+        return None
     for size, most in _PARTS:
         part = min(size, difference.rows), max(1, difference.columns // size)
         values, weights = difference.sample(*part)
@@ -92,6 +96,25 @@ def _guess(difference: Difference) -> _Guess | None:
         if most * (1 / difference.rows + 1 / difference.columns) * 8 > plain:
             return None
     return None
+
+
+def _has_pattern(difference: Difference) -> bool:
+    """Whether rows resemble each other more than by chance: those of a product of rank r do, by about 1 / r.
+
+    Of rows of independent numbers, as many as they have columns, the squared correlation is 1 / columns on average.
+    """
+    part = min(_PATTERN[0], difference.rows), max(1, difference.columns // _PATTERN[1])
+    values, _ = difference.sample(*part)
+    if difference.limit(values):
+        values, _ = difference.sample(*part)
+    sizes = np.square(values).sum(axis=1)
+    values = values[sizes > 0]
+    if len(values) < 2:
+        return False
+    products = np.square(values @ values.T)
+    sizes = np.diagonal(products).copy()
+    alike = float((products.sum() - sizes.sum()) / (np.sqrt(sizes).sum() ** 2 - sizes.sum() + _TINY))
+    return bool(alike > 2 / values.shape[1])
 
 
 def _has_room(values: Reals, allowed: float, most: int) -> bool:
