@@ -74,12 +74,13 @@ def zigzag(differences: Words) -> Words:
 
 
 def unzigzag(folded: Words) -> Words:
-    """Undo :func:`zigzag`."""
+    """Undo :func:`zigzag`. The argument is used up."""
     kind = folded.dtype.type
-    sign = folded & kind(1)
-    np.negative(sign, out=sign)
-    sign ^= folded >> kind(1)
-    return sign
+    halves: Words = folded >> kind(1)
+    folded &= kind(1)
+    np.negative(folded, out=folded)
+    halves ^= folded
+    return halves
 
 
 def to_float64(data: memoryview, dtype: Dtype) -> Doubles:

@@ -48,12 +48,12 @@ class Delta:
         if base is None or len(base.data) != len(new.data) or len(new.data) % width:
             return None
         old = as_words(base.data, width)
-        moved = _difference(as_words(new.data, width), old, dtype)
         bounds = _bounds(old, dtype)
-        classes = _classes(old, bounds)
+        start = _Start(base.data, dtype, bounds, _classes(old, bounds), _ordered(old, dtype))
         # The check that follows on this thread decodes against the same base.
-        _threads.last = (base.data, bounds, classes)
-        moved = _sorted(moved, classes)
+        _threads.last = start
+        steps = as_words(new.data, width)
+        moved = _sorted(zigzag(_ordered(steps, dtype) - start.ordered), start.classes)
         head = bytes((len(bounds),)) + np.array(bounds, "<u2").tobytes()
         return head + pack(split(moved))
 
@@ -66,29 +66,34 @@ class Delta:
         planes, rest = unpack(rest, [spec.nbytes // width] * width)
         if len(rest):
             raise PayloadError("a delta's payload of the wrong length")
-        moved = join(planes)
-        old = as_words(base.data, width)
-        last, _threads.last = getattr(_threads, "last", None), None
-        classes = last[2] if last and last[0] is base.data and last[1] == bounds else _classes(old, bounds)
-        moved = _in_place(moved, classes)
-        return Tensor(spec, _moved(old, moved, spec.dtype).view(np.uint8).data)
+        start, _threads.last = getattr(_threads, "last", None), None
+        if start is None or start.data is not base.data or (start.dtype, start.bounds) != (spec.dtype, bounds):
+            old = as_words(base.data, width)
+            start = _Start(base.data, spec.dtype, bounds, _classes(old, bounds), _ordered(old, spec.dtype))
+        steps = unzigzag(_in_place(join(planes), start.classes))
+        steps += start.ordered
+        words = from_ordered(steps) if _is_float(spec.dtype) else steps
+        return Tensor(spec, words.view(np.uint8).data)
 
 
-def _difference(new: Words, old: Words, dtype: Dtype) -> Words:
-    if dtype.kind not in ("float", "complex"):
-        return zigzag(new - old)
-    steps = to_ordered(new)
-    steps -= to_ordered(old)
-    return zigzag(steps)
+@dataclass(frozen=True)
+class _Start:
+    """What the base alone tells."""
+
+    data: memoryview
+    dtype: Dtype
+    bounds: tuple[int, ...]
+    classes: list[Positions]
+    #: The base as integers in the order of its values.
+    ordered: Words
 
 
-def _moved(old: Words, moved: Words, dtype: Dtype) -> Words:
-    steps = unzigzag(moved)
-    if dtype.kind not in ("float", "complex"):
-        steps += old
-        return steps
-    steps += to_ordered(old)
-    return from_ordered(steps)
+def _is_float(dtype: Dtype) -> bool:
+    return dtype.kind in ("float", "complex")
+
+
+def _ordered(words: Words, dtype: Dtype) -> Words:
+    return to_ordered(words) if _is_float(dtype) else words
 
 
 def _magnitude(words: Words) -> npt.NDArray[np.uint16]:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from threading import Lock
 from typing import TypeVar
 
-from gittheta.api import Encoding, Prediction, Predictor, Values
+from gittheta.api import Encoding, Prediction, Predictor, Values, is_blockwise, is_predictor
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.payload import HEAD_LENGTH, FrameHead, parse_head
@@ -191,20 +191,21 @@ def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[Ten
 
 
 def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> TensorSpec:
-    if not isinstance(plugin, Predictor):
-        return spec
-    return guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
+    if is_predictor(plugin):
+        return guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
+    return spec
 
 
 def _open_link(
     reader: Reader, registry: Registry, link: Link, spec: TensorSpec, base: Values | None
 ) -> Framed | Predicted:
     plugin = registry.encoding(link.encoding)
-    if isinstance(plugin, Predictor):
+    if is_predictor(plugin):
         if base is None:
             raise PayloadError(f"'{plugin.name}' needs a base and has none")
         prediction = open_prediction(plugin, read_payload(reader, link, spec), spec, dict(link.parameters))
         return Predicted(plugin.name, prediction, spec, base)
+    assert is_blockwise(plugin)  # noqa: S101 - for the type checker
     if plugin.needs_base != (base is not None):
         raise PayloadError(f"'{plugin.name}' {'needs a base and has none' if plugin.needs_base else 'takes no base'}")
     if link.parameters:

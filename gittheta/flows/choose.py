@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from gittheta.api import Encoding, Finding, Predictor, Values
+from gittheta.api import Encoding, Finding, Predictor, Values, is_blockwise, is_predictor
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.flows.chain import Base, Predicted, base_specs, guarded, open_prediction, open_tensor
 from gittheta.flows.workspace import Workspace
@@ -76,7 +76,7 @@ class Chooser:
     def plain(self) -> Choice:
         """The choice where there is nothing to choose."""
         dense = self._registry.encoding("dense")
-        assert not isinstance(dense, Predictor)  # noqa: S101 - a built-in
+        assert is_blockwise(dense)  # noqa: S101 - a built-in
         return Choice(dense)
 
     @cached_property
@@ -87,7 +87,7 @@ class Chooser:
     @cached_property
     def _alone(self) -> tuple[Encoding, ...]:
         """Those that need no base."""
-        blockwise = (plugin for plugin in self._plugins if not isinstance(plugin, Predictor))
+        blockwise = (plugin for plugin in self._plugins if is_blockwise(plugin))
         return tuple(plugin for plugin in blockwise if not plugin.needs_base)
 
     def has_choice(self, candidates: Sequence[Candidate]) -> bool:
@@ -116,7 +116,7 @@ class Chooser:
     def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
         sparse = self._registry.encoding("sparse")
-        assert not isinstance(sparse, Predictor)  # noqa: S101 - a built-in
+        assert is_blockwise(sparse)  # noqa: S101 - a built-in
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
         choice = Choice(sparse, candidate, told, self._predicted(new.spec, told, values))
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
@@ -149,14 +149,14 @@ class Chooser:
         if candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
             return []
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
-        blockwise = [plugin for plugin in plugins if not isinstance(plugin, Predictor) and plugin.needs_base]
+        blockwise = [plugin for plugin in plugins if is_blockwise(plugin) and plugin.needs_base]
         found: list[Estimate] = []
         if not reshaped:
             found += (sample.estimate(Choice(plugin, candidate, None, values)) for plugin in blockwise)
         for plugin in plugins:
             if min(map(_size, found), default=inf) < _SMALL * new.spec.nbytes:
                 break
-            finding = self._find(plugin, new, values) if isinstance(plugin, Predictor) else None
+            finding = self._find(plugin, new, values) if is_predictor(plugin) else None
             if finding is not None:
                 told = Told(plugin.name, finding)
                 predicted = self._predicted(new.spec, told, values)
@@ -174,10 +174,10 @@ class Chooser:
 
     def _predicted(self, spec: TensorSpec, told: Told, base: Values) -> Predicted:
         plugin = self._registry.encoding(told.predictor)
-        if not isinstance(plugin, Predictor):
-            raise ThetaError(f"'{told.predictor}' is no predictor")
-        payload, parameters = memoryview(told.finding.payload), dict(told.finding.parameters)
-        return Predicted(plugin.name, open_prediction(plugin, payload, spec, parameters), spec, base)
+        if is_predictor(plugin):
+            payload, parameters = memoryview(told.finding.payload), dict(told.finding.parameters)
+            return Predicted(plugin.name, open_prediction(plugin, payload, spec, parameters), spec, base)
+        raise ThetaError(f"'{told.predictor}' is no predictor")
 
 
 class _Sample:
