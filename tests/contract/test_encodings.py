@@ -11,6 +11,7 @@ from gittheta.encodings.dense import Dense
 from gittheta.encodings.sparse import Sparse
 from gittheta.registry import BUILT_IN
 from gittheta.testing import EncodingConformance
+from tests.contract import test_predictors, test_ternary
 
 
 def _planes(width: int, transform: int, *planes: bytes, rest: bytes = b"") -> bytes:
@@ -68,4 +69,6 @@ class TestSparse(EncodingConformance):
 
 
 def test_no_built_in_is_left_out() -> None:
-    assert {Dense.name, Delta.name, Sparse.name} <= set(BUILT_IN["encodings"])
+    suites = [suite for module in (test_predictors, test_ternary) for suite in vars(module).values()]
+    tested = [getattr(suite, "encoding", getattr(suite, "predictor", None)) for suite in (*suites, *globals().values())]
+    assert {plugin.name for plugin in tested if plugin is not None} == set(BUILT_IN["encodings"])

@@ -1,0 +1,165 @@
+"""What every format owes."""
+
+# ruff: noqa: S101 - assertions are what these modules are for
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from gittheta.conformance.common import check_plugin, random_of
+from gittheta.errors import FormatError
+from gittheta.model import DTYPES, Layout
+
+if TYPE_CHECKING:
+    from gittheta.api import Format
+
+
+class FormatConformance:
+    """What every format owes. Set ``file_format``, and whole files: valid ``samples`` and ``broken`` ones."""
+
+    file_format: Format
+    samples: Sequence[bytes]
+    broken: Sequence[bytes] = ()
+
+    def split(self, file: bytes, at_once: int = 1 << 16) -> Layout:
+        """Split a file that arrives in pieces of so many bytes and cannot be rewound."""
+        return self.file_format.split(_forward_only(file, at_once))
+
+    def check_hostile(self, file: bytes, what: str) -> None:
+        """A damaged file is refused with FormatError and nothing else, or its layout keeps its promises."""
+        if not self.file_format.matches(file[:4096]):
+            return
+        try:
+            layout = self.split(file)
+        except FormatError:
+            return
+        check_layout(layout, what)
+
+    def test_is_a_plugin(self) -> None:
+        """A frozen dataclass whose name can stand in a manifest; ``opaque`` is taken."""
+        check_plugin(self.file_format)
+        assert self.file_format.name != "opaque"
+
+    def test_samples_are_recognised_by_their_beginning(self) -> None:
+        """A few thousand bytes are enough, and an answer never depends on more."""
+        assert self.samples, "a suite without samples shows nothing"
+        for number, sample in enumerate(self.samples):
+            assert self.file_format.matches(sample[:4096]), f"sample {number}"
+            assert self.file_format.matches(sample), f"sample {number}, whole"
+
+    def test_foreign_beginnings_are_no_trouble(self) -> None:
+        """Nothing, too little, noise, text, another tool's files: an answer, never an exception."""
+        random = random_of(3)
+        heads = [b"", b"\0", b"\xff" * 4096, b"PK\x03\x04", b"\x80\x02}", b"GGUF", b"{}", b"\x89HDF\r\n\x1a\n"]
+        for head in (*heads, *(random.randbytes(random.randrange(64)) for _ in range(300))):
+            assert self.file_format.matches(head) in (True, False), head
+        assert not self.file_format.matches(b""), "an empty file is of no format"
+
+    def test_layouts_keep_their_promises(self) -> None:
+        """In order, without overlap, within the file, whose whole length they state."""
+        for number, sample in enumerate(self.samples):
+            layout = self.split(sample)
+            check_layout(layout, f"sample {number}")
+            assert layout.length == len(sample), f"sample {number} has {len(sample)} bytes, not {layout.length}"
+
+    def test_how_the_stream_is_cut_does_not_matter(self) -> None:
+        """One byte at a time, a few, everything at once; twice the same."""
+        for number, sample in enumerate(self.samples):
+            whole = self.split(sample)
+            for at_once in (1, 7, len(sample)):
+                assert self.split(sample, at_once) == whole, f"sample {number}, {at_once} bytes at a time"
+            assert self.file_format.split(io.BytesIO(sample)) == whole, f"sample {number}, from memory"
+
+    def test_truncated_files(self) -> None:
+        """Cut anywhere."""
+        for number, sample in enumerate(self.samples):
+            for size in _positions(len(sample), random_of(number)):
+                self.check_hostile(sample[:size], f"sample {number} cut to {size} bytes")
+
+    def test_flipped_bits_and_replaced_bytes(self) -> None:
+        """Wherever the damage is."""
+        for number, sample in enumerate(self.samples):
+            random = random_of(number)
+            for at in _positions(len(sample), random):
+                damaged = bytearray(sample)
+                damaged[at] = random.choice((damaged[at] ^ 1 << random.randrange(8), 0, 255, ord("9"), ord('"')))
+                self.check_hostile(bytes(damaged), f"sample {number}, byte {at} is {damaged[at]}")
+
+    def test_broken_files_are_refused(self) -> None:
+        """Each is not recognised, or raises FormatError and nothing else."""
+        for number, file in enumerate(self.broken):
+            if not self.file_format.matches(file[:4096]):
+                continue
+            try:
+                layout = self.split(file)
+            except FormatError:
+                continue
+            # Shorter or longer than the layout says is what the core finds out by itself.
+            assert layout.length != len(file), f"broken file {number} was accepted: {file[:200]!r}"
+            check_layout(layout, f"broken file {number}")
+
+    def test_merged_skeletons_hold_what_was_wanted(self) -> None:
+        """None, or a skeleton that splits into just those tensors in just that order."""
+        for number, sample in enumerate(self.samples):
+            layout = self.split(sample)
+            skeleton = _skeleton(sample, layout)
+            specs = [segment.spec for segment in layout.segments]
+            for wanted in (specs, specs[::-1], specs[1:], []):
+                for base in (skeleton, None):
+                    merged = self.file_format.merge_skeletons(base, skeleton, skeleton, wanted)
+                    if merged is None:
+                        continue
+                    again = self.file_format.split(io.BytesIO(merged))
+                    check_layout(again, f"sample {number}, merged")
+                    assert [segment.spec for segment in again.segments] == wanted, f"sample {number}"
+
+
+def check_layout(layout: Layout, what: str) -> None:
+    """The promises of :class:`gittheta.model.Layout`, and what a manifest can hold."""
+    end = 0
+    for segment in layout.segments:
+        spec = segment.spec
+        assert segment.offset >= end, f"{what}: '{spec.name}' overlaps another, or is out of order"
+        assert spec.bits % 8 == 0, f"{what}: '{spec.name}' is no whole number of bytes"
+        assert len(spec.name.encode()) <= 4096, f"{what}: a name too long for a manifest"
+        assert len(spec.shape) <= 64, f"{what}: '{spec.name}' has too many dimensions"
+        assert all(0 <= size <= 1 << 62 for size in spec.shape), f"{what}: '{spec.name}' has an absurd shape"
+        assert DTYPES.get(spec.dtype.name) == spec.dtype, f"{what}: '{spec.name}' is of a dtype that is none"
+        end = segment.offset + spec.nbytes
+    assert end <= layout.length, f"{what}: the last tensor reaches beyond the file"
+    names = {segment.spec.name for segment in layout.segments}
+    assert len(names) == len(layout.segments), f"{what}: a name twice"
+
+
+def _positions(size: int, random: Random) -> Sequence[int]:
+    """Every position in a small file; in a larger one the first thousand and some of the rest."""
+    return range(size) if size <= 1500 else (*range(1000), *sorted(random.sample(range(1000, size), 500)))
+
+
+def _skeleton(file: bytes, layout: Layout) -> bytes:
+    pieces, at = [], 0
+    for segment in layout.segments:
+        pieces.append(file[at : segment.offset])
+        at = segment.offset + segment.spec.nbytes
+    return b"".join([*pieces, file[at:]])
+
+
+def _forward_only(data: bytes, at_once: int) -> io.BufferedReader:
+    return io.BufferedReader(_Trickle(data, max(1, at_once)))
+
+
+class _Trickle(io.RawIOBase):
+    def __init__(self, data: bytes, at_once: int) -> None:
+        self._left = memoryview(data)
+        self._at_once = at_once
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = min(len(buffer), self._at_once, len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
