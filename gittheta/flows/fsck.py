@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gittheta.errors import ManifestError, StoreError, ThetaError
+from gittheta.errors import GitError, ManifestError, StoreError, ThetaError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.smudge import read_skeleton
 from gittheta.flows.transfer import needed_objects, on_remotes, tensor_needing
@@ -29,8 +29,27 @@ class Health:
 
 def check(workspace: Workspace, deep: bool = False) -> Health:
     """Look at everything that refs and the index reach; ``deep`` also decodes every tensor and checks its digest."""
-    found: list[tuple[Blob, Manifest]] = []
     problems: list[ThetaError] = []
+    found: list[Blob] = []
+    needed = needed_objects(_manifests(workspace, found, problems))
+    elsewhere = on_remotes(workspace, workspace.store.missing(dict.fromkeys(needed, 0)))
+    bad = dict(
+        _check_objects(workspace, {object_id: size for object_id, size in needed.items() if object_id not in elsewhere})
+    )
+    for blob in found if bad or deep else ():
+        manifest = _again(workspace, blob)
+        objects = manifest.objects().keys()
+        for object_id in bad.keys() & objects:
+            problem = bad[object_id]
+            if problem.path is None:
+                problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
+        if deep and not (bad.keys() | elsewhere) & objects:
+            problems += _check_values(workspace, blob, manifest)
+    return Health(len(found), len(needed), len(elsewhere), problems)
+
+
+def _manifests(workspace: Workspace, found: list[Blob], problems: list[ThetaError]) -> Iterator[Manifest]:
+    """Every manifest, one after the other: all of a long history at once would not fit into memory."""
     for blob in _blobs(workspace):
         try:
             manifest = workspace.read_manifest(blob.oid)
@@ -38,20 +57,15 @@ def check(workspace: Workspace, deep: bool = False) -> Health:
             problems.append(error.located(path=blob.path or blob.oid))
             continue
         if manifest is not None:
-            found.append((blob, manifest))
-    needed = needed_objects(manifest for _, manifest in found)
-    elsewhere = on_remotes(workspace, workspace.store.missing(dict.fromkeys(needed, 0)))
-    bad = dict(
-        _check_objects(workspace, {object_id: size for object_id, size in needed.items() if object_id not in elsewhere})
-    )
-    for object_id, problem in bad.items():
-        blob, manifest = next((blob, manifest) for blob, manifest in found if object_id in manifest.objects())
-        problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
-    if deep:
-        for blob, manifest in found:
-            if not (bad.keys() | elsewhere) & manifest.objects().keys():
-                problems += _check_values(workspace, blob, manifest)
-    return Health(len(found), len(needed), len(elsewhere), problems)
+            found.append(blob)
+            yield manifest
+
+
+def _again(workspace: Workspace, blob: Blob) -> Manifest:
+    manifest = workspace.read_manifest(blob.oid)
+    if manifest is None:
+        raise GitError(f"blob {blob.oid} has gone", path=blob.path, mend="run `git fsck`")
+    return manifest
 
 
 def _blobs(workspace: Workspace) -> Iterator[Blob]:

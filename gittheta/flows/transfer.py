@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 from gittheta.api import Remote
 from gittheta.errors import ManifestError, ObjectCorrupt, ObjectMissing, RemoteError
@@ -78,10 +79,8 @@ def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[Re
     revisions = revisions_to_push(workspace, url, updates)
     if not revisions:
         return 0
-    manifests = [manifest for _, manifest in manifests_in(workspace, revisions)]
-    for update in updates:
-        manifests += [manifest for _, manifest in tip_manifests(workspace, update.new)]
-    needed = needed_objects(manifests)
+    tips = chain.from_iterable(tip_manifests(workspace, update.new) for update in updates)
+    needed = needed_objects(manifest for _, manifest in chain(manifests_in(workspace, revisions), tips))
     if not needed:
         return 0
     return upload(workspace, open_remote(workspace, name, url), needed)
@@ -199,8 +198,8 @@ def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[Objec
 
 def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | None = None) -> int:
     """Get every object that the revisions need and that is not here; returns how many. Raises ObjectMissing."""
-    manifests = [manifest for _, manifest in manifests_in(workspace, revisions)]
-    missing = workspace.store.missing(needed_objects(manifests))
+    needed = needed_objects(manifest for _, manifest in manifests_in(workspace, revisions))
+    missing = workspace.store.missing(needed)
     reasons = download(workspace, dict.fromkeys(missing, 0), only)
     still = workspace.store.missing(dict.fromkeys(missing, 0))
     if still:
