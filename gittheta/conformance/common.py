@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -70,7 +71,7 @@ def special_values(dtype: Dtype) -> bytes:
     if dtype.bits <= 8:
         return bytes(range(256)) * 3
     if dtype.bits == 16:
-        return b"".join(pattern.to_bytes(2, "little") for pattern in range(1 << 16))
+        return struct.pack(f"<{1 << 16}H", *range(1 << 16))
     width = 4 if dtype.kind == "complex" else dtype.itemsize
     return b"".join(pattern.to_bytes(width, "little") for pattern in _SPECIAL[width]) * 5
 
