@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench.measures import HUGE, MEASURES, Bench, merge_size
+from tests.bench.bench import Bench
+from tests.bench.measures import HUGE, MEASURES, merge_size
 from tests.bench.peak import can_measure
 from tests.bench.report import print_table, write_json
 from tests.bench.worlds import LFS, THETA, works
@@ -84,7 +85,7 @@ def _chosen(options: argparse.Namespace, folder: Path) -> tuple[list[str], list[
         if options.quick or options.huge is False or not fits:
             names.remove("huge")
             left_out.append("the tensor of 3 GB: left out" + ("" if fits else " for want of disk"))
-    if not can_measure() and {"memory", "huge"} & set(names):
+    if not can_measure() and {"memory", "changes-speed", "huge"} & set(names):
         left_out.append("memory: not measured, this system has no /proc/PID/task/TID/children")
     return names, left_out
 
@@ -94,6 +95,10 @@ def _notes(bench: Bench, lfs: bool) -> list[str]:
     if "merge" in bench.samples.values:
         about = merge_size(bench.size) / 1e6
         notes.append(f"the merge: of a model of about {about:.0f} MB, both sides changed every tensor")
+    if any(key.startswith("size ") for key in bench.samples.values):
+        notes.append("bf16, f32: versions of a model of one layer; stored / bytes of the tensors that changed")
+    if any(key.startswith("change ") for key in bench.samples.values):
+        notes.append("git add of changes: in brackets how they were stored, and in what share of the changed bytes")
     if bench.size < 1 << 30:
         notes.append("the bounds are meant for a model of 1 GB; at this size the start of programs weighs more")
     if not lfs:

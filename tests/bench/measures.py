@@ -6,75 +6,28 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+from tests.bench.bench import Bench, add
+from tests.bench.change_sizes import measure_sizes
+from tests.bench.change_speeds import measure_speeds
+from tests.bench.changes import fine_tune, write_version
 from tests.bench.handshake import seconds_to_first_answer
 from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
-from tests.bench.model import decoder_shapes, one_tensor, write_fine_tune, write_model
+from tests.bench.model import decoder_shapes, one_tensor, write_model
 from tests.bench.peak import can_measure, peaks
-from tests.bench.samples import PLAIN, Samples
-from tests.bench.worlds import FILE, THETA, Tool, World, folder_bytes, sha256
+from tests.bench.samples import PLAIN
+from tests.bench.worlds import FILE, THETA, Tool, World, sha256
 
 THROUGH_GIT = ("-c", "theta.smudgeLimit=100g")
 HUGE = 3 << 30
 TENSORS = 100_000
+#: Each side of the merge moved every weight, most of them by a few units in the last place.
+MERGED_STEP = 0.0005
 _STARTS = 10
 _STATUSES = 31
-
-
-@dataclass
-class Bench:
-    """One run of the suite: where, how large, how often, with which tools, and what came out."""
-
-    folder: Path
-    size: int
-    runs: int
-    tools: tuple[Tool, ...]
-    samples: Samples = field(default_factory=Samples)
-
-    @cached_property
-    def model(self) -> Path:
-        """The generated checkpoint."""
-        path = self.folder / FILE
-        write_model(path, decoder_shapes(self.size))
-        return path
-
-    @cached_property
-    def digest(self) -> str:
-        """Its SHA-256."""
-        return sha256(self.model)
-
-    @cached_property
-    def worlds(self) -> tuple[World, ...]:
-        """A world for each tool, with the model added and committed."""
-        worlds = tuple(World(self.folder / tool.name, tool) for tool in self.tools)
-        for world in worlds:
-            world.repository.mkdir(parents=True)
-            shutil.copyfile(self.model, world.file)
-            add(world)
-        return worlds
-
-    def by_turns(self, step: Callable[[World], Mapping[str, float]], runs: int | None = None) -> None:
-        """Measure A B A B ..."""
-        for _ in range(self.runs if runs is None else runs):
-            for world in self.worlds:
-                assert world.tool is not None
-                self.samples.add(world.tool.name, step(world))
-
-
-def add(world: World) -> dict[str, float]:
-    """Add the file to a repository with an empty store, and commit it."""
-    world.renew()
-    before = folder_bytes(world.repository / ".git")
-    took = world.seconds("add", FILE)
-    stored = folder_bytes(world.repository / ".git") - before
-    world.expect_stored()
-    world.commit("the model")
-    return {"add": took, "stored": stored / world.file.stat().st_size}
 
 
 def measure_add(bench: Bench) -> None:
@@ -239,15 +192,14 @@ def measure_merge(bench: Bench) -> None:
     """Merge of two fine-tunes that both changed everything. Git LFS would conflict."""
     world = World(bench.folder / "merge", THETA)
     world.renew()
-    shapes = decoder_shapes(merge_size(bench.size))
     base = bench.folder / "base.safetensors"
-    write_model(base, shapes)
+    write_model(base, decoder_shapes(merge_size(bench.size)))
     shutil.copyfile(base, world.file)
     world.git("add", FILE)
     world.commit("base")
     for seed, branch in ((2, "theirs"), (1, "ours")):
         world.git("checkout", "--quiet", "-b", branch, "main")
-        write_fine_tune(world.file, base, shapes, seed)
+        write_version(world.file, base, fine_tune(MERGED_STEP), seed)
         world.git("add", FILE)
         world.expect_stored()
         world.commit(branch)
@@ -289,5 +241,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "quiet": measure_quiet,
     "manifest": measure_manifest,
     "merge": measure_merge,
+    "changes-size": measure_sizes,
+    "changes-speed": measure_speeds,
     "huge": measure_huge,
 }

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,38 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.change_sizes import ADAPTER, NEW, SPARSIFIED, size_key
+from tests.bench.change_speeds import CHAINS, SPEEDS
+from tests.bench.changes import APPENDED, ELEMENTS, FINE_TUNE, IA3, LORA, REINFORCED, TRIMMED
+from tests.bench.model import BF16, F32
 from tests.bench.samples import PLAIN, Row, Samples, shown
 from tests.bench.worlds import LFS, THETA
+
+_WHOLE = "whole"
+#: A kind of change, and what it may take of the bytes that changed: in bf16, in f32.
+_SHARES = (
+    (NEW, "new model", 0.67, 0.84),
+    (FINE_TUNE.key, FINE_TUNE.what, 0.28, 0.65),
+    (LORA.key, LORA.what, 0.08, 0.06),
+    (IA3.key, IA3.what, 0.005, 0.005),
+    (ELEMENTS.key, ELEMENTS.what, 0.009, 0.008),
+    (REINFORCED.key, REINFORCED.what, 0.010, None),
+    (APPENDED.key, f"{APPENDED.what}, beyond their own size", 0.001, 0.001),
+    (TRIMMED.key, TRIMMED.what, 0.001, 0.001),
+)
+
+
+def _sizes() -> Iterator[Row]:
+    """The rows of what versions take."""
+    for place, dtype in enumerate((BF16, F32)):
+        name = dtype.name.lower()
+        for key, what, *bounds in _SHARES:
+            yield Row(size_key(key, dtype), f"{name}: {what}", "of changed", most=bounds[place], lfs=_WHOLE)
+        yield Row(size_key(ADAPTER, dtype), f"{name}: LoRA applied; by its size", "times", most=1.1, lfs=_WHOLE)
+        for method in SPARSIFIED:
+            what = f"{name}: sparsified by {method}; less than dense"
+            yield Row(size_key(method, dtype), what, "times", least=8, lfs=_WHOLE)
+
 
 ROWS = (
     Row("add", "git add of a new file", ahead=2),
@@ -50,6 +80,11 @@ ROWS = (
     Row("push", "git push to a bare repository"),
     Row("clone", "git clone from it"),
     Row("merge", "git merge of two fine-tunes (see below)", lfs="conflicts"),
+    *_sizes(),
+    *(Row(f"change {change.key}", f"git add: {change.what}", ahead=1.5) for change in SPEEDS),
+    Row("change fine-tune filter", "peak memory of the filter, add of the fine-tune", unit="MB", most=600e6),
+    Row("change fine-tune git", "peak memory of git, add of the fine-tune", unit="MB", most=20e6),
+    *(Row(f"chain {key}", f"checkout of the last of four versions: {key}", ahead=1) for key in CHAINS),
 )
 SCALE = (
     Row("cp", "cp of the file"),
@@ -67,7 +102,7 @@ def print_table(samples: Samples, title: str, notes: Sequence[str], lfs_works: b
         table.add_column(column, justify="right", no_wrap=True)
     for row in ROWS:
         if row.key in samples.values:
-            table.add_row(row.what, *_cells(row, samples, lfs_works))
+            table.add_row(_told(row, samples), *_cells(row, samples, lfs_works))
     for row in SCALE:
         value = samples.summary(row, PLAIN)
         if value is not None:
@@ -76,6 +111,11 @@ def print_table(samples: Samples, title: str, notes: Sequence[str], lfs_works: b
     if not console.is_terminal:
         console.width = 140
     console.print(table)
+
+
+def _told(row: Row, samples: Samples) -> str:
+    remark = samples.remarks.get(row.key)
+    return f"{row.what} ({remark})" if remark else row.what
 
 
 def _cells(row: Row, samples: Samples, lfs_works: bool) -> tuple[str, ...]:
@@ -116,6 +156,7 @@ def _described(row: Row, samples: Samples) -> dict[str, Any]:
         "git-lfs": lfs,
         "bound": row.bound,
         "met": row.met(theta, lfs),
+        "remark": samples.remarks.get(row.key),
         "samples": samples.values[row.key],
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-Unit = Literal["s", "ms", "MB", "of file"]
+Unit = Literal["s", "ms", "MB", "of file", "of changed", "times"]
 
 #: The column for what needs no tool.
 PLAIN = "plain"
@@ -16,9 +16,9 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ``ahead``: gittheta at least so many times better than git-lfs; ``most``: at most so much.
+    """A line of the table. ``ahead``: gittheta so many times better than git-lfs; ``most``, ``least``: its bounds.
 
-    Peaks are summed up by their maximum, everything else by the median. Values are in seconds, bytes, or a share.
+    Peaks are summed up by their maximum, everything else by the median. Values are in seconds, bytes, shares or times.
     """
 
     key: str
@@ -26,6 +26,7 @@ class Row:
     unit: Unit = "s"
     ahead: float | None = None
     most: float | None = None
+    least: float | None = None
     #: Said in place of a git-lfs value that there cannot be.
     lfs: str = "-"
 
@@ -34,12 +35,16 @@ class Row:
         """The bound in words."""
         if self.ahead is not None:
             return f">= {self.ahead:g}x"
+        if self.least is not None:
+            return f">= {shown(self.least, self.unit)}"
         return f"<= {shown(self.most, self.unit)}" if self.most is not None else ""
 
     def met(self, theta: float | None, lfs: float | None) -> str:
         """Whether the bound is met; nothing where there is none or nothing to hold it against."""
         if theta is not None and self.most is not None:
             return "met" if theta <= self.most else "NOT MET"
+        if theta is not None and self.least is not None:
+            return "met" if theta >= self.least else "NOT MET"
         if theta is not None and lfs is not None and self.ahead is not None:
             return "met" if lfs >= self.ahead * theta else "NOT MET"
         return "unknown" if self.bound else ""
@@ -50,6 +55,8 @@ class Samples:
     """Every value measured: row key -> column -> values in order."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    #: What is worth knowing of a row: how gittheta did it.
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def add(self, column: str, measured: Mapping[str, float]) -> None:
         """Take down what one run measured."""
@@ -70,4 +77,8 @@ def shown(value: float, unit: Unit) -> str:
         return f"{value / 1e6:.0f} MB"
     if unit == "ms":
         return f"{value * 1e3:.1f} ms"
-    return f"{value:.2f} s" if unit == "s" else f"{value:.3f} of file"
+    if unit == "s":
+        return f"{value:.2f} s"
+    if unit == "times":
+        return f"{value:.2f} times"
+    return f"{value:.3f} {unit}" if unit == "of file" else f"{value:.4f} {unit}"
