@@ -1,1 +1,1 @@
-"""One module per encoding. What each writes is specified in ``docs/spec/encodings.md`` and never changes."""
+"""One module per encoding. What each writes is specified in ``docs/spec/encodings`` and never changes."""

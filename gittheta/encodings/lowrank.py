@@ -1,6 +1,6 @@
 """``lowrank``: a tensor that is its base plus a product of small matrices, such as a LoRA that was folded in.
 
-Specified in ``docs/spec/lowrank.md``.
+Specified in ``docs/spec/encodings/lowrank.md``.
 """
 
 from __future__ import annotations

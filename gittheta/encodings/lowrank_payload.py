@@ -1,4 +1,4 @@
-"""The bytes of a change told by a few small matrices. Specified in ``docs/spec/lowrank.md``."""
+"""The bytes of a change told by a few small matrices. Specified in ``docs/spec/encodings/lowrank.md``."""
 
 from __future__ import annotations
 

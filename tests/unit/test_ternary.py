@@ -143,7 +143,7 @@ def test_an_infinite_or_negative_number_is_refused() -> None:
 
 
 def test_literal_bytes() -> None:
-    """As in docs/spec/ternary.md: positions 1 and 4, the first up, the second down, by a half."""
+    """As in docs/spec/encodings/ternary.md: positions 1 and 4, the first up, the second down, by a half."""
     base, new = _f32(1, 1, 1, 1, 1, 1), _f32(1, 1.5, 1, 1, 0.5, 1)
     payload = struct.pack("<fI", 0.5, 2) + struct.pack("<BI", 0, 2) + struct.pack("<I", 2) + b"\1\2"
     payload += struct.pack("<I", 1) + b"\1"
