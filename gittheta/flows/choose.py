@@ -14,7 +14,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.model import RAW, Digest, Recipe, Tensor, TensorSpec, flat_spec
 from gittheta.payload import HEAD_LENGTH
 
-#: A recipe has at most so many links; what would make it longer is told from the last of them alone.
+#: A recipe has at most so many links; what would make it longer is told from an older tensor.
 MAX_CHAIN = 10
 #: A link costs so many bytes in the manifest.
 _LINK = 160
@@ -101,9 +101,8 @@ class Chooser:
         found = [sample.estimate(Choice(plugin)) for plugin in alone]
         plain = min(map(_size, found))
         for candidate in candidates:
-            for variant in self._variants(candidate, plain):
-                weight = _weight(variant.recipe[:-1])
-                over = [estimate for estimate in self._over(sample, variant, plugins) if estimate.size + weight < plain]
+            for variants in self._variants(candidate):
+                over = [estimate for variant in variants for estimate in self._over(sample, variant, plugins, plain)]
                 found += over
                 if over:
                     break
@@ -121,25 +120,37 @@ class Chooser:
         choice = Choice(sparse, candidate, told, self._predicted(new.spec, told, values))
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
-    def _variants(self, candidate: Candidate, plain: float) -> Iterator[Candidate]:
-        """The candidate itself, unless its chain is too long or too heavy; else what stands at its end."""
+    def _variants(self, candidate: Candidate) -> Iterator[list[Candidate]]:
+        """The candidate itself; if its chain is too long or too heavy, those that it was told from, half as long."""
         recipe = candidate.recipe
         if not recipe:
             return
-        if len(recipe) + 2 <= MAX_CHAIN and _weight(recipe[:-1]) < plain:
-            yield candidate
-        if len(recipe) > 1:
-            digest = recipe[-2].base
-            if digest is not None:
-                yield Candidate(base_specs(self._registry, candidate.spec, recipe)[-1], digest, recipe[-1:])
+        if len(recipe) < MAX_CHAIN:
+            yield [candidate]
+        specs = base_specs(self._registry, candidate.spec, recipe)
+        older = []
+        for at in range(max(1, len(recipe) - MAX_CHAIN // 2), len(recipe)):
+            digest = recipe[at - 1].base
+            if digest is not None and is_blockwise(self._registry.encoding(recipe[at].encoding)):
+                older.append(Candidate(specs[at], digest, recipe[at:]))
+        yield older
 
-    def _over(self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]) -> list[Estimate]:
-        """The ways over one base. A base that cannot be read must not keep anything from being stored."""
+    def _over(
+        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor], plain: float
+    ) -> list[Estimate]:
+        """The ways over one base by which the chain stays lighter than the tensor by itself would be.
+
+        A base that cannot be read must not keep anything from being stored.
+        """
+        room = plain - _weight(candidate.recipe[:-1])
+        if len(candidate.recipe) + 2 > MAX_CHAIN:
+            plugins = [plugin for plugin in plugins if is_blockwise(plugin)]
         try:
-            return self._over_base(sample, candidate, plugins)
+            if room > 0:
+                return [found for found in self._over_base(sample, candidate, plugins) if found.size < room]
         except ThetaError as error:
             self._reporter.trace(f"no base for '{sample.new.spec.name}': {error}")
-            return []
+        return []
 
     def _over_base(
         self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]
