@@ -81,7 +81,10 @@ class _Changed:
         for rows, across in tiles(begin // size, end // size, columns):
             shape = (rows.stop - rows.start, across.stop - across.start)
             part = values[at : at + shape[0] * shape[1]].reshape(shape)
-            part += self._tile(rows, across)
+            change = self._tile(rows, across)
+            if self.change.rounded:
+                change = to_float64(from_float64(change.ravel(), self.spec.dtype), self.spec.dtype).reshape(shape)
+            part += change
             if self.change.gain is not None:
                 part *= self.change.gain[rows][:, None] if self.change.gain_axis == 0 else self.change.gain[across]
             at += part.size

@@ -39,7 +39,9 @@ def fold_lora(layer: Layer) -> Folds:
     scaling = config.scaling(layer.module)
 
     def fold() -> Fold:
-        change = Change(_product(layer.array(b), layer.array(a), transposed), scaling=scaling)
+        # peft adds what an adapter changes of an embedding in the dtype of its weights.
+        product = _product(layer.array(b), layer.array(a), transposed)
+        change = Change(product, scaling=scaling, rounded=embedding and not dora)
         return Fold(_with_magnitude(layer, change, layer.array(dora[0]), int(transposed)) if dora else change)
 
     folds: Folds = {layer.weight.name: fold}

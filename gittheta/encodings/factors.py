@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import PayloadError, TensorSpec
+from gittheta.api import Dtype, PayloadError, TensorSpec
 from gittheta.encodings.exact import Exact, Floats
-from gittheta.floats import Doubles, has_arithmetic
+from gittheta.floats import Doubles, from_float64, has_arithmetic, to_float64
 
 Combination = Literal["product", "hadamard", "kronecker"]
 COMBINATIONS: tuple[Combination, ...] = ("product", "hadamard", "kronecker")
@@ -35,6 +35,7 @@ class Change:
 
     D is ``scaling * first``, ``scaling * first ∘ second`` (Hadamard) or ``scaling * first ⊗ second`` (Kronecker). With
     a ``gain``, which has one factor for each row (``gain_axis`` 0) or column (1), the tensor is ``gain ∘ (base + D)``.
+    With ``rounded``, D is rounded to the tensor's dtype before it is added.
     """
 
     first: Product
@@ -43,6 +44,7 @@ class Change:
     scaling: float = 1.0
     gain: npt.NDArray[np.float32] | None = None
     gain_axis: int = 0
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Telling:
     scaling: float
     gain: Doubles | None
     gain_axis: int
+    #: What D is rounded to before it is added; None: it is not.
+    rounding: Dtype | None
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -80,6 +84,8 @@ class Telling:
     def apply(self, base: Doubles, rows: slice, columns: slice) -> Doubles:
         """A part of the tensor, before it is rounded to its dtype; ``base`` is the same part of the base."""
         found = self.difference(rows, columns)
+        if self.rounding is not None:
+            found = to_float64(from_float64(found.ravel(), self.rounding), self.rounding).reshape(found.shape)
         found += base
         if self.gain is not None:
             found *= self.gain[rows, None] if self.gain_axis == 0 else self.gain[columns]

@@ -33,6 +33,8 @@ _PRODUCT = struct.Struct("<BBhBIII")
 _NONE, _BF16, _F16, _F32, _F64, _INTEGERS = 0, 1, 2, 3, 4, 16
 _WIDTHS = {_BF16: 2, _F16: 2, _F32: 4, _F64: 8}
 MIN_BITS, MAX_BITS = 2, 32
+#: Beside the gain: D is rounded before it is added.
+_ROUNDED = 4
 _NO_SHIFTS = np.zeros(0, np.int32)
 #: Factors may have so many values, and take so many bytes, more than the tensor itself.
 _SPARE_VALUES = 1 << 14
@@ -55,7 +57,8 @@ def write(change: Change, spec: TensorSpec) -> bytes:
     """The payload of a change that is given in floats. Raises PayloadError if it cannot be one."""
     _check_change(change)
     gain = 0 if change.gain is None else change.gain_axis + 1
-    head = _HEAD.pack(COMBINATIONS.index(change.combination), gain, change.scaling)
+    flags = gain | _ROUNDED if change.rounded else gain
+    head = _HEAD.pack(COMBINATIONS.index(change.combination), flags, change.scaling)
     planes: list[Bytes] = []
     for part in (change.first, change.second):
         if part is not None:
@@ -81,7 +84,8 @@ def write_whole(whole: Whole, spec: TensorSpec) -> bytes:
 def read(payload: memoryview, spec: TensorSpec) -> Telling:
     """What a payload tells. ``payload`` is hostile input: raises PayloadError before it makes anything allocate."""
     rows, columns = matrix_shape(spec)
-    combination, gain, scaling, heads, rest = _read_heads(payload)
+    combination, flags, scaling, heads, rest = _read_heads(payload)
+    gain = flags & ~_ROUNDED
     _check_shapes(combination, [(head.rows, head.columns) for head in heads], (rows, columns))
     matrices = [matrix for head in heads for matrix in head.matrices]
     if gain:
@@ -95,7 +99,7 @@ def read(payload: memoryview, spec: TensorSpec) -> Telling:
     found = iter(planes)
     products = tuple(head.join(found) for head in heads)
     gains = matrices[-1].join(found)[0] if gain else None
-    return Telling(products, combination, scaling, gains, max(0, gain - 1))
+    return Telling(products, combination, scaling, gains, max(0, gain - 1), spec.dtype if flags & _ROUNDED else None)
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,15 @@ def _product_head(kinds: Sequence[int], scales: Scales, shapes: Sequence[tuple[i
 def _read_heads(payload: memoryview) -> tuple[Combination, int, float, list[_ProductHead], memoryview]:
     if len(payload) < _HEAD.size:
         raise PayloadError("factors without a head")
-    combination, gain, scaling = _HEAD.unpack_from(payload)
-    if combination >= len(COMBINATIONS) or gain > 2 or not isfinite(scaling):
-        raise PayloadError(f"factors of unknown kind ({combination}, {gain}), or scaled by {scaling}")
+    combination, flags, scaling = _HEAD.unpack_from(payload)
+    if combination >= len(COMBINATIONS) or flags & ~_ROUNDED > 2 or not isfinite(scaling):
+        raise PayloadError(f"factors of unknown kind ({combination}, {flags}), or scaled by {scaling}")
     rest = payload[_HEAD.size :]
     heads = []
     for _ in range(2 if combination else 1):
         head, rest = _read_product_head(rest)
         heads.append(head)
-    return COMBINATIONS[combination], gain, scaling, heads, rest
+    return COMBINATIONS[combination], flags, scaling, heads, rest
 
 
 def _read_product_head(payload: memoryview) -> tuple[_ProductHead, memoryview]:

@@ -286,8 +286,13 @@ def test_folds_as_peft_merges(case: str, dtype: str, tmp_path: Path) -> None:
 def test_embeddings_whose_change_peft_rounds_before_it_adds_it(dtype: str, tmp_path: Path) -> None:
     found = fold_and_merge(Lora(r=4, target_modules=["embed_tokens"]), dtype, tmp_path)
     assert set(found) == {"embed_tokens.weight"}
-    assert found["embed_tokens.weight"].units.max() <= 1
-    assert (found["embed_tokens.weight"].ulps == 0).mean() >= 0.9
+    one = found["embed_tokens.weight"]
+    if dtype == "f32":
+        assert one.units.max() <= 1
+        assert (one.ulps == 0).mean() >= 0.9
+    else:
+        assert one.ulps.max() <= 1
+        assert (one.ulps == 0).mean() >= 0.98
 
 
 def test_tensors_trained_as_a_whole_and_factors_alone_are_exact(tmp_path: Path) -> None:
