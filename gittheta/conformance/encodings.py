@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gittheta.api import is_blockwise
 from gittheta.conformance.common import (
     MEMORY_FACTOR,
     MEMORY_SPARE,
@@ -85,6 +86,7 @@ class EncodingConformance:
     def test_is_a_plugin(self) -> None:
         """A frozen dataclass whose name can stand in a manifest."""
         check_plugin(self.encoding)
+        assert is_blockwise(self.encoding), "what has a method `find` is taken for a predictor"
         assert isinstance(self.encoding.needs_base, bool)
 
     def test_every_dtype_comes_back_bit_by_bit(self) -> None:
