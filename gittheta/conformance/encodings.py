@@ -184,3 +184,16 @@ class EncodingConformance:
         other = tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], 500, seed=9))
         if payload is not None:
             assert bytes(self.encoding.decode(memoryview(payload), new.spec, other).data) == bytes(new.data)
+
+    def test_without_a_base_bytes_are_bytes(self) -> None:
+        """A payload that needs no base is used for every tensor of the same bytes, whatever its dtype."""
+        if self.encoding.needs_base:
+            return
+        for dtype in DTYPES.values():
+            data = block_values(dtype, 192)
+            payload = self.encoding.encode(tensor(dtype, data), None)
+            for other in DTYPES.values() if payload is not None else ():
+                spec = TensorSpec("tensor", other, (len(data) * 8 // other.bits,))
+                if spec.nbytes == len(data):
+                    back = self.encoding.decode(memoryview(payload or b""), spec, None)
+                    assert bytes(back.data) == data, f"a payload of {dtype.name} read as {other.name}"

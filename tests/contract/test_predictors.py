@@ -91,7 +91,7 @@ def _changes() -> Iterator[Change]:
     first, second = Product(matrix(1, 24, 2), matrix(2, 2, 36)), Product(matrix(3, 24, 3), matrix(4, 3, 36))
     yield Change(first, second, "hadamard", 0.01)
     yield Change(Product(matrix(5, 4, 6)), Product(matrix(6, 6, 2), matrix(7, 2, 6)), "kronecker", 0.5)
-    yield Change(first, scaling=0.25, gain=matrix(8, 24))
+    yield Change(first, scaling=0.25, gain=matrix(8, 24), rounded=True)
     yield Change(Product(matrix(9, 24, 36)), gain=matrix(8, 36), gain_axis=1)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
-from gittheta.manifest import format_manifest, parse_manifest
+from gittheta.manifest import format_manifest, format_recipe, parse_manifest, parse_recipe
 from gittheta.model import digest_of
 from tests.golden.book.chains import decode, frames, parse_link
 from tests.golden.test_golden import objects_into
@@ -64,6 +65,19 @@ def test_adding_it_gives_the_frozen_text(repo: Repo) -> None:
     objects_into(repo)
     repo.stage(CHAINS)
     assert repo.clean(repo.smudge(CHAINS)) == CHAINS
+
+
+def test_the_specification_shows_a_recipe() -> None:
+    text = (HERE.parents[1] / "docs/spec/manifest.md").read_text()
+    (example,) = re.findall(r"```\n(\[.*?\n)```", text, re.DOTALL)
+    _, _, *lines = example.splitlines(keepends=True)
+    recipe = parse_recipe("".join(lines))
+    assert [(link.encoding, link.parameters) for link in recipe] == [
+        ("sparse", ()),
+        ("lowrank", (("rank", "16"),)),
+        ("dense", ()),
+    ]
+    assert format_recipe(recipe) == "".join(lines)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -130,7 +130,8 @@ _KINDS = {1: "bf16", 2: "f16", 3: "f32", 4: "f64"}
 
 def lowrank(payload: bytes, dtype: str, shape: Shape, parameters: Parameters, base: bytes) -> bytes:
     rows, columns = shape[0], math.prod(shape[1:])
-    combination, gain, scaling = struct.unpack_from("<BBd", payload)
+    combination, flags, scaling = struct.unpack_from("<BBd", payload)
+    gain, is_rounded = flags & 3, flags & 4
     heads, rest = [], payload[10:]
     for _ in range(2 if combination else 1):
         head, rest = _read_head(rest)
@@ -157,7 +158,10 @@ def lowrank(payload: bytes, dtype: str, shape: Shape, parameters: Parameters, ba
     old, words = words_of(base, WIDTHS[dtype]), []
     for at, word in enumerate(old):
         row, column = divmod(at, columns)
-        number = difference[row][column] * scaling + value(word, dtype)
+        number = difference[row][column] * scaling
+        if is_rounded:
+            number = value(rounded(number, dtype), dtype)
+        number += value(word, dtype)
         if gain:
             number *= factors[row if gain == 1 else column]
         words.append(rounded(number, dtype))
