@@ -13,7 +13,8 @@ import pytest
 
 from gittheta import errors
 from gittheta.manifest import format_manifest, parse_manifest
-from gittheta.testing import FormatConformance
+from gittheta.model import DTYPES, Tensor
+from gittheta.testing import FormatConformance, PredictorConformance, block_values, tensor
 
 from .git.conftest import IDENTITY, environment
 
@@ -105,16 +106,35 @@ def _npy(values: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _sample_plugin() -> object:
-    space: dict[str, object] = {"__name__": "gittheta_npy"}
-    sys.modules.setdefault("gittheta_npy", type(sys)("gittheta_npy"))
-    exec(blocks("plugins/README.md", "python")[0], space)  # noqa: S102 - it is our own documentation
-    return space["Npy"]
+def _sample_plugin(module: str, name: str) -> type:
+    """A plugin of the document, which says of each block of code what file it is."""
+    text = (ROOT / "plugins/README.md").read_text()
+    code = text.split(f"`{module}.py`:\n\n```python\n")[1].split("```")[0]
+    space: dict[str, type] = {"__name__": module}  # type: ignore[dict-item]
+    sys.modules.setdefault(module, type(sys)(module))
+    exec(code, space)  # noqa: S102 - it is our own documentation
+    return space[name]
 
 
 class TestSamplePlugin(FormatConformance):
     """The plugin in plugins/README.md keeps the contract of formats."""
 
-    file_format = _sample_plugin()()  # type: ignore[operator]
+    file_format = _sample_plugin("gittheta_npy", "Npy")()
     samples = (_npy(np.arange(12, dtype=np.float32).reshape(3, 4)), _npy(np.float64(3)), _npy(np.zeros((0, 3), bool)))
     broken = (b"\x93NUMPY\x01\x00", _npy(np.array([1j])))
+
+
+def _turned(dtype: str) -> tuple[Tensor, Tensor]:
+    base = tensor(DTYPES[dtype], block_values(DTYPES[dtype], 600), (20, 30))
+    size = DTYPES[dtype].itemsize
+    turned = bytearray(base.data)
+    for at in range(size - 1, len(turned), size):
+        turned[at] ^= 0x80
+    return Tensor(base.spec, memoryview(bytes(turned))), base
+
+
+class TestSamplePredictor(PredictorConformance):
+    """The other one there keeps the contract of predictors."""
+
+    predictor = _sample_plugin("gittheta_negated", "Negated")()
+    pairs = tuple(map(_turned, ("bf16", "f16", "f32", "f64")))
