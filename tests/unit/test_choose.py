@@ -450,6 +450,29 @@ def test_large_tensors_are_told_from_their_bases(repo: Repo, shape: tuple[int, .
         assert len(commit(repo, file_of(values), look=at % 4 == 0)) <= MAX_CHAIN
 
 
+LARGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rows appended": lambda old: np.concatenate([old, weights(9, (16, 64))]),
+    "rows trimmed": lambda old: old[:-40],
+    "rows permuted": lambda old: old[np.random.default_rng(3).permutation(len(old))],
+    "columns appended": lambda old: np.concatenate([old, weights(9, (len(old), 8))], 1),
+    "rows appended, some elements changed": lambda old: few(np.concatenate([old, weights(9, (16, 64))]), 4, 5),
+    "rows scaled": lambda old: old * (1 + weights(8, (len(old), 1), 0.1)),
+    "low rank": lambda old: old + weights(7, (len(old), 2), 0.05) @ weights(6, (2, 64), 0.05),
+    "full fine-tune": lambda old: old + weights(5, old.shape, 0.0001),
+    "all others": lambda old: weights(5, old.shape),
+}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("change", LARGE)
+def test_large_tensors_changed_in_every_way(repo: Repo, change: str) -> None:
+    """Predicted and corrected block by block, though the blocks lie across rows."""
+    old = weights(1, (128, 64))
+    commit(repo, file_of(old))
+    for values in (LARGE[change](old), few(LARGE[change](old), 2, 3), old):
+        commit(repo, file_of(values))
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_a_large_changed_file_cut_short_is_opaque(repo: Repo) -> None:
     values = weights(1, (60, 20))
