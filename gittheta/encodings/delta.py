@@ -63,6 +63,8 @@ class Delta:
         if base is None or len(base.data) != spec.nbytes or spec.nbytes % width:
             raise PayloadError("a delta needs a base of its own size")
         bounds, rest = _read_bounds(payload)
+        if bounds and spec.dtype.name not in _EXPONENT:
+            raise PayloadError(f"a delta with classes, which {spec.dtype.name} has not")
         planes, rest = unpack(rest, [spec.nbytes // width] * width)
         if len(rest):
             raise PayloadError("a delta's payload of the wrong length")

@@ -49,7 +49,8 @@ class Bases:
         path = self._workspace.repository.attributes([ATTRIBUTE], [self._path])[self._path][ATTRIBUTE]
         if path in ("unspecified", "set", "unset"):
             return {}
-        found = self._workspace.try_manifest(f"HEAD:{path}")
+        inside = not path.startswith("/") and ".." not in path.split("/")
+        found = self._workspace.try_manifest(f"HEAD:{path}") if inside else None
         if found is None:
             self._workspace.reporter.warn(f"{self._path}: {ATTRIBUTE} names '{path}', of which HEAD has no checkpoint")
         return _by_name(found)

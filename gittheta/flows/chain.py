@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import TypeVar
@@ -23,7 +24,7 @@ from gittheta.store import Reader
 
 #: Decoded bytes that one link keeps at most where its blocks are asked for in parts.
 KEEP = 64 << 20
-#: A payload of more frames than one for so many bytes, and so many besides, was made to waste memory.
+#: A recipe of more frames than one for so many bytes, and so many besides, was made to waste memory.
 _BYTES_PER_FRAME = 1 << 16
 _FRAMES = 1 << 16
 
@@ -57,14 +58,16 @@ def frames_of(reader: Reader, link: Link) -> Iterator[Frame]:
 class Framed:
     """What a link that is written block by block yields."""
 
-    def __init__(self, reader: Reader, link: Link, encoding: Encoding, spec: TensorSpec, base: Values | None) -> None:
+    def __init__(
+        self, reader: Reader, link: Link, encoding: Encoding, spec: TensorSpec, base: Values | None, shared: Shared
+    ) -> None:
         self.spec = spec
-        self.frames = _bounded(frames_of(reader, link), spec)
+        self.frames = shared.bounded(frames_of(reader, link), spec)
         self._ends = list(accumulate(frame.head.raw for frame in self.frames))
         self._reader = reader
         self._encoding = encoding
         self._base = base
-        self._kept = Kept()
+        self._kept = shared.kept
         if (self._ends[-1] if self._ends else 0) != spec.nbytes:
             raise PayloadError("the payload's blocks do not add up to the tensor")
 
@@ -73,12 +76,9 @@ class Framed:
         frame = self.frames[index]
         end = self._ends[index]
         spec = flat_spec(self.spec, frame.head.raw)
-        base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end))
+        base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end).toreadonly())
         body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
-        data = guarded(self._encoding.name, lambda: self._encoding.decode(body, spec, base)).data
-        if len(data) != spec.nbytes:
-            raise PayloadError(f"'{self._encoding.name}' gave {len(data)} bytes, not {spec.nbytes}")
-        return data
+        return decoded(self._encoding, body, spec, base)
 
     def checked_block(self, index: int) -> memoryview:
         """One block. Raises PayloadError unless it has the digest that its frame tells."""
@@ -107,7 +107,7 @@ class Framed:
         while at < end:
             index = bisect_right(self._ends, at)
             first = self._ends[index] - self.frames[index].head.raw
-            block = kept.get(index, make)
+            block = kept.get((id(self), index), partial(make, index))
             parts.append(block[at - first : end - first])
             at += len(parts[-1])
         return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
@@ -138,8 +138,8 @@ class Predicted:
     def read(self, begin: int, end: int) -> memoryview:
         """A range of bytes, which must be whole elements."""
         data = guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
-        if len(data) != end - begin:
-            raise PayloadError(f"'{self._name}' gave {len(data)} bytes, not {end - begin}")
+        if not isinstance(data, memoryview) or data.nbytes != end - begin:
+            raise PayloadError(f"'{self._name}' gave something else than {end - begin} bytes")
         return data
 
 
@@ -147,33 +147,56 @@ class Predicted:
 class Kept:
     """Blocks that were decoded last, up to KEEP bytes of them."""
 
-    _blocks: OrderedDict[int, memoryview] = field(default_factory=OrderedDict)
+    _blocks: OrderedDict[tuple[int, int], memoryview] = field(default_factory=OrderedDict)
     _size: int = 0
     _lock: Lock = field(default_factory=Lock)
 
-    def get(self, index: int, make: Callable[[int], memoryview]) -> memoryview:
-        """A block by its number, made if it is not here. Two threads may make the same block at once."""
+    def get(self, key: tuple[int, int], make: Callable[[], memoryview]) -> memoryview:
+        """A block by its link and number, made if it is not here. Two threads may make the same block at once."""
         with self._lock:
-            if index in self._blocks:
-                self._blocks.move_to_end(index)
-                return self._blocks[index]
-        made = make(index)
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        made = make()
         with self._lock:
-            if index not in self._blocks:
-                self._blocks[index] = made
+            if key not in self._blocks:
+                self._blocks[key] = made
                 self._size += len(made)
             while self._size > KEEP and len(self._blocks) > 1:
                 self._size -= len(self._blocks.popitem(last=False)[1])
         return made
 
 
+@dataclass
+class Shared:
+    """What the links of one chain may take together, so that long chains take no more than short ones."""
+
+    kept: Kept = field(default_factory=Kept)
+    _frames: int = 0
+
+    def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
+        """The frames of one link. Raises PayloadError if they hold too much, or are too many."""
+        found: list[Frame] = []
+        left = spec.nbytes
+        for frame in frames:
+            left -= frame.head.raw
+            if left < 0:
+                raise PayloadError("the payload holds more than the tensor's shape allows")
+            found.append(frame)
+            self._frames += 1
+            if self._frames > _FRAMES + spec.nbytes // _BYTES_PER_FRAME:
+                raise PayloadError("the payload is cut into absurdly small blocks")
+        return tuple(found)
+
+
 def open_tensor(reader: Reader, registry: Registry, spec: TensorSpec, recipe: Recipe) -> Framed:
     """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it."""
     try:
         values: Values | None = None
+        shared = Shared()
         specs = base_specs(registry, spec, recipe)
         for link, its_spec in zip(reversed(recipe), reversed(specs), strict=True):
-            values = _open_link(reader, registry, link, its_spec, values)
+            values = _open_link(reader, registry, link, its_spec, values, shared)
         if not isinstance(values, Framed):
             raise PayloadError("a recipe must begin with a link that is written block by block")
         return values
@@ -197,7 +220,7 @@ def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> Te
 
 
 def _open_link(
-    reader: Reader, registry: Registry, link: Link, spec: TensorSpec, base: Values | None
+    reader: Reader, registry: Registry, link: Link, spec: TensorSpec, base: Values | None, shared: Shared
 ) -> Framed | Predicted:
     plugin = registry.encoding(link.encoding)
     if is_predictor(plugin):
@@ -210,7 +233,7 @@ def _open_link(
         raise PayloadError(f"'{plugin.name}' {'needs a base and has none' if plugin.needs_base else 'takes no base'}")
     if link.parameters:
         raise PayloadError(f"'{plugin.name}' takes no parameters")
-    return Framed(reader, link, plugin, spec, base)
+    return Framed(reader, link, plugin, spec, base, shared)
 
 
 def open_prediction(
@@ -236,17 +259,13 @@ def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
 MAX_PAYLOAD_OVERHEAD = 1 << 16
 
 
-def _bounded(frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
-    found: list[Frame] = []
-    left = spec.nbytes
-    for frame in frames:
-        left -= frame.head.raw
-        if left < 0:
-            raise PayloadError("the payload holds more than the tensor's shape allows")
-        found.append(frame)
-        if len(found) > _FRAMES + spec.nbytes // _BYTES_PER_FRAME:
-            raise PayloadError("the payload is cut into absurdly small blocks")
-    return tuple(found)
+def decoded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> memoryview:
+    """One block. Raises PayloadError, whatever the encoding does."""
+    tensor = guarded(encoding.name, lambda: encoding.decode(body, spec, base))
+    data = getattr(tensor, "data", None)
+    if not isinstance(data, memoryview) or data.nbytes != spec.nbytes:
+        raise PayloadError(f"'{encoding.name}' gave something else than {spec.nbytes} bytes")
+    return data
 
 
 def guarded(name: str, call: Callable[[], Result]) -> Result:

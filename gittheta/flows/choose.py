@@ -8,11 +8,20 @@ from functools import cached_property
 from math import inf
 
 from gittheta.api import Encoding, Finding, Predictor, Values, is_blockwise, is_predictor
-from gittheta.errors import PayloadError, ThetaError
-from gittheta.flows.chain import Base, Predicted, base_specs, guarded, open_prediction, open_tensor
+from gittheta.errors import ManifestError, PayloadError, ThetaError
+from gittheta.flows.chain import (
+    MAX_PAYLOAD_OVERHEAD,
+    Base,
+    Predicted,
+    base_specs,
+    guarded,
+    open_prediction,
+    open_tensor,
+)
 from gittheta.flows.workspace import Workspace
-from gittheta.model import RAW, Digest, Recipe, Tensor, TensorSpec, flat_spec
-from gittheta.payload import HEAD_LENGTH
+from gittheta.manifest import format_recipe, parse_recipe
+from gittheta.model import EMPTY_DIGEST, RAW, Digest, Link, ObjectId, Place, Recipe, Tensor, TensorSpec, flat_spec
+from gittheta.payload import HEAD_LENGTH, MAX_BLOCK
 
 #: A recipe has at most so many links; what would make it longer is told from an older tensor.
 MAX_CHAIN = 10
@@ -24,7 +33,7 @@ _RUNNERS = 3
 _WINDOWS = 8
 _WINDOW = 1 << 11
 #: Where block by block so little is left of a tensor, no predictor can do much better.
-_SMALL = 0.02
+_LITTLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,7 @@ class Chooser:
         found = [sample.estimate(Choice(plugin)) for plugin in alone]
         plain = min(map(_size, found))
         for candidate in candidates:
-            for variants in self._variants(candidate):
-                over = [estimate for variant in variants for estimate in self._over(sample, variant, plugins, plain)]
-                found += over
-                if over:
-                    break
+            found += self._over(sample, candidate, plugins, plain)
         # Of two as small, the one that the settings name first.
         order = {plugin.name: rank for rank, plugin in enumerate(plugins)}
         found.sort(key=lambda estimate: (estimate.size, order[estimate.choice.encoding.name]))
@@ -114,6 +119,8 @@ class Chooser:
 
     def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
+        if len(candidate.recipe) + 2 > MAX_CHAIN or 2 * _weight(candidate.recipe[:-1]) > new.spec.nbytes:
+            return self.choose(new, [candidate])
         sparse = self._registry.encoding("sparse")
         assert is_blockwise(sparse)  # noqa: S101 - a built-in
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
@@ -138,47 +145,55 @@ class Chooser:
     def _over(
         self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor], plain: float
     ) -> list[Estimate]:
-        """The ways over one base by which the chain stays lighter than the tensor by itself would be.
+        """The ways over a candidate, or else over those that it was told from.
 
         A base that cannot be read must not keep anything from being stored.
         """
-        room = plain - _weight(candidate.recipe[:-1])
-        if len(candidate.recipe) + 2 > MAX_CHAIN:
-            plugins = [plugin for plugin in plugins if is_blockwise(plugin)]
+        found: list[Estimate] = []
         try:
-            if room > 0:
-                return [found for found in self._over_base(sample, candidate, plugins) if found.size < room]
+            for variants in self._variants(candidate):
+                for variant in variants:
+                    found += self._over_base(sample, variant, plugins, plain - _weight(variant.recipe[:-1]))
+                if found:
+                    break
         except ThetaError as error:
             self._reporter.trace(f"no base for '{sample.new.spec.name}': {error}")
-        return []
+        return found
 
     def _over_base(
-        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor]
+        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor], room: float
     ) -> list[Estimate]:
+        """The ways over one base of less than ``room`` bytes: a chain stays lighter than the tensor by itself."""
         new = sample.new
         reshaped = candidate.spec.shape != new.spec.shape
-        if candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
+        if room <= 0 or candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
             return []
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
         blockwise = [plugin for plugin in plugins if is_blockwise(plugin) and plugin.needs_base]
         found: list[Estimate] = []
         if not reshaped:
             found += (sample.estimate(Choice(plugin, candidate, None, values)) for plugin in blockwise)
-        for plugin in plugins:
-            if min(map(_size, found), default=inf) < _SMALL * new.spec.nbytes:
+        for plugin in plugins if len(candidate.recipe) + 2 <= MAX_CHAIN else ():
+            if min(map(_size, found), default=inf) < _LITTLE * new.spec.nbytes:
                 break
-            finding = self._find(plugin, new, values) if is_predictor(plugin) else None
-            if finding is not None:
-                told = Told(plugin.name, finding)
+            told = self._find(plugin, new, values) if is_predictor(plugin) else None
+            if told is not None:
                 predicted = self._predicted(new.spec, told, values)
-                extra = len(finding.payload) + HEAD_LENGTH + _LINK
+                extra = len(told.finding.payload) + HEAD_LENGTH + _LINK
                 choices = (Choice(other, candidate, told, predicted) for other in blockwise)
                 found += [sample.estimate(choice, extra) for choice in choices]
-        return found
+        return [estimate for estimate in found if estimate.size < room]
 
-    def _find(self, plugin: Predictor, new: Values, base: Values) -> Finding | None:
+    def _find(self, plugin: Predictor, new: Values, base: Values) -> Told | None:
+        """What a predictor finds, if it can be read again."""
         try:
-            return guarded(plugin.name, lambda: plugin.find(new, base))
+            finding = guarded(plugin.name, lambda: plugin.find(new, base))
+            if finding is None:
+                return None
+            _check_finding(plugin, finding, new.spec, base.spec)
+            told = Told(plugin.name, finding)
+            self._predicted(new.spec, told, base)
+            return told
         except PayloadError as error:
             self._reporter.trace(f"'{new.spec.name}': {error}")
             return None
@@ -191,13 +206,30 @@ class Chooser:
         raise ThetaError(f"'{told.predictor}' is no predictor")
 
 
+def _check_finding(plugin: Predictor, finding: Finding, spec: TensorSpec, base: TensorSpec) -> None:
+    """Raise PayloadError unless the finding can be stored, and told from that base again."""
+    if not isinstance(finding, Finding) or not isinstance(finding.payload, bytes):
+        raise PayloadError(f"'{plugin.name}' found something else than bytes")
+    if not 0 < len(finding.payload) <= min(MAX_BLOCK, spec.nbytes + MAX_PAYLOAD_OVERHEAD):
+        raise PayloadError(f"'{plugin.name}' found {len(finding.payload)} bytes, which no frame can hold")
+    place = Place(ObjectId("0" * 64), 0, 1)
+    recipe = (Link(plugin.name, (place,), finding.parameters, EMPTY_DIGEST), Link("dense", (place,)))
+    try:
+        written = parse_recipe(format_recipe(recipe))
+    except ManifestError as error:
+        raise PayloadError(f"'{plugin.name}' has parameters that no manifest can hold: {error}") from None
+    told = guarded(plugin.name, lambda: plugin.base_spec(spec, dict(finding.parameters)))
+    if written != recipe or (told.dtype, told.shape) != (base.dtype, base.shape):
+        raise PayloadError(f"'{plugin.name}' could not tell the tensor from its base again")
+
+
 class _Sample:
     """A few windows of a tensor, side by side, on which encodings are tried."""
 
     def __init__(self, new: Values) -> None:
         self.new = new
         self._windows = list(_windows(new.spec))
-        data = self._read(new)
+        data = self._read(new).toreadonly()
         self._sample = Tensor(flat_spec(new.spec, len(data)), data)
         self._factor = new.spec.nbytes / max(1, len(data))
         self._last: tuple[Values, Tensor] | None = None
@@ -211,7 +243,7 @@ class _Sample:
         if values is None:
             return None
         if self._last is None or self._last[0] is not values:
-            self._last = values, Tensor(self._sample.spec, self._read(values))
+            self._last = values, Tensor(self._sample.spec, self._read(values).toreadonly())
         return self._last[1]
 
     def _read(self, values: Values) -> memoryview:
@@ -224,7 +256,7 @@ def _encoded_size(encoding: Encoding, new: Tensor, base: Tensor | None) -> float
         payload = guarded(encoding.name, lambda: encoding.encode(new, base))
     except PayloadError:
         return inf
-    return inf if payload is None else len(payload)
+    return len(payload) if isinstance(payload, bytes) else inf
 
 
 def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:

@@ -40,15 +40,20 @@ class _Block:
 
     def decode(self) -> memoryview:
         """The block's bytes; compared with its frame if the tensor is too large to be held until its end."""
-        spec = self.tensor.spec
-        try:
-            return self.check() if spec.nbytes > HOLD else self.tensor.block(self.index)
-        except ThetaError as error:
-            raise error.located(tensor=spec.name) from None
+        return self.check() if self.tensor.spec.nbytes > HOLD else self._located(self.tensor.block)
 
     def check(self) -> memoryview:
         """The block's bytes, compared with its frame."""
-        return self.tensor.checked_block(self.index)
+        return self._located(self.tensor.checked_block)
+
+    def _located(self, get: Callable[[int], memoryview]) -> memoryview:
+        try:
+            return get(self.index)
+        except PayloadError as error:
+            error.mend = error.mend or MEND
+            raise error.located(tensor=self.tensor.spec.name) from None
+        except ThetaError as error:
+            raise error.located(tensor=self.tensor.spec.name) from None
 
 
 class Decoder:

@@ -171,7 +171,7 @@ class Encoder:
         if self._changed:
             self._submit()
         self._make_room(len(block))
-        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block), digest))
+        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block.toreadonly()), digest))
         self._waiting += len(block)
         self._batched += len(block)
         if self._batched >= BATCH:

@@ -51,14 +51,17 @@ class Spool:
         if self._file is None and self.size + len(block) > HOLD:
             self._file = self._open()
             for held in self._blocks:
-                write_all(self._file, held)
+                self._write(self._file, held)
             self._blocks.clear()
         if self._file is None:
             self._blocks.append(block)
         else:
-            with translated(self._store.root):
-                write_all(self._file, block)
+            self._write(self._file, block)
         self.size += len(block)
+
+    def _write(self, descriptor: int, block: memoryview) -> None:
+        with translated(self._store.root):
+            write_all(descriptor, block)
 
     def _open(self) -> int:
         path = self._store.temporary()

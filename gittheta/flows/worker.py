@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from gittheta.api import Encoding, Values
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.flows.chain import guarded
+from gittheta.flows.chain import decoded, guarded
 from gittheta.flows.choose import Choice, Estimate
 from gittheta.model import Digest, Tensor, block_bytes, digest_of, flat_spec
 from gittheta.payload import MAX_OVERHEAD, frame_head
@@ -58,8 +58,8 @@ class Work:
     def encode(self, choice: Choice, begin: int, end: int) -> tuple[Encoded, memoryview | None]:
         """One block, and what was predicted of it."""
         spec = flat_spec(self.new.spec, end - begin)
-        data = self.new.read(begin, end)
-        base = None if choice.base is None else Tensor(spec, choice.base.read(begin, end))
+        data = self.new.read(begin, end).toreadonly()
+        base = None if choice.base is None else Tensor(spec, choice.base.read(begin, end).toreadonly())
         digest = self.digests[begin // block_bytes(spec.dtype)] if self.digests else digest_of(data)
         frame = _encode(choice.encoding, Tensor(spec, data), base, digest)
         return frame, base.data if base and choice.told else None
@@ -107,11 +107,10 @@ def encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> li
 
 def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> Encoded:
     body = guarded(encoding.name, lambda: encoding.encode(block, base))
-    if body is None or len(body) > len(block.data) + MAX_OVERHEAD:
+    if not isinstance(body, bytes) or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
     # Lossless is a promise: what cannot be read back is never accepted.
-    decoded = guarded(encoding.name, lambda: encoding.decode(memoryview(body), block.spec, base))
-    if not _same(decoded.data, block.data):
+    if not _same(decoded(encoding, memoryview(body), block.spec, base), block.data):
         raise PayloadError(
             f"the encoding '{encoding.name}' does not give back what it was given",
             tensor=block.spec.name,

@@ -49,6 +49,7 @@ class TestDelta(EncodingConformance):
         b"\0" + _head("<I", len(_BOMB)) + _BOMB,
         b"\0" + _head("<2I", 20, 20) + _BOMB[:40],
         b"\xff" + bytes(600),
+        b"\1" + _head("<H", 5) + _head("<I", 25) + bytes(25),
         b"\2" + _head("<2H", 5, 5) + _head("<2I", 25, 25) + bytes(50),
         b"\2" + _head("<2H", 5, 6) + _head("<2I", 25, 25) + bytes(50),
         b"\1" + _head("<H", 0) + _head("<2I", 0xFFFFFFFF, 0xFFFFFFFF),

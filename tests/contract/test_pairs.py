@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gittheta.flows.choose
 from gittheta.conformance.common import special_values
 from gittheta.floats import from_float64, has_arithmetic, to_float64
 from gittheta.manifest import parse_manifest
@@ -163,9 +162,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     git(top, "init", "-q")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "small blocks":
-            most_is_small = gittheta.flows.choose._SMALL
             shrink(patch)
-            patch.setattr(gittheta.flows.choose, "_SMALL", most_is_small)  # not the size of that name in other modules
         yield Repo(top)
 
 
