@@ -22,10 +22,10 @@ from gittheta.planes import Words, join, pack, split, unpack
 
 Positions = npt.NDArray[np.intp]
 
-#: Classes besides that of the smallest elements. More of them gain little and cost the decoder time.
-_CLASSES = 4
+#: The classes begin so many exponents below the first. More of them gain little, and cost much time.
+_STEPS = (0, 2)
 #: The first class begins at the largest exponent that, with those above it, has at least one in so many elements.
-_SHARE = 16
+_SHARE = 4
 #: One in so many elements is looked at to find the classes.
 _STRIDE = 16
 #: Exponent bits of the floats that are put in classes.
@@ -114,7 +114,7 @@ def _bounds(old: Words, dtype: Dtype) -> tuple[int, ...]:
     exponents = _magnitude(old[::_STRIDE]) >> np.uint16(shift)
     common = np.bincount(exponents)[::-1].cumsum() >= (len(exponents) + _SHARE - 1) // _SHARE
     largest = len(common) - 1 - int(common.argmax())
-    return tuple(exponent << shift for exponent in range(largest, max(0, largest - _CLASSES), -1))
+    return tuple((largest - step) << shift for step in _STEPS if largest > step)
 
 
 def _classes(old: Words, bounds: tuple[int, ...]) -> list[Positions]:

@@ -102,9 +102,9 @@ class Difference:
                     self._kept.append(chunk)
                 yield chunk
 
-    def sample(self, rows: int, step: int) -> tuple[Reals, Reals]:
+    def sample(self, rows: int, step: int, runs: int = 8) -> tuple[Reals, Reals]:
         """Values and weights of some rows, in runs that are evenly spread; of each ``step``-th column."""
-        runs = 8 if rows < self.rows else 1
+        runs = runs if rows < self.rows else 1
         parts = []
         for run in range(runs):
             count = rows * (run + 1) // runs - rows * run // runs

@@ -25,7 +25,7 @@ _MAX_COLUMNS = 1 << 22
 #: Parts of the matrix that tell the rank: rows and columns, and the highest rank that shows.
 _PARTS = ((128, 48), (288, 144))
 #: Rows and columns of the part that tells whether there is a pattern at all.
-_PATTERN = (96, 1024)
+_PATTERN = (32, 512)
 #: A sample has no more elements.
 _MAX_SAMPLE = 1 << 23
 #: How often all of the difference is gone through.
@@ -104,9 +104,9 @@ def _has_pattern(difference: Difference) -> bool:
     Of rows of independent numbers, as many as they have columns, the squared correlation is 1 / columns on average.
     """
     part = min(_PATTERN[0], difference.rows), max(1, difference.columns // _PATTERN[1])
-    values, _ = difference.sample(*part)
+    values, _ = difference.sample(*part, runs=2)
     if difference.limit(values):
-        values, _ = difference.sample(*part)
+        values, _ = difference.sample(*part, runs=2)
     sizes = np.square(values).sum(axis=1)
     values = values[sizes > 0]
     if len(values) < 2:

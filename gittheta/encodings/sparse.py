@@ -37,6 +37,9 @@ class Sparse:
         if not len(positions):
             return b""
         words, old = words[positions], old[positions]
+        if 2 * len(positions) > len(new.data) // width and 2 * np.count_nonzero(old) > len(positions):
+            # Not sparse. Where most of the base is zero, it says nothing, and no encoding is better than the values.
+            return None
         step = max(1, len(words) // _SAMPLE)
         kinds = (_VALUES, _DIFFERENCES)
         mode = min(kinds, key=lambda kind: len(_pack_values(kind, words[::step], old[::step], new.spec.dtype)))

@@ -30,8 +30,8 @@ _LINK = 160
 #: So many ways are tried in full where the first turns out larger than it seemed.
 _RUNNERS = 3
 #: The sample: so many windows of so many elements.
-_WINDOWS = 8
-_WINDOW = 1 << 11
+_WINDOWS = 4
+_WINDOW = 1 << 12
 #: Where block by block so little is left of a tensor, no predictor can do much better.
 _LITTLE = 0.02
 
