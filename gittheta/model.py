@@ -196,9 +196,13 @@ def recipe_key(digest: Digest, spec: TensorSpec, recipe: Recipe) -> Digest:
     return recipe_keys(digest, spec)[len(recipe) > 1]
 
 
+#: What the skeleton is called where it is handled like a tensor.
+SKELETON = "(skeleton)"
+
+
 def skeleton_spec(length: int) -> TensorSpec:
     """The skeleton, seen as a tensor of bytes, so that it is stored and rebuilt like one."""
-    return TensorSpec("(skeleton)", RAW, (length,))
+    return TensorSpec(SKELETON, RAW, (length,))
 
 
 def flat_spec(spec: TensorSpec, nbytes: int) -> TensorSpec:

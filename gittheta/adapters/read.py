@@ -53,6 +53,9 @@ class Adapter(Mapping[str, Fold]):
     def __getitem__(self, name: str) -> Fold:
         return self.folds[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.folds  # without reading the factors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.folds)
 

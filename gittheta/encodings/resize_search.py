@@ -37,6 +37,8 @@ _BLOCKS = 4
 _SAMPLE, _SAMPLE_BYTES = 15, 1 << 22
 #: Longer rows are not searched: they are hashed one at a time.
 _LONGEST = 8 << 20
+#: Rows of fewer bytes are alike by chance.
+_SHORTEST = 16
 #: So many rows or columns must have an origin, and so many elements be near those of the base to call a tensor near.
 _KNOWN, _NEAR = 0.5, 0.6
 #: Where more than one in so many has no origin yet, it is worth to look for multiples by a power of two.
@@ -52,9 +54,13 @@ def find_maps(new: Values, base: Values) -> tuple[Map | None, Map | None] | None
         return None
     if not ones.shape or ones.dtype.bits % 8 or not ones.elements or not others.elements:
         return None
-    one, other = side_of(new), side_of(base)
-    if max(one.grid.row, other.grid.row) > _LONGEST:
+    grids = Grid.of(ones), Grid.of(others)
+    # Before anything is worked out for each row and column: a tensor of one dimension has a row for each element.
+    if any(max(grid.rows, grid.columns) > MAX_ENTRIES or grid.row > _LONGEST for grid in grids):
         return None
+    if ones.shape == others.shape and (len(ones.shape) < 2 or grids[0].rows < 2 or grids[0].row < _SHORTEST):
+        return None
+    one, other = side_of(new), side_of(base)
     if ones.shape == others.shape:
         return _find_permutation(one, other)
     differ = [axis for axis in (0, 1) if one.count(axis) != other.count(axis)]
@@ -91,7 +97,7 @@ def _find_both(new: Side, base: Side) -> tuple[Map, Map] | None:
 def _find_permutation(new: Side, base: Side) -> tuple[Map | None, Map | None] | None:
     """Rows or columns in another order, not both; if most rows of a sample are unlike those of the base."""
     grid = new.grid
-    if len(new.values.spec.shape) < 2 or grid.rows < 2 or grid.row < 16 or 3 * grid.row > _SAMPLE_BYTES:
+    if 3 * grid.row > _SAMPLE_BYTES:
         return None
     rows = _sample_rows(new, grid.rows)
     ones, others = _read_rows(new, rows), _read_rows(base, rows)

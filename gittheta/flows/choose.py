@@ -8,7 +8,7 @@ from functools import cached_property
 from math import inf
 
 from gittheta.api import Encoding, Finding, Predictor, Values, is_blockwise, is_predictor
-from gittheta.errors import ManifestError, PayloadError, ThetaError
+from gittheta.errors import ManifestError, PayloadError, PluginError, ThetaError
 from gittheta.flows.chain import (
     MAX_PAYLOAD_OVERHEAD,
     Base,
@@ -25,13 +25,15 @@ from gittheta.payload import HEAD_LENGTH, MAX_BLOCK
 
 #: A recipe has at most so many links; what would make it longer is told from an older tensor.
 MAX_CHAIN = 10
+#: Links that take more than this share of the tensor take long to decode: one above the last is enough.
+_HEAVY = 1 / 8
 #: A link costs so many bytes in the manifest.
 _LINK = 160
 #: So many ways are tried in full where the first turns out larger than it seemed.
 _RUNNERS = 3
 #: The sample: so many windows of so many elements.
-_WINDOWS = 4
-_WINDOW = 1 << 12
+_WINDOWS = 8
+_WINDOW = 1 << 11
 #: Where block by block so little is left of a tensor, no predictor can do much better.
 _LITTLE = 0.02
 
@@ -91,7 +93,13 @@ class Chooser:
     @cached_property
     def _plugins(self) -> tuple[Encoding | Predictor, ...]:
         """What the settings name, in that order; `dense` in any case, so that everything can be stored."""
-        return tuple(map(self._registry.encoding, dict.fromkeys((*self._names, "dense"))))
+        found = []
+        for name in dict.fromkeys((*self._names, "dense")):
+            try:
+                found.append(self._registry.encoding(name))
+            except PluginError as error:  # a broken plugin must not keep `git status` from working
+                self._reporter.warn(f"theta.encodings: {error}")
+        return tuple(found)
 
     @cached_property
     def _alone(self) -> tuple[Encoding, ...]:
@@ -119,7 +127,9 @@ class Chooser:
 
     def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
-        if len(candidate.recipe) + 2 > MAX_CHAIN or 2 * _weight(candidate.recipe[:-1]) > new.spec.nbytes:
+        plain = _Sample(new).estimate(Choice(self.plain.encoding)).size
+        weight = len(told.finding.payload) + _weight(candidate.recipe[:-1])
+        if len(candidate.recipe) + 2 > MAX_CHAIN or weight > plain:
             return self.choose(new, [candidate])
         sparse = self._registry.encoding("sparse")
         assert is_blockwise(sparse)  # noqa: S101 - a built-in
@@ -182,6 +192,9 @@ class Chooser:
                 extra = len(told.finding.payload) + HEAD_LENGTH + _LINK
                 choices = (Choice(other, candidate, told, predicted) for other in blockwise)
                 found += [sample.estimate(choice, extra) for choice in choices]
+        heavy = new.spec.nbytes * _HEAVY
+        if any(_weight((link,)) > heavy for link in candidate.recipe[:-1]):
+            room = min(room, heavy)
         return [estimate for estimate in found if estimate.size < room]
 
     def _find(self, plugin: Predictor, new: Values, base: Values) -> Told | None:
@@ -266,7 +279,8 @@ def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:
         yield 0, spec.nbytes
         return
     for index in range(_WINDOWS):
-        begin = index * (count - _WINDOW) // (_WINDOWS - 1) // _WINDOW * _WINDOW
+        middle = (2 * index + 1) * count // (2 * _WINDOWS)
+        begin = min(middle, count - _WINDOW) // _WINDOW * _WINDOW
         yield begin * spec.dtype.bits // 8, (begin + _WINDOW) * spec.dtype.bits // 8
 
 

@@ -123,7 +123,8 @@ class Encoder:
         if size > WHOLE:
             self._store_large(ticket, work)
             return ticket
-        self._submit()
+        if self._batch:
+            self._submit()
         self._make_room(size)
         self._changed.append((ticket, work))
         self._waiting += size
@@ -137,11 +138,13 @@ class Encoder:
         self._drain()
         *ways, last = self._pool.submit(work.choose).result()
         for way in ways:
+            start = self._pack.cut()
             try:
                 self._append_large(ticket, work, way.choice)
                 return
             except PayloadError as error:
                 self._workspace.reporter.trace(f"{error.located(tensor=ticket.spec.name)}")
+                self._pack.discard_from(start)
         self._append_large(ticket, work, last.choice)
 
     def _append_large(self, ticket: Ticket, work: Work, choice: Choice) -> None:

@@ -31,6 +31,8 @@ def store_foretold(workspace: Workspace, tensors: Iterable[Foretold]) -> None:
         tickets = []
         for tensor in tensors:
             digest = digest_values(tensor.new)
+            if digest == tensor.candidate.digest:
+                continue
             if tensor.told:
                 ticket = encoder.add_told(tensor.new, tensor.candidate, tensor.told)
             else:

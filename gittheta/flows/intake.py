@@ -23,6 +23,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.model import (
     EMPTY_DIGEST,
     RAW,
+    SKELETON,
     Digest,
     Stanza,
     TensorSpec,
@@ -77,7 +78,7 @@ class Piece:
 
     def renamed(self, offset: int) -> Piece:
         """The same bytes as a piece of an opaque file."""
-        spec = TensorSpec(str(offset), self.spec.dtype, (self.spec.elements,))
+        spec = TensorSpec(str(offset), self.spec.dtype, self.spec.shape)  # which a recipe may need
         found = Stanza(spec, self.digest, self.found.recipe) if isinstance(self.found, Stanza) else self.found
         return Piece(spec, 0, self.digest, found)
 
@@ -194,8 +195,10 @@ class Intake:
         spool = Spool(self._workspace.store, spec)
         try:
             hashed = blake3(max_threads=blake3.AUTO)
+            digests = []
             for block in blocks:
                 hashed.update(block)
+                digests.append(digest_of(block))
                 spool.append(block)
             if spool.size < spec.nbytes:
                 # Cut short: what is there is a part of an opaque file.
@@ -206,13 +209,10 @@ class Intake:
                     self._hold(raw_spec(0, len(odd)), [odd], 0)
                 return False
             piece = Piece(spec, skip, Digest(hashed.digest()))
-            piece.found = self._find(piece, ())
+            piece.found = self._find(piece, digests)
             if piece.found is None:
-                piece.found = self._encoder.add_changed(spool, candidates)
+                piece.found = self._encoder.add_changed(spool, candidates, digests)
                 self._tickets[recipe_keys(piece.digest, spec)[1]] = piece.found
-            elif isinstance(piece.found, Stanza):
-                # Its frames were not looked at.
-                self.compared = False
             self._add(piece)
         finally:
             spool.close()
@@ -258,7 +258,7 @@ class Intake:
             piece.digest = piece.digests.whole
             piece.found = self._find(piece, piece.digests.blocks)
             if piece.found is None and piece.spec.nbytes:
-                candidates = self._bases.of(piece.spec)
+                candidates = self._bases.of(piece.spec) if piece.spec.name != SKELETON else ()
                 piece.found = self._encoder.add(piece.spec, piece.blocks, piece.digests.blocks, candidates)
                 self._tickets[recipe_keys(piece.digest, piece.spec)[bool(candidates)]] = piece.found
             piece.blocks = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from gittheta.errors import GitError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import Encoder, Ticket
 from gittheta.flows.recall import remember
@@ -31,11 +32,16 @@ class Repacked:
 
 def repack(workspace: Workspace, paths: Iterable[str] = ()) -> list[Repacked]:
     """Flatten the chains of files of the index, of all if none are named. Raises a ThetaError that names the file."""
-    wanted = set(paths)
+    repository = workspace.repository
+    entries = [entry for entry in repository.index() if not entry.stage and entry.mode.startswith("100")]
+    filters = repository.attributes(["filter"], (entry.path for entry in entries))
+    tracked = {entry.path: entry for entry in entries if filters[entry.path]["filter"] == "theta"}
+    wanted = list(paths) or list(tracked)
+    for path in wanted:
+        if path not in tracked:
+            raise GitError("no such checkpoint in the index", path=path, mend="`git theta ls-files` lists them")
     done = []
-    for entry in list(workspace.repository.index()):
-        if entry.stage or not entry.mode.startswith("100") or (wanted and entry.path not in wanted):
-            continue
+    for entry in map(tracked.__getitem__, wanted):
         manifest = workspace.try_manifest(entry.oid)
         if manifest and any(len(stanza.recipe) > 1 for stanza in manifest.stanzas):
             done.append(_repack(workspace, entry, manifest))

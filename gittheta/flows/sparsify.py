@@ -132,7 +132,7 @@ class _Work:
             return
         what = "the values that it has now are stored nowhere else, and nothing gives them back"
         if not force:
-            raise StoreError(what, mend="`git add` the file first, or use --force")
+            raise StoreError(what, mend="`git add` and commit the file first, or use --force")
         self.workspace.reporter.warn(f"{self.path}: {what}")
 
     def _digest(self, pair: Pair) -> Digest:

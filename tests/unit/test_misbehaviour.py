@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gittheta.encodings.resize import Resize
 from gittheta.errors import PayloadError, StoreError
 from gittheta.flows import spool
 from gittheta.flows.apply import apply
@@ -19,6 +20,7 @@ from gittheta.flows.choose import MAX_CHAIN
 from gittheta.manifest import MAX_LINKS, format_manifest, parse_manifest
 from gittheta.model import DTYPES, Link, TensorSpec
 from tests.unit.building import Repo, git, safetensors
+from tests.unit.in_memory import InMemory
 from tests.unit.test_adapter import LORA, Q, save
 from tests.unit.test_adapter import file_of as arrays_file
 from tests.unit.test_bases import TRACKED, V1, V2, V3, attributes, told_from
@@ -191,3 +193,32 @@ def test_a_damaged_block_of_a_large_tensor_is_named(repo: Repo) -> None:
         assert getattr(error, "mend", None)  # noqa: PT017
     else:
         assert repo.smudge(text) == file_of(changed)
+
+
+@pytest.mark.parametrize("broken", ["cut short", "too long"])
+def test_a_broken_file_shares_tensors_that_were_told_from_others(repo: Repo, broken: str) -> None:
+    """Pieces of an opaque file may be told by predictors, which need to know the shape."""
+    chance = np.random.default_rng(5)
+    old = chance.normal(0, 0.02, (256, 256)).astype(np.float32)
+    factors = chance.normal(0, 0.05, (256, 2)), chance.normal(0, 0.05, (2, 256))
+    values = {"low": (old + factors[0] @ factors[1]).astype(np.float32), "scaled": old * np.float32(1.5)}
+    values["grown"] = np.concatenate([old, old[:8] + np.float32(1)])
+    entries = [(name, "F32", value.shape, value.tobytes()) for name, value in values.items()]
+    last = ("last", "F32", (64,), bytes(256))
+    commit(repo, safetensors([*((name, "F32", old.shape, old.tobytes()) for name in values), last]))
+    whole = safetensors([*entries, last])
+    recipes = {stanza.spec.name: stanza.recipe for stanza in parse_manifest(repo.add(whole)).stanzas}
+    assert {recipes[name][1].encoding for name in values} == {"lowrank", "scale", "resize"}
+    git(repo.top, "commit", "-q", "-m", "changed")
+    data = whole[:-100] if broken == "cut short" else whole + b"?"
+    assert repo.smudge(repo.clean(data)) == data
+
+
+def test_long_tensors_of_one_dimension_are_refused_before_anything_is_worked_out() -> None:
+    spec = TensorSpec("w", DTYPES["u8"], (1 << 24,))
+    new, old = InMemory(spec, memoryview(bytes(spec.nbytes))), InMemory(spec, memoryview(b"\1" * spec.nbytes))
+    tracemalloc.start()
+    assert Resize().find(new, old) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
