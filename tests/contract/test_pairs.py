@@ -155,7 +155,7 @@ def commit(repo: Repo, data: bytes, check: bool = True) -> bytes:
     return text
 
 
-@pytest.fixture(scope="module", params=["usual blocks", "small blocks"])
+@pytest.fixture(scope="module", params=[pytest.param("usual blocks", marks=pytest.mark.slow), "small blocks"])
 def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Repo]:
     """One repository for all examples."""
     top = tmp_path_factory.mktemp("pairs")

@@ -147,7 +147,14 @@ def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) 
     everywhere(world, repo, first, second)
 
 
-@pytest.mark.parametrize("kind", ["appended", "trimmed", "inserted", "permuted", "columns", "duplicated"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "appended",
+        "trimmed",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("inserted", "permuted", "columns", "duplicated")),
+    ],
+)
 def test_rows_and_columns(world: World, repo: Repo, kind: str) -> None:
     old = weights(1)
     fresh = weights(2, 16, SIDE)
@@ -378,7 +385,7 @@ def test_an_attribute_that_leads_nowhere(repo: Repo, name: str) -> None:
 
 
 def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: list[str]) -> None:
-    """What is stored already is not touched by it; a new version says what is wrong."""
+    """What is stored already is not touched by it; adding a new version warns, and goes on with the others."""
     repo = chain
     repo.git("config", "theta.encodings", "sparse psychic")
     assert repo.status() == ""
@@ -388,10 +395,10 @@ def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: 
     assert (repo.sha(), repo.status()) == (shas[3], "")
     repo.git("checkout", "-q", "main")
     repo.write(M, OTHER)
-    said = repo.fails("add", M)
+    said = repo.run("add", M).stderr
+    assert "theta.encodings" in said
     assert "psychic" in said
-    assert M in said
-    assert "git theta plugins" in said or "git config" in said
+    assert "git theta plugins" in said
     repo.git("config", "theta.encodings", "dense")
     repo.git("add", M)
     assert shown(repo)["w"] == ["dense"]
@@ -509,7 +516,7 @@ def test_repack_changes_no_history(world: World, chain: Repo, shas: list[str]) -
     everywhere(world, repo, *shas[-2:], shas[-1])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_sparsified_weights_are_stored_in_little(repo: Repo, seed: int) -> None:
     """Whether HEAD holds the base or the trained version."""
     base = weights(seed, 512, 512)
