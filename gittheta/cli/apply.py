@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gittheta.cli.console import open_workspace, repository_path
+from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.flows.apply import apply as apply_adapter
 
 
@@ -21,4 +21,5 @@ def apply(adapter: Path, checkpoint: str) -> None:
     """
     with open_workspace() as workspace:
         done = apply_adapter(workspace, adapter, Path(checkpoint), repository_path(workspace, checkpoint))
+        stop_progress(workspace)
     click.echo(f"{checkpoint}: {done.changed} of {done.tensors} tensors changed")

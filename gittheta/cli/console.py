@@ -88,6 +88,12 @@ def open_workspace() -> Workspace:
     return Workspace.open(Path.cwd(), Console())
 
 
+def stop_progress(workspace: Workspace) -> None:
+    """Put the progress bar away before something is printed."""
+    if isinstance(workspace.reporter, Console):
+        workspace.reporter.stop()
+
+
 def repository_path(workspace: Workspace, path: str) -> str:
     """A path as the user gave it, seen from the top of the work tree."""
     top = workspace.repository.top

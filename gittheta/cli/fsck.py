@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from gittheta.cli.console import Console, open_workspace
+from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.flows.fsck import check
 
 
@@ -16,8 +16,7 @@ def fsck(deep: bool) -> None:
     """Check every manifest that refs and the index reach, and that its objects are whole, here or on a remote."""
     with open_workspace() as workspace:
         health = check(workspace, deep)
-        if isinstance(workspace.reporter, Console):
-            workspace.reporter.stop()
+        stop_progress(workspace)
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)
     click.echo(f"{health.manifests} manifests, {health.objects} objects, {len(health.problems)} problems")

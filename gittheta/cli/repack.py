@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gittheta.cli.console import human, open_workspace, repository_path
+from gittheta.cli.console import human, open_workspace, repository_path, stop_progress
 from gittheta.flows.repack import repack as repack_paths
 
 
@@ -17,6 +17,7 @@ def repack(paths: tuple[str, ...]) -> None:
     """
     with open_workspace() as workspace:
         done = repack_paths(workspace, [repository_path(workspace, path) for path in paths])
+        stop_progress(workspace)
     for file in done:
         click.echo(f"{file.path}: {file.tensors} tensors, {human(file.before)} of chains now {human(file.after)}")
     click.echo("commit to keep it; no tensor has changed" if done else "nothing is told from anything else")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gittheta.cli.console import Console, open_workspace, repository_path
+from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.cli.memory import keep_memory
 from gittheta.flows.sparsify import METHODS, Options, Report
 from gittheta.flows.sparsify import sparsify as run
@@ -35,8 +35,7 @@ def sparsify(checkpoint: str, as_json: bool, **chosen: Any) -> None:
     with open_workspace() as workspace:
         path = repository_path(workspace, checkpoint)
         report = run(workspace, path, options)
-        if isinstance(workspace.reporter, Console):
-            workspace.reporter.stop()
+        stop_progress(workspace)
     if as_json:
         click.echo(json.dumps(_json(path, options, report), indent=1, ensure_ascii=False))
     else:

@@ -110,7 +110,7 @@ class Framed:
             block = kept.get((id(self), index), partial(make, index))
             parts.append(block[at - first : end - first])
             at += len(parts[-1])
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        return parts[0].toreadonly() if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 class Base:
@@ -138,9 +138,9 @@ class Predicted:
     def read(self, begin: int, end: int) -> memoryview:
         """A range of bytes, which must be whole elements."""
         data = guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
-        if not isinstance(data, memoryview) or data.nbytes != end - begin:
+        if not isinstance(data, memoryview) or data.nbytes != end - begin or not data.c_contiguous:
             raise PayloadError(f"'{self._name}' gave something else than {end - begin} bytes")
-        return data
+        return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 
 @dataclass
@@ -263,9 +263,9 @@ def decoded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor
     """One block. Raises PayloadError, whatever the encoding does."""
     tensor = guarded(encoding.name, lambda: encoding.decode(body, spec, base))
     data = getattr(tensor, "data", None)
-    if not isinstance(data, memoryview) or data.nbytes != spec.nbytes:
+    if not isinstance(data, memoryview) or data.nbytes != spec.nbytes or not data.c_contiguous:
         raise PayloadError(f"'{encoding.name}' gave something else than {spec.nbytes} bytes")
-    return data
+    return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 
 def guarded(name: str, call: Callable[[], Result]) -> Result:

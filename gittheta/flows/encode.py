@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from blake3 import blake3
 
 from gittheta.api import Values
-from gittheta.errors import PayloadError
+from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
 from gittheta.flows.choose import Candidate, Choice, Chooser, Estimate, Told
 from gittheta.flows.decode import ahead
 from gittheta.flows.spool import Held
@@ -142,7 +142,7 @@ class Encoder:
             try:
                 self._append_large(ticket, work, way.choice)
                 return
-            except PayloadError as error:
+            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # of the encoding, or of the base
                 self._workspace.reporter.trace(f"{error.located(tensor=ticket.spec.name)}")
                 self._pack.discard_from(start)
         self._append_large(ticket, work, last.choice)
