@@ -201,7 +201,12 @@ def test_versions_come_back(
         commit(shared, file_of(tensors))
 
 
-@pytest.mark.parametrize("dtype", [name for name in DTYPES if name != "raw"])
+#: Of these every run tries all ways; of the others the slow one does.
+USUAL = ("bf16", "f16", "f32", "f8_e4m3", "u8", "c64", "f4")
+EVERY = [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in DTYPES if name != "raw"]
+
+
+@pytest.mark.parametrize("dtype", EVERY)
 def test_every_way_of_every_dtype(shared: Repo, dtype: str) -> None:
     """Each way from a base of its own, then the same with odd values in the base, in the new tensor, or in both."""
     random = np.random.default_rng(len(dtype))

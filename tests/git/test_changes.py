@@ -482,7 +482,9 @@ def test_kill_while_a_change_is_added(repo: Repo) -> None:
     repo.healthy()
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("truncated", "missing"))]
+)
 def test_a_damaged_base(world: World, repo: Repo, damage: str) -> None:
     """It is not used, so that the new version can be read whatever becomes of it."""
     first = repo.commit(checkpoint({"w": bf16(weights(1, 200, 100))}))
