@@ -183,6 +183,11 @@ class Manifest:
         return needed
 
 
+def stored_bytes(recipe: Recipe) -> int:
+    """Bytes that the payloads of a recipe take."""
+    return sum(place.length for link in recipe for place in link.places)
+
+
 def recipe_keys(digest: Digest, spec: TensorSpec) -> tuple[Digest, Digest]:
     """Under what recipes for a tensor are remembered: those that do with its bytes alone, and all others.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
 
-from gittheta.api import Encoding, Format, Merge, Predictor, Remote
+from gittheta.api import Encoding, Format, Merge, Predictor, Remote, is_blockwise
 from gittheta.errors import PluginError
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -52,6 +52,13 @@ class Registry:
     def encoding(self, name: str) -> Encoding | Predictor:
         """The encoding of that name, of either kind. Raises PluginError."""
         return cast("Encoding | Predictor", self._make("encodings", name))
+
+    def blockwise(self, name: str) -> Encoding:
+        """The encoding of that name, which must be one that works block by block. Raises PluginError."""
+        found = self.encoding(name)
+        if is_blockwise(found):
+            return found
+        raise PluginError(f"the encoding '{name}' is a predictor")
 
     def merge(self, name: str) -> type[Merge]:
         """The merge method of that name; its fields are its options. Raises PluginError."""

@@ -10,7 +10,7 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Manifest, Recipe, Stanza
+from gittheta.model import Manifest, Stanza, stored_bytes
 
 
 @click.command()
@@ -44,12 +44,8 @@ def _row(stanza: Stanza) -> dict[str, Any]:
         "digest": f"b3:{stanza.digest.hex()}",
         "stored": [link.encoding for link in stanza.recipe],
         "bytes": stanza.spec.nbytes,
-        "stored_bytes": _stored(stanza.recipe),
+        "stored_bytes": stored_bytes(stanza.recipe),
     }
-
-
-def _stored(recipe: Recipe) -> int:
-    return sum(place.length for link in recipe for place in link.places)
 
 
 def _manifest(workspace: Workspace, what: str) -> Manifest:

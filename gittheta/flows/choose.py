@@ -20,7 +20,19 @@ from gittheta.flows.chain import (
 )
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import format_recipe, parse_recipe
-from gittheta.model import EMPTY_DIGEST, RAW, Digest, Link, ObjectId, Place, Recipe, Tensor, TensorSpec, flat_spec
+from gittheta.model import (
+    EMPTY_DIGEST,
+    RAW,
+    Digest,
+    Link,
+    ObjectId,
+    Place,
+    Recipe,
+    Tensor,
+    TensorSpec,
+    flat_spec,
+    stored_bytes,
+)
 from gittheta.payload import HEAD_LENGTH, MAX_BLOCK
 
 #: A recipe has at most so many links; what would make it longer is told from an older tensor.
@@ -86,9 +98,7 @@ class Chooser:
     @cached_property
     def plain(self) -> Choice:
         """The choice where there is nothing to choose."""
-        dense = self._registry.encoding("dense")
-        assert is_blockwise(dense)  # noqa: S101 - a built-in
-        return Choice(dense)
+        return Choice(self._registry.blockwise("dense"))
 
     @cached_property
     def _plugins(self) -> tuple[Encoding | Predictor, ...]:
@@ -128,13 +138,11 @@ class Chooser:
     def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
         plain = _Sample(new).estimate(Choice(self.plain.encoding)).size
-        weight = len(told.finding.payload) + _weight(candidate.recipe[:-1])
+        weight = len(told.finding.payload) + stored_bytes(candidate.recipe[:-1])
         if len(candidate.recipe) + 2 > MAX_CHAIN or weight > plain:
             return self.choose(new, [candidate])
-        sparse = self._registry.encoding("sparse")
-        assert is_blockwise(sparse)  # noqa: S101 - a built-in
         values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
-        choice = Choice(sparse, candidate, told, self._predicted(new.spec, told, values))
+        choice = Choice(self._registry.blockwise("sparse"), candidate, told, self._predicted(new.spec, told, values))
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
     def _variants(self, candidate: Candidate) -> Iterator[list[Candidate]]:
@@ -163,7 +171,7 @@ class Chooser:
         try:
             for variants in self._variants(candidate):
                 for variant in variants:
-                    found += self._over_base(sample, variant, plugins, plain - _weight(variant.recipe[:-1]))
+                    found += self._over_base(sample, variant, plugins, plain - stored_bytes(variant.recipe[:-1]))
                 if found:
                     break
         except ThetaError as error:
@@ -193,7 +201,7 @@ class Chooser:
                 choices = (Choice(other, candidate, told, predicted) for other in blockwise)
                 found += [sample.estimate(choice, extra) for choice in choices]
         heavy = new.spec.nbytes * _HEAVY
-        if any(_weight((link,)) > heavy for link in candidate.recipe[:-1]):
+        if any(stored_bytes((link,)) > heavy for link in candidate.recipe[:-1]):
             room = min(room, heavy)
         return [estimate for estimate in found if estimate.size < room]
 
@@ -286,8 +294,3 @@ def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:
 
 def _size(estimate: Estimate) -> float:
     return estimate.size
-
-
-def _weight(recipe: Recipe) -> int:
-    """Bytes that the links of a recipe take."""
-    return sum(place.length for link in recipe for place in link.places)

@@ -78,10 +78,10 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
 
 def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) -> tuple[str, Layout | None]:
     """The name of the file's format, and where its tensors lie; no layout if it is opaque."""
-    for file_format in _formats(workspace):
-        if _matches(workspace, file_format, head):
+    for file_format in formats(workspace):
+        if matches(workspace, file_format, head):
             try:
-                return file_format.name, _split(file_format, stream)
+                return file_format.name, split(file_format, stream)
             except FormatError as error:
                 workspace.reporter.warn(
                     f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}"
@@ -92,7 +92,7 @@ def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) ->
     return OPAQUE, None
 
 
-def _formats(workspace: Workspace) -> Iterator[Format]:
+def formats(workspace: Workspace) -> Iterator[Format]:
     """Every format that can be loaded: a broken plugin must not keep `git status` from working."""
     try:
         for name in workspace.registry.names("formats"):
@@ -104,7 +104,8 @@ def _formats(workspace: Workspace) -> Iterator[Format]:
         workspace.reporter.warn(str(error))
 
 
-def _matches(workspace: Workspace, file_format: Format, head: bytes) -> bool:
+def matches(workspace: Workspace, file_format: Format, head: bytes) -> bool:
+    """Whether a format claims a file that begins like this; one that fails to say does not."""
     try:
         return file_format.matches(head)
     except Exception as error:  # as for `split` below
@@ -112,7 +113,8 @@ def _matches(workspace: Workspace, file_format: Format, head: bytes) -> bool:
         return False
 
 
-def _split(file_format: Format, stream: ByteStream) -> Layout:
+def split(file_format: Format, stream: ByteStream) -> Layout:
+    """Where the tensors lie. Raises FormatError, whatever the format's own code raises."""
     try:
         layout = file_format.split(stream.head())
         check_layout(layout)

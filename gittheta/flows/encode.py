@@ -16,7 +16,7 @@ from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
 from gittheta.flows.choose import Candidate, Choice, Chooser, Estimate, Told
 from gittheta.flows.decode import ahead
 from gittheta.flows.spool import Held
-from gittheta.flows.worker import Encoded, Stored, Work, encode_all, store_all
+from gittheta.flows.worker import EncodedBlock, EncodedTensor, Work, encode_all, store_all
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.payload import frame_head
@@ -71,7 +71,7 @@ class Encoder:
         self._pool = workspace.pool
         self._limit = IN_FLIGHT + WORKING * workspace.settings.threads
         self._pack = PackWriter(workspace.store)
-        self._queue: deque[tuple[list[Ticket], int, Future[list[Encoded | Stored]]]] = deque()
+        self._queue: deque[tuple[list[Ticket], int, Future[list[EncodedBlock | EncodedTensor]]]] = deque()
         self._batch: list[tuple[Ticket, Tensor, Digest | None]] = []
         self._changed: list[tuple[Ticket, Work]] = []
         self._batched = 0
@@ -231,7 +231,7 @@ class Encoder:
         tickets, size, future = self._queue.popleft()
         self._waiting -= size
         for ticket, result in zip(tickets, future.result(), strict=True):
-            if isinstance(result, Encoded):
+            if isinstance(result, EncodedBlock):
                 self._append(ticket, result)
                 continue
             if result.complaint:
@@ -250,6 +250,6 @@ class Encoder:
             payload = told.finding.payload
             ticket.told = self._pack.append((frame_head(payload, len(payload), digest_of(payload)), payload))
 
-    def _append(self, ticket: Ticket, frame: Encoded) -> None:
+    def _append(self, ticket: Ticket, frame: EncodedBlock) -> None:
         ticket.spots.append(self._pack.append((frame.head, frame.body)))
         ticket.digests.append(frame.digest)

@@ -17,7 +17,7 @@ from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Entry
 from gittheta.manifest import format_manifest
-from gittheta.model import Manifest, Recipe, Stanza
+from gittheta.model import Manifest, Stanza, digest_of, stored_bytes
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,12 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
     new = replace(manifest, stanzas=stanzas)
     text = format_manifest(new)
     workspace.repository.stage(entry, text)
-    remember(workspace, new, text, compared=True)
-    before = sum(_weight(stanza.recipe) for stanza in chains)
-    return Repacked(entry.path, len(chains), before, sum(map(_weight, flat.values())))
+    # What is not told from anything was not read here, so that it is known now only if it was before.
+    known = workspace.known.manifest(digest_of(format_manifest(manifest)))
+    if known is not None:
+        remember(workspace, new, text, compared=known)
+    before = sum(stored_bytes(stanza.recipe) for stanza in chains)
+    return Repacked(entry.path, len(chains), before, sum(map(stored_bytes, flat.values())))
 
 
 def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, Ticket]]:
@@ -79,7 +82,3 @@ def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Ite
             yield stanza, encoder.add_changed(spool, ())
         finally:
             spool.close()
-
-
-def _weight(recipe: Recipe) -> int:
-    return sum(place.length for link in recipe for place in link.places)

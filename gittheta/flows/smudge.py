@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.recall import remember
+from gittheta.flows.stream import exactly
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import (
@@ -110,17 +111,10 @@ def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memo
         if stanza.skip:
             yield skeleton[at : at + stanza.skip]
             at += stanza.skip
-        yield from _exactly(blocks, stanza.spec.nbytes)
+        yield from exactly(blocks, stanza.spec.nbytes)
     for _ in blocks:  # checks the digests of empty tensors at the end
         pass
     yield skeleton[at:]
-
-
-def _exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    while size:
-        block = next(blocks)
-        size -= len(block)
-        yield block
 
 
 def read_skeleton(decoder: Decoder, manifest: Manifest) -> bytes:

@@ -20,7 +20,7 @@ from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, S
 from gittheta.floats import has_arithmetic
 from gittheta.flows.choose import Candidate
 from gittheta.flows.foretell import Foretold, digest_values, store_foretold
-from gittheta.flows.taskvector import Choice, Loss, Pair, TaskVector, check_scalar, sparse
+from gittheta.flows.taskvector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workfile import FileValues, WorkFile
 from gittheta.flows.workspace import Workspace
@@ -151,7 +151,7 @@ class _Work:
         return Report(scalar, sum(infinite), Loss.total(tensors), tensors, dict(self.left))
 
     def _parts(
-        self, choice: Choice, scalar: float | None, losses: dict[str, Loss], infinite: list[int]
+        self, choice: Selection, scalar: float | None, losses: dict[str, Loss], infinite: list[int]
     ) -> Iterator[bytes | memoryview]:
         """Every byte of the new file, the pairs made sparse; what is lost is counted on the way."""
         at = 0

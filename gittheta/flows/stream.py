@@ -117,3 +117,11 @@ def rechunked(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
             rest = rest[size:]
     if rest:
         yield memoryview(rest)
+
+
+def exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
+    """The next blocks, which together have ``size`` bytes."""
+    while size > 0:
+        block = next(blocks)
+        size -= len(block)
+        yield block

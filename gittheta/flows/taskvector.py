@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gittheta.errors import FormatError
 from gittheta.floats import Doubles, as_words, from_float64, to_float64
 from gittheta.flows.decode import Decoder
-from gittheta.flows.stream import rechunked
+from gittheta.flows.stream import exactly, rechunked
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Recipe, TensorSpec, block_bytes
 
@@ -96,7 +96,7 @@ class Loss:
 
 
 @dataclass
-class Choice:
+class Selection:
     """Which elements are kept: all above a threshold, and so many of those at it. Ask for the blocks in order, once."""
 
     threshold: int
@@ -129,14 +129,14 @@ class TaskVector:
         decoded = Decoder(self._workspace).checked((pair.spec, pair.digest, pair.recipe) for pair in self._pairs)
         for pair in self._pairs:
             at = pair.offset
-            for base in rechunked(_exactly(decoded, pair.spec.nbytes), block_bytes(pair.spec.dtype)):
+            for base in rechunked(exactly(decoded, pair.spec.nbytes), block_bytes(pair.spec.dtype)):
                 yield _block(pair, at, self._read(at, len(base)), base)
                 at += len(base)
                 self._workspace.reporter.advance(len(base))
         for _ in decoded:  # checks the digest of what came last
             pass
 
-    def choose(self, density: float, alpha: float) -> Choice:
+    def choose(self, density: float, alpha: float) -> Selection:
         """First the mean and the upper halves of the magnitudes, then the deviation and the lower halves."""
         count, sums, upper = 0, [], np.zeros(1 << _HALF, np.int64)
         for block in self.blocks("Surveying"):
@@ -154,7 +154,7 @@ class TaskVector:
         low, also_above = _holding(lower, wanted - above)
         with np.errstate(over="ignore"):
             scalar = float(np.float32(alpha * math.sqrt(_sum(squares) / max(count, 1))))
-        return Choice(high << _HALF | low, wanted - above - also_above, scalar)
+        return Selection(high << _HALF | low, wanted - above - also_above, scalar)
 
 
 def sparse(block: Block, kept: Mask, scalar: float | None) -> memoryview:
@@ -173,17 +173,10 @@ def sparse(block: Block, kept: Mask, scalar: float | None) -> memoryview:
     return result.view(np.uint8).data
 
 
-def check_scalar(choice: Choice) -> None:
+def check_scalar(choice: Selection) -> None:
     """Raise FormatError if no scalar can stand for the changes."""
     if not math.isfinite(choice.scalar):
         raise FormatError("the changes are too large for one scalar", mend="use --method topk")
-
-
-def _exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    while size > 0:
-        block = next(blocks)
-        size -= len(block)
-        yield block
 
 
 def _block(pair: Pair, offset: int, new: memoryview, base: memoryview) -> Block:

@@ -16,7 +16,7 @@ from gittheta.payload import MAX_OVERHEAD, frame_head
 
 
 @dataclass
-class Encoded:
+class EncodedBlock:
     """A block as it will lie in an object, and its digest."""
 
     head: bytes
@@ -25,11 +25,11 @@ class Encoded:
 
 
 @dataclass
-class Stored:
+class EncodedTensor:
     """A changed tensor, encoded: the choice, the frames, and the digest of what was predicted."""
 
     choice: Choice
-    frames: list[Encoded]
+    frames: list[EncodedBlock]
     predicted: Digest
     #: What stood in the way of other choices.
     complaint: str = ""
@@ -55,7 +55,7 @@ class Work:
         for begin in range(0, self.new.spec.nbytes, size):
             yield begin, min(begin + size, self.new.spec.nbytes)
 
-    def encode(self, choice: Choice, begin: int, end: int) -> tuple[Encoded, memoryview | None]:
+    def encode(self, choice: Choice, begin: int, end: int) -> tuple[EncodedBlock, memoryview | None]:
         """One block, and what was predicted of it."""
         spec = flat_spec(self.new.spec, end - begin)
         data = self.new.read(begin, end).toreadonly()
@@ -64,10 +64,10 @@ class Work:
         frame = _encode(choice.encoding, Tensor(spec, data), base, digest)
         return frame, base.data if base and choice.told else None
 
-    def store(self) -> Stored:
+    def store(self) -> EncodedTensor:
         """All of it, at once: in the first way that applies, or in the next if that is smaller after all."""
         *ways, last = self.choose()
-        found: Stored | None = None
+        found: EncodedTensor | None = None
         complaints = []
         for way in (*ways, last):
             if found and found.size <= way.size:
@@ -84,7 +84,7 @@ class Work:
         found.complaint = "; ".join(complaints)
         return found
 
-    def _store(self, choice: Choice) -> Stored:
+    def _store(self, choice: Choice) -> EncodedTensor:
         hashed = blake3()
         frames = []
         for begin, end in self.ranges():
@@ -92,20 +92,20 @@ class Work:
             frames.append(frame)
             if predicted is not None:
                 hashed.update(predicted)
-        return Stored(choice, frames, Digest(hashed.digest()))
+        return EncodedTensor(choice, frames, Digest(hashed.digest()))
 
 
-def store_all(works: list[Work]) -> list[Encoded | Stored]:
+def store_all(works: list[Work]) -> list[EncodedBlock | EncodedTensor]:
     """Small changed tensors, together."""
     return [work.store() for work in works]
 
 
-def encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> list[Encoded | Stored]:
+def encode_all(choice: Choice, blocks: list[tuple[Tensor, Digest | None]]) -> list[EncodedBlock | EncodedTensor]:
     """Blocks of tensors for which there is nothing to choose."""
     return [_encode(choice.encoding, block, None, digest or digest_of(block.data)) for block, digest in blocks]
 
 
-def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> Encoded:
+def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Digest) -> EncodedBlock:
     body = guarded(encoding.name, lambda: encoding.encode(block, base))
     if not isinstance(body, bytes) or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
@@ -116,7 +116,7 @@ def _encode(encoding: Encoding, block: Tensor, base: Tensor | None, digest: Dige
             tensor=block.spec.name,
             mend="this is a fault of the encoding; nothing was stored",
         )
-    return Encoded(frame_head(body, len(block.data), digest), body, digest)
+    return EncodedBlock(frame_head(body, len(block.data), digest), body, digest)
 
 
 def _same(one: memoryview, other: memoryview) -> bool:

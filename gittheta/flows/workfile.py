@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gittheta.api import Format
 from gittheta.errors import FormatError, ManifestError, StoreError
-from gittheta.flows.clean import SNIFF, check_layout
+from gittheta.flows.clean import SNIFF, formats, matches, split
 from gittheta.flows.intake import raw_spec
 from gittheta.flows.materialise import manifest_text
 from gittheta.flows.stream import ByteStream
@@ -116,15 +115,11 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
 def _layout(workspace: Workspace, descriptor: int, size: int) -> Layout:
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
         stream = ByteStream(file)
-        layout = _format(workspace, stream.peek(SNIFF)).split(stream.head())
-    check_layout(layout)
+        head = stream.peek(SNIFF)
+        found = next((known for known in formats(workspace) if matches(workspace, known, head)), None)
+        if found is None:
+            raise FormatError("not a checkpoint of a known format", mend="`git theta plugins` lists the formats")
+        layout = split(found, stream)
     if layout.length != size:
         raise FormatError(f"the header promises {layout.length} bytes, but there are {size}")
     return layout
-
-
-def _format(workspace: Workspace, head: bytes) -> Format:
-    for name in workspace.registry.names("formats"):
-        if (found := workspace.registry.format(name)).matches(head):
-            return found
-    raise FormatError("not a checkpoint of a known format", mend="`git theta plugins` lists the formats")
