@@ -22,6 +22,8 @@ class Settings:
     threads: int = 2
     #: ``theta.encodings``: what is tried for a changed tensor, in this order; of two as small, the first is taken.
     encodings: tuple[str, ...] = ("sparse", "ternary", "delta", "scale", "lowrank", "resize", "dense")
+    #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
+    device: str = "auto"
 
     @classmethod
     def read(cls, repository: Repository) -> Settings:
@@ -32,6 +34,7 @@ class Settings:
         return cls(
             smudge_limit=_size("theta.smudgeLimit", limit) if limit is not None else cls.smudge_limit,
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
+            device=repository.setting("theta.device") or cls.device,
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
         )
 

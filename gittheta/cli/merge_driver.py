@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from gittheta.cli.console import Console, open_workspace
+from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.memory import keep_memory
 from gittheta.errors import ThetaError
-from gittheta.flows.merge import Outcome, merge_manifests
+from gittheta.flows.merge import Outcome, merge_versions
+from gittheta.flows.plan import Side, Versions
+from gittheta.flows.rules import read_policy
 from gittheta.flows.smudge import read_manifest
 from gittheta.flows.workspace import Workspace
+from gittheta.git import Repository
 from gittheta.manifest import format_manifest
+from gittheta.merging.policy import Verb
 from gittheta.model import Manifest
 
-METHOD = "linear"
 #: How many conflicting tensors are named one by one.
 _NAMED = 20
 
@@ -31,23 +35,37 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
     """Merge THEIRS into OURS. Exits 1 on a conflict, and then OURS stays as it is, valid."""
     keep_memory()
     with open_workspace() as workspace:
-        versions = [_read(workspace, path, name) for name in (base, ours, theirs)]
-        if versions[1] is None or versions[2] is None:
+        manifests = [_read(workspace, path, name) for name in (base, ours, theirs)]
+        if manifests[1] is None or manifests[2] is None:
             click.echo(f"CONFLICT ({path}): not stored by gittheta on both sides, so it cannot be merged", err=True)
             sys.exit(1)
+        verb, other = _what_is_done(workspace.repository)
+        sides = (Side("ours", manifests[1], "HEAD"), Side("theirs", manifests[2], other))
+        versions = Versions(path, manifests[0], sides, verb)
         try:
-            outcome = merge_manifests(workspace, versions[0], versions[1], versions[2], METHOD)
+            outcome = merge_versions(workspace, versions, read_policy(workspace, [path]))
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             click.echo(f"CONFLICT ({path}): {error.located(path=path)}", err=True)
             sys.exit(1)
-        if isinstance(workspace.reporter, Console):
-            workspace.reporter.stop()
+        stop_progress(workspace)
         if outcome.manifest is None:
             _explain(path, outcome)
             sys.exit(1)
         Path(ours).write_bytes(format_manifest(outcome.manifest))
-        click.echo(f"gittheta: {path}: {outcome.plan.summary(METHOD)}", err=True)
+        click.echo(f"gittheta: {path}: {outcome.plan.summary()}", err=True)
+
+
+def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
+    """Merge, or pick; and the commit of theirs if Git tells. Only `git merge` names the heads that it merges."""
+    heads = [name.removeprefix("GITHEAD_") for name in os.environ if name.startswith("GITHEAD_")]
+    if heads:
+        return Verb.MERGE, heads[0] if len(heads) == 1 else None
+    merging = repository.git_dir / "MERGE_HEAD"
+    if merging.exists():  # a conflicted merge that is done again: git checkout --merge
+        found = merging.read_text().split()
+        return Verb.MERGE, found[0] if len(found) == 1 else None
+    return Verb.PICK, None
 
 
 def _read(workspace: Workspace, path: str, name: str) -> Manifest | None:

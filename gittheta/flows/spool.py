@@ -38,8 +38,9 @@ class Spool:
     The file has no name for longer than a moment (where the system allows that), so that nothing is left of it.
     """
 
-    def __init__(self, store: Store, spec: TensorSpec) -> None:
+    def __init__(self, store: Store, spec: TensorSpec, hold: int = HOLD) -> None:
         self.spec = spec
+        self._hold = hold
         self._store = store
         self._blocks: list[memoryview] = []
         #: Bytes taken so far.
@@ -48,7 +49,7 @@ class Spool:
 
     def append(self, block: memoryview) -> None:
         """The next bytes. Raises StoreError if the file cannot be written."""
-        if self._file is None and self.size + len(block) > HOLD:
+        if self._file is None and self.size + len(block) > self._hold:
             self._file = self._open()
             for held in self._blocks:
                 self._write(self._file, held)

@@ -59,7 +59,8 @@ class Resident:
 
     def read(self, begin: int, end: int) -> torch.Tensor:
         """A run of it."""
-        return self.tensor.detach().reshape(-1)[begin:end]
+        values = self.tensor.detach().reshape(-1)
+        return (torch.view_as_real(values).reshape(-1) if values.is_complex() else values)[begin:end]
 
     def digest(self) -> Digest:
         """Of its bytes, on the CPU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gittheta.api import Merge, MergeError
@@ -43,20 +43,40 @@ def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merg
         raise MergeError(f"{name} cannot be made with {dict(given)}: {error!r}") from error
 
 
-def described(method: Merge) -> dict[str, str]:
-    """Every option of a method as text, from which the same method can be made again."""
-    found = {}
-    for option, field in option_names(type(method)).items():
-        value = getattr(method, field)
-        if value is not None:
-            found[option] = as_text(value)
-    return found
+@dataclass(frozen=True)
+class Recipe:
+    """A method ready to be run, and what the engine is told besides."""
 
+    method: Merge
+    #: The text of ``weight``, which only has a meaning together with the sides.
+    weight: str = "1"
+    propagate: bool = False
+    #: Offered options that the method has no use for.
+    unused: tuple[str, ...] = ()
 
-def defaults(method: type[Merge]) -> dict[str, Any]:
-    """The options of a method that have a default, and that."""
-    names = {field: option for option, field in option_names(method).items()}
-    return {names[each.name]: each.default for each in fields(method) if each.default is not MISSING}  # type: ignore[arg-type]
+    @classmethod
+    def make(
+        cls, registry: Registry, name: str, options: Mapping[str, str], offered: Mapping[str, str] | None = None
+    ) -> Recipe:
+        """A method by name. ``options`` must be its own; of what is ``offered`` it takes what it has.
+
+        Raises PluginError if there is no such method, and MergeError for an option that is unknown or out of range.
+        """
+        offered = offered or {}
+        known = {*option_names(registry.merge(name)), WEIGHT, NONFINITE}
+        given = {**options, **{option: text for option, text in offered.items() if option in known}}
+        weight, nonfinite = given.pop(WEIGHT, "1"), given.pop(NONFINITE, None)
+        method = make_method(registry, name, given)
+        return cls(method, weight, propagates(nonfinite), tuple(sorted(set(offered) - known)))
+
+    def described(self) -> dict[str, str]:
+        """Every option as text, from which the same can be made again."""
+        found = {}
+        for option, field in option_names(type(self.method)).items():
+            value = getattr(self.method, field)
+            if value is not None:
+                found[option] = as_text(value)
+        return found | {WEIGHT: self.weight} | ({NONFINITE: "propagate"} if self.propagate else {})
 
 
 def as_text(value: object) -> str:
@@ -72,9 +92,9 @@ def as_text(value: object) -> str:
     raise MergeError(f"{value!r} is no value of an option")
 
 
-def weights_of(text: str | None, labels: tuple[str, ...]) -> tuple[float, ...]:
+def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
     """One weight for each side: from one number for all, or as many as there are sides. Raises MergeError."""
-    words = (text or "1").split(",")
+    words = text.split(",")
     numbers = tuple(_number(WEIGHT, word) for word in words)
     if len(numbers) == 1:
         return numbers * len(labels)

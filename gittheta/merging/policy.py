@@ -58,8 +58,11 @@ class Choice:
     """How one tensor is merged, and who said so."""
 
     method: str
+    #: Options that were given for this method.
     options: tuple[tuple[str, str], ...] = ()
     source: str = "default"
+    #: Options that were given for whatever method; they count where the method has them, and come before the others.
+    offered: tuple[tuple[str, str], ...] = ()
 
     @property
     def explicit(self) -> bool:
@@ -68,10 +71,7 @@ class Choice:
 
     def option(self, name: str) -> str | None:
         """The text of one option."""
-        return dict(self.options).get(name)
-
-    def __str__(self) -> str:
-        return " ".join([self.method, *(f"{name}={value}" for name, value in self.options)])
+        return {**dict(self.options), **dict(self.offered)}.get(name)
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class Policy:
         return self._known[key]
 
     def _choose(self, path: str, tensor: str, verb: Verb) -> Choice:
-        given: dict[str, str] = {}
+        offered: dict[str, str] = {}
         for rule in self.rules:
             if rule.fits(path, tensor, verb):
-                given = {**dict(rule.options), **given}
                 if rule.method:
-                    return Choice(rule.method, tuple(sorted(given.items())), rule.source)
-        return Choice(DEFAULTS[verb], tuple(sorted(given.items())))
+                    return Choice(rule.method, rule.options, rule.source, tuple(sorted(offered.items())))
+                offered = {**dict(rule.options), **offered}
+        return Choice(DEFAULTS[verb], offered=tuple(sorted(offered.items())))
 
     def preceded_by(self, *rules: Rule) -> Policy:
         """The same with stronger rules before the others."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gittheta.flows.plan import Action, Decision, can_average, plan_merge
+from gittheta.errors import MergeError, PluginError
+from gittheta.flows.plan import Action, Decision, MergePlan, Side, Versions, can_average, plan_merge
+from gittheta.merging.policy import Policy, Rule, Verb
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
+from gittheta.registry import Registry
 
 RECIPE = (Link("dense", (Place(ObjectId("a" * 64), 16, 9),)),)
 
@@ -19,9 +22,20 @@ def manifest(*stanzas: Stanza | None) -> Manifest:
     return Manifest("safetensors", skeleton, tuple(stanza for stanza in stanzas if stanza))
 
 
-def decide(base: Stanza | None, ours: Stanza | None, theirs: Stanza | None) -> Decision:
-    (decision,) = plan_merge(manifest(base), manifest(ours), manifest(theirs)).decisions
+def plan(base: Manifest | None, *sides: Manifest, rules: tuple[Rule, ...] = (), verb: Verb = Verb.MERGE) -> MergePlan:
+    labels = ("ours", "theirs") if len(sides) == 2 else tuple("abcdefg"[: len(sides)])
+    named = tuple(Side(label, side) for label, side in zip(labels, sides, strict=True))
+    return plan_merge(Versions("m.safetensors", base, named, verb), Policy(rules), Registry())
+
+
+def decide(base: Stanza | None, *sides: Stanza | None, rules: tuple[Rule, ...] = ()) -> Decision:
+    (decision,) = plan(manifest(base), *map(manifest, sides), rules=rules).decisions
     return decision
+
+
+def fate(decision: Decision) -> Action | str:
+    """The action, or whose version was taken."""
+    return decision.origin if decision.action is Action.TAKEN else decision.action
 
 
 A, B, C = tensor("a"), tensor("b"), tensor("c")
@@ -31,15 +45,15 @@ A, B, C = tensor("a"), tensor("b"), tensor("c")
     ("base", "ours", "theirs", "action", "result"),
     [
         (A, A, A, Action.UNCHANGED, A),
-        (A, B, A, Action.OURS, B),
-        (A, A, B, Action.THEIRS, B),
+        (A, B, A, "ours", B),
+        (A, A, B, "theirs", B),
         (A, B, B, Action.SAME, B),
         (None, B, B, Action.SAME, B),
         (A, B, C, Action.MERGE, None),
-        (None, B, None, Action.OURS, B),
-        (None, None, B, Action.THEIRS, B),
-        (A, None, A, Action.OURS, None),
-        (A, A, None, Action.THEIRS, None),
+        (None, B, None, "ours", B),
+        (None, None, B, "theirs", B),
+        (A, None, A, "ours", None),
+        (A, A, None, "theirs", None),
         (A, None, None, Action.SAME, None),
         (A, None, B, Action.CONFLICT, None),
         (A, B, None, Action.CONFLICT, None),
@@ -47,12 +61,12 @@ A, B, C = tensor("a"), tensor("b"), tensor("c")
     ],
 )
 def test_values(
-    base: Stanza | None, ours: Stanza | None, theirs: Stanza | None, action: Action, result: Stanza | None
+    base: Stanza | None, ours: Stanza | None, theirs: Stanza | None, action: Action | str, result: Stanza | None
 ) -> None:
     decision = decide(base, ours, theirs)
-    assert (decision.action, decision.stanza) == (action, result)
+    assert (fate(decision), decision.stanza) == (action, result)
     assert bool(decision.reason) == (action is Action.CONFLICT)
-    assert (decision.base, decision.ours, decision.theirs) == (base, ours, theirs)
+    assert (decision.base, decision.sides) == (base, (ours, theirs))
 
 
 def test_reasons_name_the_side() -> None:
@@ -75,7 +89,7 @@ def test_another_dtype_is_a_change() -> None:
     assert decide(A, half, A).stanza == half
     assert decide(A, half, B).reason == "dtype f16 in ours, f32 in theirs"
     # the very same bytes under another dtype are other values
-    assert decide(tensor("a"), tensor("a", dtype="i32"), tensor("a")).action is Action.OURS
+    assert decide(tensor("a"), tensor("a", dtype="i32"), tensor("a")).origin == "ours"
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
@@ -91,17 +105,17 @@ def test_only_what_can_be_averaged_is_merged(dtype: str) -> None:
 
 
 def test_without_an_ancestor_only_equal_tensors_agree() -> None:
-    plan = plan_merge(None, manifest(A, tensor("x", "x")), manifest(A, tensor("y", "y")))
-    assert [(decision.name, decision.action) for decision in plan.decisions] == [
-        ("w", Action.SAME), ("x", Action.OURS), ("y", Action.THEIRS)
+    decisions = plan(None, manifest(A, tensor("x", "x")), manifest(A, tensor("y", "y"))).decisions
+    assert [(decision.name, fate(decision)) for decision in decisions] == [
+        ("w", Action.SAME), ("x", "ours"), ("y", "theirs")
     ]  # fmt: skip
-    assert plan_merge(None, manifest(A), manifest(B)).conflicts
+    assert plan(None, manifest(A), manifest(B)).conflicts
 
 
 def test_every_name_once_ours_first_in_file_order() -> None:
     one, two, three, four = (tensor("v", name) for name in ("one", "two", "three", "four"))
-    plan = plan_merge(manifest(four, one), manifest(three, one), manifest(one, two))
-    assert [decision.name for decision in plan.decisions] == ["three", "one", "two", "four"]
+    found = plan(manifest(four, one), manifest(three, one), manifest(one, two))
+    assert [decision.name for decision in found.decisions] == ["three", "one", "two", "four"]
 
 
 def test_where_and_how_a_tensor_is_stored_is_no_change() -> None:
@@ -116,8 +130,61 @@ def test_the_summary_counts() -> None:
     theirs = manifest(
         tensor("0", "a"), tensor("1", "b"), tensor("2", "c"), tensor("0", "d"), tensor("2", "e"), tensor("9", "f")
     )
-    plan = plan_merge(base, ours, theirs)
+    found = plan(base, ours, theirs)
     counted = "1 unchanged, 1 changed alike on both sides, 1 taken from ours, 1 taken from theirs"
-    assert plan.summary("linear") == f"{counted}, 1 merged by linear, 1 in conflict"
-    assert [decision.name for decision in plan.conflicts] == ["f"]
-    assert plan_merge(None, manifest(), manifest()).summary("linear") == "no tensors"
+    assert found.summary() == f"{counted}, 1 merged by linear, 1 in conflict"
+    assert [decision.name for decision in found.conflicts] == ["f"]
+    assert plan(None, manifest(), manifest()).summary() == "no tensors"
+
+
+def test_of_three_sides_those_that_changed_take_part() -> None:
+    d = tensor("d")
+    assert fate(decide(A, A, B, A)) == "b"
+    assert fate(decide(A, B, B, A)) is Action.SAME
+    assert decide(A, B, A, C).parts == (0, 2)
+    assert decide(A, B, C, d).parts == (0, 1, 2)
+    assert decide(A, None, A, None).stanza is None
+    assert decide(A, None, B, C).reason == "deleted in a, changed in b and c"
+    assert decide(None, B, C, d).reason == "added on 3 sides with different values"
+    assert decide(A, B, tensor("w", shape=(3,)), A).reason == "shape [2] in a, [3] in b"
+
+
+def test_who_asks_to_be_asked_is_asked() -> None:
+    ask = (Rule("test", "conflict"),)
+    assert "method=conflict" in decide(A, B, C, rules=ask).reason
+    assert fate(decide(A, B, A, rules=ask)) == "ours"
+    assert fate(decide(A, B, B, rules=ask)) is Action.SAME
+
+
+@pytest.mark.parametrize(("word", "expected"), [("ours", B), ("theirs", C), ("base", A)])
+def test_take_reads_nothing(word: str, expected: Stanza) -> None:
+    rule = Rule("test", "take", (("from", word),))
+    assert decide(A, B, C, rules=(rule,)).stanza == expected
+    assert decide(A, B, None, rules=(rule,)).stanza == (None if word == "theirs" else expected)
+
+
+def test_take_from_nobody() -> None:
+    with pytest.raises(MergeError, match="nobody"):
+        decide(A, B, C, rules=(Rule("test", "take", (("from", "nobody"),)),))
+
+
+def test_what_all_changed_alike_is_computed_where_that_makes_a_difference() -> None:
+    assert decide(A, B, B, rules=(Rule("test", "task_arithmetic"),)).action is Action.MERGE
+    assert decide(A, B, B, rules=(Rule("test", "linear"),)).action is Action.SAME
+
+
+def test_without_an_ancestor_a_chosen_method_that_needs_none_merges() -> None:
+    assert decide(None, B, C, rules=(Rule("test", "linear"),)).action is Action.MERGE
+    assert decide(None, B, C, rules=(Rule("test", "task_arithmetic"),)).action is Action.CONFLICT
+
+
+def test_options_must_mean_something() -> None:
+    with pytest.raises(MergeError, match="density"):
+        decide(A, B, C, rules=(Rule("test", None, (("density", "0.2"),)),))
+    with pytest.raises(PluginError, match="'nonesuch'"):
+        decide(A, B, C, rules=(Rule("test", "nonesuch"),))
+    assert decide(A, B, A, rules=(Rule("test", "nonesuch"),)).action is Action.TAKEN
+    given = (Rule("test", None, (("density", "0.3"),)), Rule("test", "ties", (("density", "0.1"), ("lambda", "2"))))
+    chosen = plan(manifest(A), manifest(B), manifest(C), rules=given)
+    (recipe,) = chosen.recipes.values()
+    assert (recipe.described()["density"], recipe.described()["lambda"]) == ("0.3", "2.0")

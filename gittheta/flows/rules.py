@@ -1,0 +1,72 @@
+"""The merge policy in force: what the command line says, git config, theta.toml, attributes, in this order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from gittheta.errors import ConfigError
+from gittheta.flows.workspace import Workspace
+from gittheta.merging.policy import RULES_FILE, Policy, Rule, Verb, attribute_rule, options_rule, parse_rules
+
+_BOTH = frozenset(Verb)
+#: Rules larger than this are somebody's joke.
+_MAX_RULES = 1 << 20
+_UNSET = ("unspecified", "unset", "set", "")
+
+
+def read_policy(
+    workspace: Workspace, paths: Iterable[str], given: Mapping[str, str] | None = None, revision: str = "HEAD"
+) -> Policy:
+    """The policy for some files. ``given`` are options of the command line; rules are read from ``revision``.
+
+    Raises ConfigError.
+    """
+    rules = [options_rule("the command line", given, _BOTH)] if given else []
+    rules += [*_configured(workspace), *_committed(workspace, revision), *_attributes(workspace, paths)]
+    return Policy(tuple(rules))
+
+
+def _configured(workspace: Workspace) -> list[Rule]:
+    """``theta.merge.*`` and ``theta.pick.*``. What was given for one command (`git -c`) counts whatever that does.
+
+    Otherwise what is set for merges does not count for picks: a rebase that trims what it passes by would surprise.
+    """
+    found: dict[tuple[str, bool], dict[str, object]] = {}
+    listed = workspace.repository.git.attempt("config", "-z", "--show-scope", "--get-regexp", r"^theta\.(merge|pick)\.")
+    words = os.fsdecode(listed.stdout).split("\0")[:-1]
+    for scope, item in zip(words[0::2], words[1::2], strict=True):
+        key, _, value = item.partition("\n")
+        _, verb, option = key.split(".", 2)
+        found.setdefault((verb, scope == "command"), {})[option] = value
+    rules = []
+    for (verb, for_once), options in sorted(found.items(), key=lambda each: not each[0][1]):
+        verbs = _BOTH if for_once and verb == "merge" else frozenset({Verb(verb)})
+        rules.append(options_rule(f"git {'-c' if for_once else 'config'} theta.{verb}", options, verbs))
+    return rules
+
+
+def _committed(workspace: Workspace, revision: str) -> tuple[Rule, ...]:
+    text = workspace.blobs.read(f"{revision}:{RULES_FILE}", _MAX_RULES)
+    if text is None:
+        return ()
+    try:
+        return parse_rules(text.decode())
+    except UnicodeDecodeError:
+        raise ConfigError("not UTF-8", path=RULES_FILE) from None
+
+
+def _attributes(workspace: Workspace, paths: Iterable[str]) -> list[Rule]:
+    rules = []
+    for path, values in workspace.repository.attributes(["theta-merge"], paths).items():
+        text = values.get("theta-merge", "")
+        if text not in _UNSET:
+            rule = attribute_rule(text)
+            rules.append(Rule(rule.source, rule.method, rule.options, _literal(path), rule.tensors, rule.verbs))
+    return rules
+
+
+def _literal(path: str) -> str:
+    """A glob that only this path fits."""
+    quoted = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
+    return f"/{quoted}"

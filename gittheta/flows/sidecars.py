@@ -1,0 +1,43 @@
+"""Statistics that stand beside a checkpoint, as checkpoints of their own: each side's, from that side's commit."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from gittheta.errors import MergeError
+from gittheta.flows.plan import Side
+from gittheta.flows.workspace import Workspace
+from gittheta.model import Manifest, Stanza
+
+#: Where the statistics of ``model.safetensors`` lie: ``model.fisher.safetensors``.
+PATTERN = "{stem}.{kind}{suffix}"
+
+
+def sidecar_path(pattern: str, path: str, kind: str) -> str:
+    """The path of a sidecar. Raises MergeError for a pattern with other words in braces, or that leaves the tree."""
+    here = PurePosixPath(path)
+    try:
+        name = pattern.format(stem=here.stem, suffix=here.suffix, kind=kind)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {PATTERN}") from None
+    found = PurePosixPath(name[1:]) if name.startswith("/") else here.parent / name
+    if ".." in found.parts:
+        raise MergeError(f"stats is '{pattern}', which leaves the repository")
+    return str(found)
+
+
+def sidecar(workspace: Workspace, side: Side, pattern: str | None, path: str, kind: str) -> dict[str, Stanza]:
+    """The tensors of one sidecar by name. Raises MergeError if that side has none."""
+    wanted = sidecar_path(pattern or PATTERN, path, kind)
+    if side.commit is None:
+        raise MergeError(
+            f"it is not known of which commit {side.label} is, and so not where its {wanted} lies",
+            mend="use `git merge -s theta`, which knows",
+        )
+    found: Manifest | None = workspace.read_manifest(f"{side.commit}:{wanted}")
+    if found is None:
+        raise MergeError(
+            f"{side.label} has no {wanted}, the statistics ({kind}) of {path}",
+            mend=f"collect them (gittheta.statistics), `git theta track {wanted}` and commit it there",
+        )
+    return {stanza.spec.name: stanza for stanza in found.stanzas}

@@ -1,0 +1,165 @@
+"""``gittheta.merge``: the same engine on tensors in memory, or on files, without Git."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gittheta.api import DTYPES, FormatError, MergeError, Segment, TensorSpec, Traits
+from gittheta.merging.arrays import TORCH, arithmetic_elements, flat_values
+from gittheta.merging.compute import CPU, Compute, computing
+from gittheta.merging.engine import Task, measure_all, merge_tensor
+from gittheta.merging.operands import Operand, Resident
+from gittheta.merging.options import Recipe, as_text, weights_of
+from gittheta.merging.suited import suited
+from gittheta.registry import Registry
+
+#: A model: its tensors by name, or a checkpoint file of a known format.
+Model = Mapping[str, torch.Tensor] | str | os.PathLike[str]
+
+_SNIFF = 4096
+_NAMES = {dtype: name for name, dtype in TORCH.items() if name != "c64"} | {torch.complex64: "c64"}
+_EXACT = {torch.uint8: "u8", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64"} | {
+    torch.bool: "bool",
+    torch.uint16: "u16",
+    torch.uint32: "u32",
+    torch.uint64: "u64",
+}
+
+
+def merge(
+    base: Model | None,
+    sides: Sequence[Model],
+    method: str = "linear",
+    *,
+    weight: float | Sequence[float] = 1.0,
+    statistics: Sequence[Mapping[str, Model]] = (),
+    nonfinite: str = "error",
+    device: str = "auto",
+    threads: int | None = None,
+    **options: object,
+) -> dict[str, torch.Tensor]:
+    """Merge models tensor by tensor, in the order of the first side.
+
+    ``base`` is θ0, or None. Each model is a mapping of names to tensors or the path of a checkpoint, and all have the
+    same tensors, dtypes and shapes. ``weight`` is one number, or one for each side. ``options`` are those of the method
+    (``lambda`` is written ``lambda_``). ``statistics`` has, for each side, models of the statistics that the method
+    reads, by kind: ``[{"fisher": ...}, ...]``. Results lie on the device of the first side's tensors.
+
+    Raises MergeError, naming the tensor, where the method cannot apply; PluginError for an unknown method.
+    """
+    registry = Registry()
+    given = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
+    recipe = Recipe.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
+    labels = tuple(f"side {number}" for number in range(1, len(sides) + 1))
+    if not sides:
+        raise MergeError("there are no sides to merge")
+    with computing(device, threads or os.cpu_count() or 1) as compute:
+        opened = [_open(registry, model) for model in ((base,) if base is not None else ()) + tuple(sides)]
+        thetas = opened[1:] if base is not None else opened
+        _same_names(thetas, labels)
+        known = [{kind: _open(registry, model) for kind, model in each.items()} for each in statistics]
+        theta0 = opened[0] if base is not None else None
+        tasks = [_task(name, theta0, thetas, known, labels, recipe) for name in thetas[0]]
+        return dict(_results(tasks, compute))
+
+
+def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.Tensor]]:
+    together = [task for task in tasks if task.spec.dtype.name in TORCH and task.traits.scope == "global"]
+    measured = measure_all(together, compute) if together else None
+    for task in tasks:
+        if task.spec.dtype.name not in TORCH:
+            yield task.name, _agreed(task)
+            continue
+        flat = torch.empty(arithmetic_elements(task.spec), dtype=TORCH[task.spec.dtype.name], device=compute.device)
+        at = 0
+        for run in merge_tensor(task, compute, measured if task.traits.scope == "global" else None):
+            flat[at : at + len(run)] = run
+            at += len(run)
+        if task.spec.dtype.kind == "complex":
+            flat = torch.view_as_complex(flat.reshape(-1, 2))
+        where = task.sides[0].tensor.device if isinstance(task.sides[0], Resident) else CPU
+        yield task.name, flat.reshape(task.spec.shape).to(where)
+
+
+def _agreed(task: Task) -> torch.Tensor:
+    """A tensor that has no arithmetic, which is the same on all sides or an error."""
+    digests = {side.digest() for side in task.sides}
+    first = task.sides[0]
+    if len(digests) > 1 or not isinstance(first, Resident):
+        raise MergeError(f"{task.spec.dtype.name} values that differ between the sides", tensor=task.name)
+    return first.tensor.clone()
+
+
+def _same_names(models: Sequence[Mapping[str, Operand]], labels: Sequence[str]) -> None:
+    for model, label in zip(models[1:], labels[1:], strict=True):
+        for name in models[0].keys() ^ model.keys():
+            lacking = label if name in models[0] else labels[0]
+            raise MergeError(f"{lacking} has no such tensor", tensor=name, mend="merge models of the same architecture")
+
+
+def _task(
+    name: str,
+    base: Mapping[str, Operand] | None,
+    sides: Sequence[Mapping[str, Operand]],
+    known: Sequence[Mapping[str, Mapping[str, Operand]]],
+    labels: tuple[str, ...],
+    recipe: Recipe,
+) -> Task:
+    method = suited(recipe.method, sides[0][name].spec)
+    kinds = Traits.of(method).kinds
+    return Task(
+        name,
+        base.get(name) if base is not None else None,
+        tuple(side[name] for side in sides),
+        labels,
+        weights_of(recipe.weight, labels),
+        method,
+        tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known),
+        recipe.propagate,
+    )
+
+
+def _open(registry: Registry, model: Model) -> dict[str, Operand]:
+    """The tensors of a model by name. Raises FormatError for a file of no known format."""
+    if isinstance(model, Mapping):
+        return {name: Resident(_spec(name, tensor), tensor) for name, tensor in model.items()}
+    path = Path(model)
+    with path.open("rb") as file:
+        head = file.read(_SNIFF)
+        for name in registry.names("formats"):
+            file_format = registry.format(name)
+            if file_format.matches(head):
+                file.seek(0)
+                layout = file_format.split(file)
+                break
+        else:
+            raise FormatError("not a checkpoint of a known format", path=str(path))
+        size = os.fstat(file.fileno()).st_size
+        if size != layout.length:
+            raise FormatError(f"the header promises {layout.length} bytes, and there are {size}", path=str(path))
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return {segment.spec.name: _resident(segment, view) for segment in layout.segments}
+
+
+def _resident(segment: Segment, view: memoryview) -> Resident:
+    """A tensor over a mapped file; of dtypes without arithmetic, its bytes."""
+    spec = segment.spec
+    data = view[segment.offset : segment.offset + spec.nbytes]
+    if spec.dtype.name not in TORCH:
+        exact = next((kind for kind, name in _EXACT.items() if name == spec.dtype.name), torch.uint8)
+        values = torch.frombuffer(bytearray(data), dtype=exact) if data else torch.empty(0, dtype=exact)
+        return Resident(spec, values.reshape(spec.shape) if exact != torch.uint8 or spec.dtype.name == "u8" else values)
+    flat = flat_values(data, spec.dtype)
+    return Resident(spec, torch.view_as_complex(flat.reshape(-1, 2)) if spec.dtype.kind == "complex" else flat)
+
+
+def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+    dtype = _NAMES.get(tensor.dtype) or _EXACT.get(tensor.dtype)
+    if dtype is None:
+        raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint", tensor=name)
+    return TensorSpec(name, DTYPES[dtype], tuple(tensor.shape))
