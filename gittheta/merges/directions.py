@@ -1,0 +1,222 @@
+"""Methods that mix directions: slerp, nuslerp, multislerp, karcher, model_stock.
+
+Each is a sum of the sides, or of the task vectors, times numbers that follow from lengths and angles alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from gittheta.api import Blocks, Group, MergeError
+from gittheta.merges.angles import OPPOSED, Vectors, clamped, dot, mixed, mixed_rows, mixture, on_arc, shares_of
+
+Unit = Literal["tensor", "row", "element"]
+
+
+@dataclass(frozen=True)
+class Slerp:
+    """Spherical interpolation of two sides: [sin((1 − t)Ω)·a + sin(tΩ)·b] / sin Ω (Shoemake, 1985). Needs no base.
+
+    Ω is the angle between them; where |cos Ω| > 0.9995, or one is zero, it is (1 − t)·a + t·b.
+    """
+
+    t: float = 0.5
+
+    name: ClassVar[str] = "slerp"
+    unit: ClassVar[Unit] = "element"
+    side_count: ClassVar[int] = 2
+    ordered: ClassVar[bool] = True
+    idempotent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a t that is not between the two."""
+        if not 0 <= self.t <= 1:
+            raise MergeError(f"t is {self.t}", mend="give a number from 0 (the first side) to 1 (the second)")
+
+    def measure(self, blocks: Blocks) -> object:
+        """The angle, and what follows from it. Raises MergeError for weights, which would mean nothing."""
+        return mixture(blocks, self._numbers, on_deltas=False)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """The point on the arc."""
+        return mixed(group, group.measured, on_deltas=False)
+
+    def _numbers(self, known: Vectors) -> list[float]:
+        if known.weights[0] != known.weights[1]:
+            raise MergeError("slerp goes by t, not by weights", tensor=known.tensor, mend="give t, or choose nuslerp")
+        return on_arc(known.cosines[0][1] if all(known.lengths) else 1.0, (1 - self.t, self.t))
+
+
+@dataclass(frozen=True)
+class NuSlerp:
+    """Spherical interpolation of two task vectors (or sides, without a base) with t = w₂ / (w₁ + w₂).
+
+    As :class:`Slerp`, of the flattened tensor or, with ``rows``, of each row by itself.
+    """
+
+    rows: bool = False
+
+    name: ClassVar[str] = "nuslerp"
+    side_count: ClassVar[int] = 2
+    idempotent: ClassVar[bool] = True
+
+    @property
+    def unit(self) -> Unit:
+        """A row has an angle of its own."""
+        return "row" if self.rows else "element"
+
+    def measure(self, blocks: Blocks) -> object:
+        """The angle, unless each row has its own. Raises MergeError if the weights sum to zero."""
+        return None if self.rows else mixture(blocks, self._numbers, on_deltas=True)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """The point on the arc, or on the arcs. Raises MergeError if the weights sum to zero."""
+        if self.rows:
+            return mixed_rows(group, shares_of(group.weights, group.name))
+        return mixed(group, group.measured, on_deltas=True)
+
+    def _numbers(self, known: Vectors) -> list[float]:
+        shares = shares_of(known.weights, known.tensor)
+        return on_arc(known.cosines[0][1] if all(known.lengths) else 1.0, shares)
+
+
+@dataclass(frozen=True)
+class MultiSlerp:
+    """The mean direction of the task vectors (or sides, without a base), as long as they are on average.
+
+    m·Σwᵢ‖xᵢ‖ with m = Σwᵢûᵢ / ‖Σwᵢûᵢ‖ and weights that sum to one. (It was published with a step in the tangent space
+    of m, by T = Σwᵢ(ûᵢ − ⟨ûᵢ, m⟩m). That is Σwᵢûᵢ less its part along m: nothing.) A vector of zeros has no direction,
+    only a length. Two that cancel out are mixed along a line.
+    """
+
+    name: ClassVar[str] = "multislerp"
+    unit: ClassVar[Unit] = "element"
+    idempotent: ClassVar[bool] = True
+
+    def measure(self, blocks: Blocks) -> object:
+        """Lengths and angles. Raises MergeError if three or more directions cancel out, or the weights do."""
+        return mixture(blocks, self._numbers, on_deltas=True)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """The mean direction at the mean length."""
+        return mixed(group, group.measured, on_deltas=True)
+
+    def _numbers(self, known: Vectors) -> list[float]:
+        shares = shares_of(known.weights, known.tensor)
+        size = known.length(shares)
+        if size > OPPOSED:
+            return known.at_mean_length(shares, [share / size for share in shares])
+        if sum(share != 0 for share in shares) > 2 and any(known.lengths):
+            raise known.opposed(self.name)
+        return shares
+
+
+@dataclass(frozen=True)
+class Karcher:
+    """The Karcher mean of the sides' directions on the sphere, at their mean length. Needs no base.
+
+    The mean direction u goes to cos‖T‖·u + sin‖T‖·T / ‖T‖ with T = Σαᵢ(Ωᵢ / sin Ωᵢ)(ûᵢ − cos Ωᵢ·u), so many
+    ``iterations`` or until ‖T‖ was below ``tolerance``. α are the weights, made to sum to one. A vector of zeros has no
+    direction, only a length.
+    """
+
+    iterations: int = 10
+    tolerance: float = 1e-5
+
+    name: ClassVar[str] = "karcher"
+    unit: ClassVar[Unit] = "element"
+    idempotent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a number of iterations or a tolerance that makes no sense."""
+        if self.iterations < 1:
+            raise MergeError(f"iterations is {self.iterations}, and must be at least 1")
+        if not self.tolerance >= 0:
+            raise MergeError(f"tolerance is {self.tolerance}, and must not be below 0")
+
+    def measure(self, blocks: Blocks) -> object:
+        """Lengths and angles. Raises MergeError if directions are opposite, or weights negative or all zero."""
+        return mixture(blocks, self._numbers, on_deltas=False)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """The mean direction at the mean length."""
+        return mixed(group, group.measured, on_deltas=False)
+
+    def _numbers(self, known: Vectors) -> list[float]:
+        shares = shares_of(known.weights, known.tensor, negative=False)
+        alphas = [share if length else 0.0 for share, length in zip(shares, known.lengths, strict=True)]
+        if not any(alphas):
+            return alphas
+        alphas = shares_of(alphas, known.tensor)
+        u = self._unit(known, alphas)
+        for _ in range(self.iterations):
+            step = self._step(known, alphas, u)
+            size = known.length(step)
+            along, across = math.cos(size), math.sin(size) / size if size else 1.0
+            u = self._unit(known, [along * at + across * move for at, move in zip(u, step, strict=True)])
+            if size < self.tolerance:
+                break
+        return known.at_mean_length(shares, u)
+
+    def _unit(self, known: Vectors, u: list[float]) -> list[float]:
+        size = known.length(u)
+        if size < OPPOSED:
+            raise known.opposed(self.name)
+        return [number / size for number in u]
+
+    def _step(self, known: Vectors, alphas: list[float], u: list[float]) -> list[float]:
+        """T, in terms of the unit vectors."""
+        cosines = [clamped(cosine) for cosine in known.dots(u)]
+        factors = []
+        for alpha, cosine in zip(alphas, cosines, strict=True):
+            angle = math.acos(cosine) if alpha else 0.0
+            if math.pi - angle < OPPOSED:
+                raise known.opposed(self.name)
+            factors.append(alpha * angle / math.sin(angle) if angle else alpha)
+        back = dot(factors, cosines)
+        return [factor - back * at for factor, at in zip(factors, u, strict=True)]
+
+
+@dataclass(frozen=True)
+class ModelStock:
+    """Between base and mean, as far as the sides agree: t·mean θ + (1 − t)·θ0 (Jang et al., 2024).
+
+    t = N·c / (1 + (N − 1)·c) with c the mean cosine between two task vectors; c below zero gives t below zero, as
+    published. Weights weigh the mean and the pairs, and N is then 1 / Σw², of weights that sum to one. A task vector of
+    zeros agrees with none: its cosines are 0.
+    """
+
+    name: ClassVar[str] = "model_stock"
+    unit: ClassVar[Unit] = "element"
+    needs_base: ClassVar[bool] = True
+    idempotent: ClassVar[bool] = True
+
+    def measure(self, blocks: Blocks) -> object:
+        """The cosines. Raises MergeError for fewer than two sides, opposite ones, and weights below zero."""
+        return mixture(blocks, self._numbers, on_deltas=True)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Base and mean of the sides, mixed."""
+        return mixed(group, group.measured, on_deltas=True)
+
+    def _numbers(self, known: Vectors) -> list[float]:
+        shares = shares_of(known.weights, known.tensor, negative=False)
+        if sum(share > 0 for share in shares) < 2:
+            raise MergeError("model_stock needs two sides or more", tensor=known.tensor, mend="try linear")
+        if not any(known.lengths):
+            return shares
+        together = dot(shares, known.dots(shares))
+        alone = math.fsum(
+            share**2 * row[side] for side, (share, row) in enumerate(zip(shares, known.cosines, strict=True))
+        )
+        squares = dot(shares, shares)
+        cosine = (together - alone) / (1 - squares)
+        # N·c / (1 + (N − 1)·c), both divided by N.
+        below = squares + (1 - squares) * cosine
+        if below < OPPOSED**2:
+            raise known.opposed(self.name)
+        return [cosine / below * share for share in shares]
