@@ -50,9 +50,10 @@ class Git:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._environment = {**os.environ, "LC_ALL": "C"}
+        #: What Git commands see, and what was given to this one by Git.
+        self.environment = {**os.environ, "LC_ALL": "C"}
         # `git stash` and the like point at a temporary index; what is asked here is about the real one.
-        self._environment.pop("GIT_INDEX_FILE", None)
+        self.environment.pop("GIT_INDEX_FILE", None)
 
     def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Standard output of one command. Raises GitError, with what Git said, on another exit status."""
@@ -67,7 +68,7 @@ class Git:
         return subprocess.run(
             ["git", *words],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             input=stdin if stdin is not None else b"",
             capture_output=True,
             check=False,
@@ -82,7 +83,7 @@ class Git:
         process = subprocess.Popen(
             ["git", "cat-file", "--batch", "-z"],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

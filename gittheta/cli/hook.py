@@ -24,6 +24,8 @@ def call_hook(name: str, script: str, *arguments: str) -> None:
     _run_legacy(script + LEGACY, arguments, given)
     if name == "pre-push":
         _push(arguments[0], arguments[1], os.fsdecode(given))
+    elif name == "prepare-commit-msg":
+        _add_trailers(arguments[0])
     elif _INSIDE not in os.environ:
         _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
 
@@ -34,6 +36,21 @@ def _write_pending(ends_sequence: bool) -> None:
     with open_workspace() as workspace:
         if ends_sequence or not in_sequence(workspace.repository):
             materialise_pending(workspace)
+
+
+def _add_trailers(message: str) -> None:
+    """Of a merge commit: how its checkpoints were merged, so that the merge can be repeated."""
+    from gittheta.flows.record import records
+
+    with open_workspace() as workspace:
+        repository = workspace.repository
+        if not (repository.git_dir / "MERGE_HEAD").exists():
+            return
+        lines = dict.fromkeys(line for made in records(repository) for line in made.trailers)
+        words = [word for line in lines for word in ("--trailer", line)]
+        if words:
+            path = os.path.abspath(message)
+            repository.git.run("interpret-trailers", "--in-place", "--if-exists", "addIfDifferent", *words, path)
 
 
 def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:

@@ -13,6 +13,7 @@ from gittheta.cli.memory import keep_memory
 from gittheta.errors import ThetaError
 from gittheta.flows.merge import Outcome, merge_versions
 from gittheta.flows.plan import Side, Versions
+from gittheta.flows.record import record
 from gittheta.flows.rules import read_policy
 from gittheta.flows.smudge import read_manifest
 from gittheta.flows.workspace import Workspace
@@ -49,6 +50,7 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             click.echo(f"CONFLICT ({path}): {error.located(path=path)}", err=True)
             sys.exit(1)
         stop_progress(workspace)
+        record(workspace, versions, outcome, {})
         if outcome.manifest is None:
             _explain(path, outcome)
             sys.exit(1)

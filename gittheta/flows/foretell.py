@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blake3 import blake3
-
 from gittheta.api import Values
 from gittheta.flows.choose import Candidate, Told
 from gittheta.flows.encode import Encoder
 from gittheta.flows.recall import AtHand, Recall
+from gittheta.flows.workfile import digest_values
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, block_bytes, recipe_key
+from gittheta.model import recipe_key
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,3 @@ def stored_as(workspace: Workspace, path: str, values: Iterable[Values]) -> dict
         if stanza and stanza.recipe and stanza.spec == tensor.spec:
             found[tensor.spec.name] = Candidate(tensor.spec, digest, stanza.recipe)
     return found
-
-
-def digest_values(values: Values) -> Digest:
-    """The digest of a tensor that is read in parts."""
-    hashed = blake3(max_threads=blake3.AUTO)
-    size, step = values.spec.nbytes, block_bytes(values.spec.dtype)
-    for begin in range(0, size, step):
-        hashed.update(values.read(begin, min(size, begin + step)))
-    return Digest(hashed.digest())

@@ -9,7 +9,7 @@ from pathlib import Path
 from gittheta.errors import ThetaError
 from gittheta.git import Repository
 
-NAMES = ("pre-push", "post-checkout", "post-merge", "post-rewrite", "post-index-change")
+NAMES = ("pre-push", "post-checkout", "post-merge", "post-rewrite", "post-index-change", "prepare-commit-msg")
 _MARK = b"# gittheta: handed over to"
 LEGACY = ".legacy"
 

@@ -7,7 +7,7 @@ and notes the path as *pending*; a hook, or ``git theta pull``, then puts the ch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gittheta.errors import GitError, ThetaError
@@ -152,6 +152,16 @@ def write_checkpoint(workspace: Workspace, target: Path, path: str) -> bool:
     manifest = read_manifest(workspace, path, text) if text else None
     if manifest is None or text is None:
         return False
+    return replace_checkpoint(workspace, target, path, manifest, lambda: manifest_text(target) == text)
+
+
+def replace_checkpoint(
+    workspace: Workspace, target: Path, path: str, manifest: Manifest, may: Callable[[], bool]
+) -> bool:
+    """Put a checkpoint in the place of a file, with its permissions, if it ``may`` once all is written; says whether.
+
+    Raises a ThetaError, naming the file and the tensor, if it cannot be rebuilt; the file then stays.
+    """
     temporary = workspace.store.temporary()
     if temporary.parent.stat().st_dev != target.parent.stat().st_dev:
         temporary = target.with_name(f".{temporary.name}.gittheta")
@@ -159,7 +169,7 @@ def write_checkpoint(workspace: Workspace, target: Path, path: str) -> bool:
         with translated(target):
             _write(workspace, path, manifest, temporary)
             os.chmod(temporary, target.stat().st_mode & 0o7777)
-            if manifest_text(target) != text:
+            if not may():
                 return False
             os.replace(temporary, target)
     finally:

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from gittheta.api import Merge, Traits, Values
-from gittheta.errors import MergeError, ThetaError
-from gittheta.flows.chain import Base
+from gittheta.errors import MergeError
 from gittheta.flows.choose import Candidate
-from gittheta.flows.decode import Decoder
-from gittheta.flows.encode import WHOLE, Encoder, Ticket
+from gittheta.flows.encode import Encoder
 from gittheta.flows.plan import Action, Decision, MergePlan, Versions, plan_merge
-from gittheta.flows.sidecars import sidecar
 from gittheta.flows.skeletons import merged_frame
 from gittheta.flows.spool import Spool
-from gittheta.flows.transfer import fetch_missing
+from gittheta.flows.tasks import LANES, Tasks
 from gittheta.flows.workspace import Workspace
-from gittheta.merging.options import weights_of
 from gittheta.merging.policy import Choice, Policy
 from gittheta.model import OPAQUE, Digest, Manifest, Stanza, TensorSpec
 
 if TYPE_CHECKING:
+    from gittheta.merging.comparison import Comparison
     from gittheta.merging.compute import Compute
-    from gittheta.merging.engine import Task
-    from gittheta.merging.operands import Stored
-
-#: Decoded bytes of tensors that are being merged which are held in memory; beyond, they lie in temporary files.
-IN_MEMORY = 512 << 20
-#: Tensors that are merged at the same time: while one is computed, another is decoded.
-_LANES = 2
-#: Stored tensors that are kept open while a whole model is measured.
-_OPEN = 64
 
 
 @dataclass(frozen=True)
@@ -87,181 +72,97 @@ class _Merging:
         self.versions = versions
         self.plan = plan
         self.encoder = encoder
-        self.decoder = Decoder(workspace)
-        self._sidecars: dict[tuple[int, str, str | None], dict[str, Stanza]] = {}
-        self._reading = Lock()
 
     def run(self) -> Outcome:
         kept = [decision for decision in self.plan.decisions if decision.stanza or decision.action is Action.MERGE]
-        sides = [side.manifest for side in self.versions.sides]
-        specs = [_spec(decision) for decision in kept]
-        frame = merged_frame(self.workspace, self.encoder, self.versions.base, sides, specs)
+        frame = merged_frame(self.workspace, self.encoder, self.versions, [_spec(decision) for decision in kept])
         if frame is None:
             return Outcome(self.plan, None, ("the files' metadata changed on several sides, each in its own way",))
-        merged = self._merge_values([decision for decision in kept if decision.action is Action.MERGE])
+        merged = {}
+        for decision, spool, digest in computed(self.workspace, self.versions, self.plan):
+            ours = next((side for side in decision.sides if side and side.recipe), None)
+            candidates = [Candidate(ours.spec, ours.digest, ours.recipe)] if ours else []
+            merged[decision.name] = self.encoder.add_changed(spool, candidates), digest
         self.encoder.finish()
         results = {name: Stanza(ticket.spec, digest, ticket.recipe()) for name, (ticket, digest) in merged.items()}
         results |= {decision.name: decision.stanza for decision in kept if decision.stanza}
-        return Outcome(self.plan, frame.manifest(sides[0].format, results))
+        return Outcome(self.plan, frame.manifest(self.versions.sides[0].manifest.format, results))
 
-    def _merge_values(self, decisions: list[Decision]) -> dict[str, tuple[Ticket, Digest]]:
-        if not decisions:
-            return {}
-        from gittheta.merging.compute import computing
 
-        self._fetch(decisions)
-        settings, reporter = self.workspace.settings, self.workspace.reporter
-        reporter.start(f"Merging {len(decisions)} tensors", sum(_spec(decision).nbytes for decision in decisions))
-        merged = {}
-        with (
-            computing(settings.device, settings.threads, reporter.warn) as compute,
-            ThreadPoolExecutor(_LANES) as lanes,
-        ):
-            measured = self._measure(decisions, compute)
-            work = (partial(self._compute, decision, compute, measured) for decision in decisions)
-            jobs = replace(compute, pool=lanes, lanes=1).each(work)
-            for decision, (spool, digest) in zip(decisions, jobs, strict=True):
-                try:
-                    ours = next((side for side in decision.sides if side and side.recipe), None)
-                    candidates = [Candidate(ours.spec, ours.digest, ours.recipe)] if ours else []
-                    merged[decision.name] = self.encoder.add_changed(spool, candidates), digest
-                finally:
-                    spool.close()
-        return merged
+def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Iterator[tuple[Decision, Spool, Digest]]:
+    """The merged tensors in the order of the plan, with their digests. A spool may be read until the next one comes.
 
-    def _fetch(self, decisions: list[Decision]) -> None:
-        """What is to be read, in one go for each side."""
-        names = {decision.name for decision in decisions}
-        for manifest in (self.versions.base, *(side.manifest for side in self.versions.sides)):
-            if manifest:
-                fetch_missing(self.workspace, _only(manifest, names))
+    Raises MergeError where a method cannot apply.
+    """
+    decisions = [decision for decision in plan.decisions if decision.action is Action.MERGE]
+    if not decisions:
+        return
+    from gittheta.merging.compute import computing
 
-    def _compute(self, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> tuple[Spool, Digest]:
-        """One merged tensor, and its digest."""
-        from gittheta.merging.arrays import raw_bytes
-        from gittheta.merging.engine import merge_tensor
+    tasks, settings, reporter = Tasks(workspace, versions, plan), workspace.settings, workspace.reporter
+    tasks.fetch(decisions)
+    reporter.start(f"Merging {len(decisions)} tensors", sum(_spec(decision).nbytes for decision in decisions))
+    device = computing(settings.device, settings.threads, reporter.warn)
+    with device as compute, ThreadPoolExecutor(LANES) as lanes:
+        measured = tasks.measure(decisions, compute)
+        work = (partial(_compute, tasks, decision, compute, measured) for decision in decisions)
+        for decision, (spool, digest) in zip(decisions, replace(compute, pool=lanes, lanes=1).each(work), strict=True):
+            try:
+                yield decision, spool, digest
+            finally:
+                spool.close()
 
-        with ExitStack() as opened:
-            task = self._task(decision, lambda stanza: self._read(stanza, len(decision.parts), opened))
-            hashed = blake3()
-            result = Spool(self.workspace.store, task.spec)
-            known = measured.get(decision.choice) if decision.choice and task.traits.scope == "global" else None
-            for run in merge_tensor(task, compute, known):
-                block = raw_bytes(run)
-                hashed.update(block)
-                result.append(block)
-                self.workspace.reporter.advance(len(block))
-            return result, Digest(hashed.digest())
 
-    def _measure(self, decisions: list[Decision], compute: Compute) -> dict[Choice, Any]:
-        """What methods of global scope want to know of all their tensors, by choice."""
-        from gittheta.merging.engine import measure_all
+def _compute(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> tuple[Spool, Digest]:
+    """One merged tensor."""
+    from gittheta.merging.arrays import raw_bytes
+    from gittheta.merging.engine import merge_tensor
 
-        together: dict[Choice, list[Task]] = {}
-        recent = Recent(self.decoder)
+    with ExitStack() as opened:
+        task = tasks.opened(decision, opened)
+        hashed = blake3()
+        result = Spool(tasks.workspace.store, task.spec)
+        known = measured.get(decision.choice) if decision.choice and task.traits.scope == "global" else None
+        for run in merge_tensor(task, compute, known):
+            block = raw_bytes(run)
+            hashed.update(block)
+            result.append(block)
+            tasks.workspace.reporter.advance(len(block))
+        return result, Digest(hashed.digest())
+
+
+def digests_of(workspace: Workspace, versions: Versions, policy: Policy) -> dict[str, Digest] | tuple[str, ...]:
+    """The digest of each tensor of the merged checkpoint, storing nothing; or what stands in the way."""
+    plan = plan_merge(versions, policy, workspace.registry)
+    if plan.conflicts:
+        return Outcome(plan, None).conflicts
+    found = {decision.name: decision.stanza.digest for decision in plan.decisions if decision.stanza}
+    try:
+        return found | {decision.name: digest for decision, _, digest in computed(workspace, versions, plan)}
+    except MergeError as error:
+        return (str(error),)
+
+
+def compare_versions(workspace: Workspace, versions: Versions, plan: MergePlan) -> dict[str, Comparison]:
+    """For each tensor that would be merged, how the sides' task vectors lie to one another."""
+    decisions = [decision for decision in plan.decisions if decision.action is Action.MERGE]
+    if not decisions:
+        return {}
+    from gittheta.merging.comparison import Compare
+    from gittheta.merging.compute import computing
+    from gittheta.merging.engine import measure_all
+
+    tasks = Tasks(workspace, versions, plan)
+    tasks.fetch(decisions)
+    found = {}
+    with computing("cpu", workspace.settings.threads) as compute:
         for decision in decisions:
-            if decision.choice and getattr(self.plan.recipes[decision.choice].method, "scope", "tensor") == "global":
-                together.setdefault(decision.choice, []).append(self._task(decision, recent.values))
-        return {choice: measure_all(tasks, compute) for choice, tasks in together.items()}
-
-    def _task(self, decision: Decision, read: Callable[[Stanza], Values]) -> Task:
-        """What the engine is asked to do."""
-        from gittheta.merging.engine import Task
-        from gittheta.merging.operands import Stored
-        from gittheta.merging.suited import suited
-
-        if decision.choice is None:
-            raise ThetaError("a decision without a method", tensor=decision.name)
-        recipe = self.plan.recipes[decision.choice]
-        weights = weights_of(recipe.weight, self.versions.labels)
-        sides = [side for index in decision.parts if (side := decision.sides[index])]
-        method = suited(recipe.method, sides[0].spec)
-        needs_base = decision.base if decision.base and decision.base.spec == sides[0].spec else None
-        return Task(
-            name=decision.name,
-            base=Stored(read(needs_base), needs_base.digest) if needs_base else None,
-            sides=tuple(Stored(read(side), side.digest) for side in sides),
-            labels=tuple(self.versions.labels[index] for index in decision.parts),
-            weights=tuple(weights[index] for index in decision.parts),
-            method=method,
-            statistics=self._statistics(decision, method, read),
-            propagate=recipe.propagate,
-        )
-
-    def _statistics(
-        self, decision: Decision, method: Merge, read: Callable[[Stanza], Values]
-    ) -> tuple[dict[str, Stored], ...]:
-        """For each side that takes part, by kind, what is known of this tensor."""
-        from gittheta.merging.operands import Stored
-
-        kinds = Traits.of(method).kinds
-        found = []
-        for index in decision.parts if kinds else ():
-            known = {}
-            for kind in kinds:
-                stanza = self._sidecar(index, kind, getattr(method, "stats", None)).get(decision.name)
-                if stanza:
-                    known[kind] = Stored(read(stanza), stanza.digest)
-            found.append(known)
-        return tuple(found)
-
-    def _sidecar(self, index: int, kind: str, pattern: str | None) -> dict[str, Stanza]:
-        key = (index, kind, pattern)
-        with self._reading:
-            if key not in self._sidecars:
-                side = self.versions.sides[index]
-                self._sidecars[key] = sidecar(self.workspace, side, pattern, self.versions.path, kind)
-        return self._sidecars[key]
-
-    def _read(self, stanza: Stanza, sides: int, opened: ExitStack) -> Values:
-        """A stored tensor, decoded and checked, to be read more than once."""
-        hold = max(WHOLE, IN_MEMORY // (_LANES * (sides + 2)))
-        spool = Spool(self.workspace.store, stanza.spec, hold)
-        opened.callback(spool.close)
-        for block in self.decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
-            spool.append(block)
-        return spool
-
-
-class Recent:
-    """Stored tensors that are opened when they are read, the last few of them kept open."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._open: OrderedDict[Digest, Base] = OrderedDict()
-        self._lock = Lock()
-
-    def values(self, stanza: Stanza) -> Values:
-        """A tensor to be read in parts, each block checked."""
-        return _Recent(stanza, self)
-
-    def read(self, stanza: Stanza, begin: int, end: int) -> memoryview:
-        """A range of one of them."""
-        with self._lock:
-            base = self._open.pop(stanza.digest, None) or Base(self._decoder.open(stanza.spec, stanza.recipe))
-            self._open[stanza.digest] = base
-            if len(self._open) > _OPEN:
-                self._open.popitem(last=False)
-        return base.read(begin, end)
-
-
-@dataclass(frozen=True)
-class _Recent:
-    stanza: Stanza
-    recent: Recent
-
-    @property
-    def spec(self) -> TensorSpec:
-        return self.stanza.spec
-
-    def read(self, begin: int, end: int) -> memoryview:
-        return self.recent.read(self.stanza, begin, end)
+            with ExitStack() as opened:
+                task = replace(tasks.opened(decision, opened), method=Compare(), statistics=(), propagate=True)
+                found[decision.name] = measure_all([task], compute)
+    return found
 
 
 def _spec(decision: Decision) -> TensorSpec:
     found = decision.stanza or next(side for index in decision.parts if (side := decision.sides[index]))
     return found.spec
-
-
-def _only(manifest: Manifest, names: set[str]) -> Manifest:
-    return replace(manifest, stanzas=tuple(stanza for stanza in manifest.stanzas if stanza.spec.name in names))

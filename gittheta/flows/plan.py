@@ -43,6 +43,8 @@ class Versions:
     base: Manifest | None
     sides: tuple[Side, ...]
     verb: Verb = Verb.MERGE
+    #: The side whose metadata (all that is no tensor) the result gets; None: they are merged.
+    metadata: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

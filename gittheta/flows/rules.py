@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from gittheta.errors import ConfigError
 from gittheta.flows.workspace import Workspace
-from gittheta.merging.policy import RULES_FILE, Policy, Rule, Verb, attribute_rule, options_rule, parse_rules
+from gittheta.merging.policy import (
+    RULES_FILE,
+    Policy,
+    Rule,
+    Verb,
+    attribute_rule,
+    literal_path,
+    options_rule,
+    parse_rules,
+)
 
 _BOTH = frozenset(Verb)
 #: Rules larger than this are somebody's joke.
@@ -62,11 +71,5 @@ def _attributes(workspace: Workspace, paths: Iterable[str]) -> list[Rule]:
         text = values.get("theta-merge", "")
         if text not in _UNSET:
             rule = attribute_rule(text)
-            rules.append(Rule(rule.source, rule.method, rule.options, _literal(path), rule.tensors, rule.verbs))
+            rules.append(Rule(rule.source, rule.method, rule.options, literal_path(path), rule.tensors, rule.verbs))
     return rules
-
-
-def _literal(path: str) -> str:
-    """A glob that only this path fits."""
-    quoted = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
-    return f"/{quoted}"

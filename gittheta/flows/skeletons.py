@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import Encoder, Ticket
+from gittheta.flows.plan import Versions
 from gittheta.flows.smudge import read_skeleton
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
@@ -29,10 +30,11 @@ class Frame:
         return Manifest(file_format, skeleton, tuple(replace(results[name], skip=skip) for name, skip in self.order))
 
 
-def merged_frame(
-    workspace: Workspace, encoder: Encoder, base: Manifest | None, sides: Sequence[Manifest], wanted: list[TensorSpec]
-) -> Frame | None:
+def merged_frame(workspace: Workspace, encoder: Encoder, versions: Versions, wanted: list[TensorSpec]) -> Frame | None:
     """The frame for the wanted tensors; None if the sides' skeletons clash."""
+    base, sides = versions.base, [side.manifest for side in versions.sides]
+    if versions.metadata is not None:
+        base, sides = None, [side.manifest for side in versions.sides if side.label == versions.metadata]
     names = {spec.name for spec in wanted}
     for side in sides:
         same = [base.skeleton.digest] if base else []
@@ -49,7 +51,7 @@ def _composed(
     file_format = workspace.registry.format(sides[0].format)
     old = _read(workspace, base) if base else None
     composed: bytes | None = _read(workspace, sides[0])
-    for side in sides[1:]:
+    for side in sides[1:] or sides:
         if composed is None:
             return None
         composed = file_format.merge_skeletons(old, composed, _read(workspace, side), wanted)

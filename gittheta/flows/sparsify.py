@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
 from gittheta.floats import has_arithmetic
 from gittheta.flows.choose import Candidate
-from gittheta.flows.foretell import Foretold, digest_values, store_foretold
+from gittheta.flows.foretell import Foretold, store_foretold
 from gittheta.flows.taskvector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
 from gittheta.flows.transfer import fetch_missing
-from gittheta.flows.workfile import FileValues, WorkFile
+from gittheta.flows.workfile import FileValues, WorkFile, digest_values
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Manifest
 

@@ -9,16 +9,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from blake3 import blake3
+
+from gittheta.api import Values
 from gittheta.errors import FormatError, ManifestError, StoreError
 from gittheta.flows.clean import SNIFF, formats, matches, split
 from gittheta.flows.intake import raw_spec
 from gittheta.flows.materialise import manifest_text
 from gittheta.flows.stream import ByteStream
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Layout, Segment, TensorSpec
+from gittheta.model import Digest, Layout, Manifest, Segment, TensorSpec, block_bytes
 from gittheta.store import translated, write_all
 
 _PIECE = 1 << 20
+
+
+def digest_values(values: Values) -> Digest:
+    """The digest of a tensor that is read in parts."""
+    hashed = blake3(max_threads=blake3.AUTO)
+    size, step = values.spec.nbytes, block_bytes(values.spec.dtype)
+    for begin in range(0, size, step):
+        hashed.update(values.read(begin, min(size, begin + step)))
+    return Digest(hashed.digest())
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,20 @@ class WorkFile:
         """Its bytes from one offset to another, in pieces."""
         for at in range(begin, end, _PIECE):
             yield self.read(at, min(_PIECE, end - at))
+
+    def is_of(self, manifest: Manifest) -> bool:
+        """Whether the file is what a manifest describes. Reads all of it."""
+        segments = self.layout.segments
+        if [segment.spec for segment in segments] != [stanza.spec for stanza in manifest.stanzas]:
+            return False
+        hashed, at = blake3(), 0
+        for segment, stanza in zip(segments, manifest.stanzas, strict=True):
+            hashed.update(self.read(at, segment.offset - at))
+            at = segment.offset + segment.spec.nbytes
+            if digest_values(self.values(segment)) != stanza.digest:
+                return False
+        hashed.update(self.read(at, self.layout.length - at))
+        return hashed.digest() == manifest.skeleton.digest
 
     def replace(
         self, parts: Iterable[bytes | memoryview], then: Callable[[int], None] = lambda descriptor: None

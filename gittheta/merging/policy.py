@@ -63,6 +63,8 @@ class Choice:
     source: str = "default"
     #: Options that were given for whatever method; they count where the method has them, and come before the others.
     offered: tuple[tuple[str, str], ...] = ()
+    #: Globs of the tensors that the rule is about.
+    tensors: tuple[str, ...] = ("*",)
 
     @property
     def explicit(self) -> bool:
@@ -93,7 +95,7 @@ class Policy:
         for rule in self.rules:
             if rule.fits(path, tensor, verb):
                 if rule.method:
-                    return Choice(rule.method, rule.options, rule.source, tuple(sorted(offered.items())))
+                    return Choice(rule.method, rule.options, rule.source, tuple(sorted(offered.items())), rule.tensors)
                 offered = {**dict(rule.options), **offered}
         return Choice(DEFAULTS[verb], offered=tuple(sorted(offered.items())))
 
@@ -105,6 +107,16 @@ class Policy:
 def path_fits(glob: str, path: str) -> bool:
     """Like a line of .gitignore: without a slash it is about the file's name, otherwise about its whole path."""
     return bool(_compiled(glob.lstrip("/")).fullmatch(path if "/" in glob else path.rpartition("/")[2]))
+
+
+def literal(text: str) -> str:
+    """A glob that only this text fits."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def literal_path(path: str) -> str:
+    """A glob that only this path fits."""
+    return f"/{literal(path)}"
 
 
 @cache

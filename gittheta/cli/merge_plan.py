@@ -1,0 +1,140 @@
+"""``git theta merge-plan``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gittheta.cli.console import open_workspace, stop_progress
+from gittheta.flows.plan import Action, Decision
+from gittheta.flows.replay import Foreseen, compare, foresee, replay
+from gittheta.flows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gittheta.merging.comparison import Comparison
+
+
+@click.command()
+@click.argument("commits", nargs=-1)
+@click.option("-X", "pairs", multiple=True, metavar="KEY=VALUE", help="As for git merge -s theta: method=ties, ...")
+@click.option("--numbers/--no-numbers", default=True, help="Compare the changes with each other (reads the tensors).")
+@click.option("--replay", "again", metavar="COMMIT", help="Whether a merge comes out the same to the bit again.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def merge_plan(
+    commits: tuple[str, ...], pairs: tuple[str, ...], numbers: bool, again: str | None, as_json: bool
+) -> None:
+    """What `git merge COMMITS` would do with each tensor, and why. Nothing is changed.
+
+    Of tensors that several sides changed: norm of each change, cosine and agreement in sign (the least of all pairs),
+    and a hint which method suits.
+    """
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    with open_workspace() as workspace:
+        if again:
+            _replay(workspace, again, as_json)
+            return
+        if not commits:
+            raise click.UsageError("name what you want to merge, or --replay COMMIT")
+        plans = [_described(workspace, each, numbers) for each in foresee(workspace, commits, given)]
+        stop_progress(workspace)
+    if as_json:
+        click.echo(json.dumps(plans, indent=1, ensure_ascii=False))
+        return
+    for plan in plans:
+        _show(plan)
+    if not plans:
+        click.echo("no checkpoint has changed")
+
+
+def _described(workspace: Workspace, foreseen: Foreseen, numbers: bool) -> dict[str, Any]:
+    compared = compare(workspace, foreseen) if numbers else {}
+    tensors = [_tensor(decision, foreseen, compared.get(decision.name)) for decision in foreseen.plan.decisions]
+    return {
+        "path": foreseen.versions.path,
+        "sides": list(foreseen.versions.labels),
+        "summary": foreseen.plan.summary(),
+        "tensors": tensors,
+    }
+
+
+def _tensor(decision: Decision, foreseen: Foreseen, compared: Comparison | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": decision.name, "action": decision.action.name.lower()}
+    if decision.origin:
+        found["from"] = decision.origin
+    if decision.choice and decision.choice in foreseen.plan.recipes:
+        found["method"] = decision.choice.method
+        found["options"] = foreseen.plan.recipes[decision.choice].described()
+        found["because"] = decision.choice.source
+    if decision.reason:
+        found["reason"] = decision.reason
+    if compared:
+        found["sides"] = [foreseen.versions.labels[index] for index in decision.parts]
+        found["norms"] = list(compared.norms)
+        found["cosines"] = [None if math.isnan(each) else each for each in compared.cosines]
+        found["sign_agreements"] = [None if math.isnan(each) else each for each in compared.agreements]
+        found["hint"] = compared.hint
+    return found
+
+
+def _show(plan: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    click.echo(f"{plan['path']}: {plan['summary']}")
+    told = [tensor for tensor in plan["tensors"] if tensor["action"] != Action.UNCHANGED.name.lower()]
+    if not told:
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("tensor", "what", "why", "norms", "cosine", "signs", "hint"):
+        table.add_column(heading, no_wrap=True)
+    for tensor in told:
+        table.add_row(*_row(tensor))
+    Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False).print(table)
+
+
+def _row(tensor: dict[str, Any]) -> tuple[str, ...]:
+    what = tensor["action"]
+    if "method" in tensor:
+        what = tensor["method"]
+    elif "from" in tensor:
+        what = f"from {tensor['from']}"
+    why = tensor.get("reason") or tensor.get("because", "")
+    norms = ", ".join(f"{norm:.3g}" for norm in tensor.get("norms", ()))
+    return (
+        tensor["name"],
+        what,
+        why,
+        norms,
+        _least(tensor, "cosines"),
+        _least(tensor, "sign_agreements"),
+        tensor.get("hint", ""),
+    )
+
+
+def _least(tensor: dict[str, Any], key: str) -> str:
+    known = [value for value in tensor.get(key, ()) if value is not None]
+    return f"{min(known):.2f}" if known else ""
+
+
+def _replay(workspace: Workspace, commit: str, as_json: bool) -> None:
+    found = list(replay(workspace, commit))
+    stop_progress(workspace)
+    if as_json:
+        rows = [{"path": each.path, "different": each.different, "problem": each.problem} for each in found]
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        for each in found:
+            if each.problem:
+                click.echo(f"{each.path}: {each.problem}")
+            elif each.different:
+                click.echo(
+                    f"{each.path}: {len(each.different)} tensors come out otherwise: {', '.join(each.different)}"
+                )
+            else:
+                click.echo(f"{each.path}: reproduces to the bit")
+    if any(each.problem or each.different for each in found):
+        sys.exit(1)

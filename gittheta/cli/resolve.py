@@ -1,0 +1,54 @@
+"""``git theta resolve PATH``."""
+
+from __future__ import annotations
+
+import click
+
+from gittheta.cli.console import open_workspace, repository_path, stop_progress
+from gittheta.flows.conflicts import settle
+from gittheta.merging.policy import TAKE
+
+
+@click.command()
+@click.argument("path")
+@click.argument("method", required=False)
+@click.option("--tensors", multiple=True, metavar="GLOB", help="Only conflicting tensors of such names.")
+@click.option("--method", "-m", "named", metavar="METHOD", help="How to merge them: linear, ties, ..., take.")
+@click.option("--option", "-o", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
+@click.option("--from", "origin", metavar="SIDE", help="With take: whose version, ours, theirs, base or a side's name.")
+@click.option("--metadata", metavar="SIDE", help="Whose metadata to take where those clash.")
+def resolve(
+    path: str,
+    method: str | None,
+    tensors: tuple[str, ...],
+    named: str | None,
+    pairs: tuple[str, ...],
+    origin: str | None,
+    metadata: str | None,
+) -> None:
+    """Settle tensors that are in conflict; see `git theta conflicts`.
+
+    Once none is left the merged checkpoint stands in the work tree. `git add` and `git commit` finish the merge.
+    """
+    chosen = named or method or (TAKE if origin else None)
+    if named and method and named != method:
+        raise click.UsageError(f"two methods: {method} and {named}")
+    if chosen is None and metadata is None:
+        raise click.UsageError("say how: --method linear, or take --from theirs")
+    options = dict(_pair(word) for word in pairs)
+    if origin:
+        options["from"] = origin
+    with open_workspace() as workspace:
+        settled = settle(workspace, repository_path(workspace, path), tensors, chosen, options, metadata)
+        stop_progress(workspace)
+    if settled.tensors:
+        click.echo(f"{path}: {len(settled.tensors)} tensors still in conflict: git theta conflicts {path}")
+    else:
+        click.echo(f"{path}: {settled.plan.summary()}\n  all settled; to keep it: git add {path}")
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise click.UsageError(f"'{word}' is no KEY=VALUE")
+    return key.lower(), value

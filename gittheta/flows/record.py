@@ -1,0 +1,199 @@
+"""What a merge in progress has done so far, kept in the work tree's git directory until the merge is over.
+
+Trailers of the merge commit are made from it, and conflicts are listed and settled with it. One file for each merged
+checkpoint; those of another merge are put away when the next one begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gittheta.errors import ManifestError
+from gittheta.flows.merge import Outcome
+from gittheta.flows.plan import Side, Versions
+from gittheta.flows.rules import read_policy
+from gittheta.flows.trailers import trailers_of
+from gittheta.flows.workspace import Workspace
+from gittheta.git import Repository
+from gittheta.manifest import format_manifest
+from gittheta.merging.policy import Rule, Verb
+from gittheta.model import Manifest
+
+_FOLDER = "theta-merge"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One checkpoint of a merge: what was merged, by which rules, and what came of it."""
+
+    path: str
+    verb: Verb
+    #: The commit that was merged into, and those that were merged.
+    head: str
+    heads: tuple[str, ...]
+    #: The blob of the base, if there is one.
+    base: str | None
+    #: What each side is called, its commit if that is known, and its blob.
+    sides: tuple[tuple[str, str | None, str], ...]
+    rules: tuple[Rule, ...]
+    trailers: tuple[str, ...]
+    #: What stands in the way besides tensors.
+    objections: tuple[str, ...] = ()
+    #: The side whose metadata is taken; None: they are merged.
+    metadata: str | None = None
+
+    def versions(self, workspace: Workspace) -> Versions:
+        """What there was to merge. Raises ManifestError if it is no longer there."""
+        base = _manifest(workspace, self.path, self.base) if self.base else None
+        sides = tuple(Side(label, _manifest(workspace, self.path, oid), commit) for label, commit, oid in self.sides)
+        return Versions(self.path, base, sides, self.verb, self.metadata)
+
+
+def record(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
+    """Keep what one merge of one checkpoint did; ``given`` are the options of the command line."""
+    repository = workspace.repository
+    policy = read_policy(workspace, [versions.path], given)
+    base, *blobs = (_blob(repository, version) for version in (versions.base, *(s.manifest for s in versions.sides)))
+    sides = zip(versions.sides, blobs, strict=True)
+    head, heads = _where(repository)
+    save(
+        repository,
+        Record(
+            versions.path,
+            versions.verb,
+            head,
+            heads,
+            base,
+            tuple((side.label, side.commit, blob or "") for side, blob in sides),
+            policy.rules,
+            trailers_of(versions, outcome.plan),
+            outcome.objections,
+        ),
+    )
+
+
+def save(repository: Repository, made: Record) -> None:
+    """Write a record; those of other merges go."""
+    folder = repository.git_dir / _FOLDER
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        other = _load(path)
+        if other is None or (other.head, other.heads) != (made.head, made.heads):
+            path.unlink(missing_ok=True)
+    target = folder / f"{hashlib.sha256(os.fsencode(made.path)).hexdigest()}.json"
+    temporary = target.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(_as_json(made), indent=1))
+    os.replace(temporary, target)
+
+
+def records(repository: Repository) -> Iterator[Record]:
+    """What has been merged by the merge, pick or rebase that is going on, by path."""
+    merging = _merge_heads(repository)
+    head = _head(repository)
+    found = [_load(path) for path in _files(repository)]
+    for made in sorted((made for made in found if made), key=lambda made: made.path):
+        if made.head == head and (made.verb is Verb.PICK or made.heads == merging):
+            yield made
+
+
+def discard(repository: Repository) -> None:
+    """The merge is over."""
+    for path in _files(repository):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        (repository.git_dir / _FOLDER).rmdir()
+
+
+def _files(repository: Repository) -> list[Path]:
+    folder = repository.git_dir / _FOLDER
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _where(repository: Repository) -> tuple[str, tuple[str, ...]]:
+    """The commit that is merged into, and those that are merged, as far as Git tells."""
+    named = sorted(name.removeprefix("GITHEAD_") for name in repository.git.environment if name.startswith("GITHEAD_"))
+    return _head(repository), tuple(named) or _merge_heads(repository)
+
+
+def _head(repository: Repository) -> str:
+    return repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").stdout.decode().strip()
+
+
+def _merge_heads(repository: Repository) -> tuple[str, ...]:
+    try:
+        return tuple(sorted((repository.git_dir / "MERGE_HEAD").read_text().split()))
+    except OSError:
+        return ()
+
+
+def _blob(repository: Repository, manifest: Manifest | None) -> str | None:
+    if manifest is None:
+        return None
+    words = ("hash-object", "-w", "--stdin", "--no-filters")
+    return repository.git.run(*words, stdin=format_manifest(manifest)).decode().strip()
+
+
+def _manifest(workspace: Workspace, path: str, oid: str) -> Manifest:
+    found = workspace.read_manifest(oid)
+    if found is None:
+        raise ManifestError("a version that was merged is no longer there", path=path, mend="merge once more")
+    return found
+
+
+def _as_json(made: Record) -> dict[str, Any]:
+    return {
+        "path": made.path,
+        "verb": made.verb.value,
+        "head": made.head,
+        "heads": made.heads,
+        "base": made.base,
+        "sides": made.sides,
+        "rules": [_rule_json(rule) for rule in made.rules],
+        "trailers": made.trailers,
+        "objections": made.objections,
+        "metadata": made.metadata,
+    }
+
+
+def _rule_json(rule: Rule) -> dict[str, Any]:
+    return {
+        "source": rule.source,
+        "method": rule.method,
+        "options": rule.options,
+        "path": rule.path,
+        "tensors": rule.tensors,
+        "verbs": sorted(verb.value for verb in rule.verbs),
+    }
+
+
+def _load(path: Path) -> Record | None:
+    """A record; None for a file that is none, as an interrupted command may leave it."""
+    try:
+        found = json.loads(path.read_text())
+        return Record(
+            found["path"],
+            Verb(found["verb"]),
+            found["head"],
+            tuple(found["heads"]),
+            found["base"],
+            tuple((label, commit, oid) for label, commit, oid in found["sides"]),
+            tuple(_rule(rule) for rule in found["rules"]),
+            tuple(found["trailers"]),
+            tuple(found["objections"]),
+            found["metadata"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _rule(found: dict[str, Any]) -> Rule:
+    options = tuple((str(key), str(value)) for key, value in found["options"])
+    verbs = frozenset(map(Verb, found["verbs"]))
+    return Rule(found["source"], found["method"], options, found["path"], tuple(found["tensors"]), verbs)

@@ -1,0 +1,167 @@
+"""merge: what the engine is asked to do, made from decisions and stored tensors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from gittheta.api import Merge, Traits, Values
+from gittheta.errors import ThetaError
+from gittheta.flows.chain import Base
+from gittheta.flows.decode import Decoder
+from gittheta.flows.encode import WHOLE
+from gittheta.flows.plan import Decision, MergePlan, Versions
+from gittheta.flows.sidecars import sidecar
+from gittheta.flows.spool import Spool
+from gittheta.flows.transfer import fetch_missing
+from gittheta.flows.workspace import Workspace
+from gittheta.merging.options import weights_of
+from gittheta.merging.policy import Choice
+from gittheta.model import Digest, Manifest, Stanza, TensorSpec
+
+if TYPE_CHECKING:
+    from gittheta.merging.compute import Compute
+    from gittheta.merging.engine import Task
+    from gittheta.merging.operands import Stored
+
+#: Decoded bytes of tensors that are being merged which are held in memory; beyond, they lie in temporary files.
+IN_MEMORY = 512 << 20
+#: Tensors that are merged at the same time: while one is computed, another is decoded.
+LANES = 2
+#: Stored tensors that are kept open while a whole model is measured.
+_OPEN = 64
+
+
+class Tasks:
+    """Makes a task of each decision to merge."""
+
+    def __init__(self, workspace: Workspace, versions: Versions, plan: MergePlan) -> None:
+        self.workspace = workspace
+        self.versions = versions
+        self.plan = plan
+        self._decoder = Decoder(workspace)
+        self._sidecars: dict[tuple[int, str, str | None], dict[str, Stanza]] = {}
+        self._reading = Lock()
+
+    def fetch(self, decisions: list[Decision]) -> None:
+        """Bring here what is to be read, in one go for each side."""
+        names = {decision.name for decision in decisions}
+        for manifest in (self.versions.base, *(side.manifest for side in self.versions.sides)):
+            if manifest:
+                fetch_missing(self.workspace, _only(manifest, names))
+
+    def opened(self, decision: Decision, stack: ExitStack) -> Task:
+        """The task, its tensors decoded and checked; the stack puts them away."""
+        return self._task(decision, lambda stanza: self._read(stanza, len(decision.parts), stack))
+
+    def measure(self, decisions: list[Decision], compute: Compute) -> dict[Choice, Any]:
+        """What methods of global scope want to know of all their tensors, by choice."""
+        from gittheta.merging.engine import measure_all
+
+        together: dict[Choice, list[Task]] = {}
+        recent = _Recent(self._decoder)
+        for decision in decisions:
+            if decision.choice and getattr(self.plan.recipes[decision.choice].method, "scope", "tensor") == "global":
+                together.setdefault(decision.choice, []).append(self._task(decision, recent.values))
+        return {choice: measure_all(tasks, compute) for choice, tasks in together.items()}
+
+    def _task(self, decision: Decision, read: Callable[[Stanza], Values]) -> Task:
+        """What the engine is asked to do."""
+        from gittheta.merging.engine import Task
+        from gittheta.merging.operands import Stored
+        from gittheta.merging.suited import suited
+
+        if decision.choice is None:
+            raise ThetaError("a decision without a method", tensor=decision.name)
+        recipe = self.plan.recipes[decision.choice]
+        weights = weights_of(recipe.weight, self.versions.labels)
+        sides = [side for index in decision.parts if (side := decision.sides[index])]
+        method = suited(recipe.method, sides[0].spec)
+        needs_base = decision.base if decision.base and decision.base.spec == sides[0].spec else None
+        return Task(
+            name=decision.name,
+            base=Stored(read(needs_base), needs_base.digest) if needs_base else None,
+            sides=tuple(Stored(read(side), side.digest) for side in sides),
+            labels=tuple(self.versions.labels[index] for index in decision.parts),
+            weights=tuple(weights[index] for index in decision.parts),
+            method=method,
+            statistics=self._statistics(decision, method, read),
+            propagate=recipe.propagate,
+        )
+
+    def _statistics(
+        self, decision: Decision, method: Merge, read: Callable[[Stanza], Values]
+    ) -> tuple[dict[str, Stored], ...]:
+        """For each side that takes part, by kind, what is known of this tensor."""
+        from gittheta.merging.operands import Stored
+
+        kinds = Traits.of(method).kinds
+        found = []
+        for index in decision.parts if kinds else ():
+            known = {}
+            for kind in kinds:
+                stanza = self._sidecar(index, kind, getattr(method, "stats", None)).get(decision.name)
+                if stanza:
+                    known[kind] = Stored(read(stanza), stanza.digest)
+            found.append(known)
+        return tuple(found)
+
+    def _sidecar(self, index: int, kind: str, pattern: str | None) -> dict[str, Stanza]:
+        key = (index, kind, pattern)
+        with self._reading:
+            if key not in self._sidecars:
+                side = self.versions.sides[index]
+                self._sidecars[key] = sidecar(self.workspace, side, pattern, self.versions.path, kind)
+        return self._sidecars[key]
+
+    def _read(self, stanza: Stanza, sides: int, opened: ExitStack) -> Values:
+        """A stored tensor, decoded and checked, to be read more than once."""
+        hold = max(WHOLE, IN_MEMORY // (LANES * (sides + 2)))
+        spool = Spool(self.workspace.store, stanza.spec, hold)
+        opened.callback(spool.close)
+        for block in self._decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+            spool.append(block)
+        return spool
+
+
+class _Recent:
+    """Stored tensors that are opened when they are read, the last few of them kept open."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._open: OrderedDict[Digest, Base] = OrderedDict()
+        self._lock = Lock()
+
+    def values(self, stanza: Stanza) -> Values:
+        """A tensor to be read in parts, each block checked."""
+        return _Opened(stanza, self)
+
+    def read(self, stanza: Stanza, begin: int, end: int) -> memoryview:
+        """A range of one of them."""
+        with self._lock:
+            base = self._open.pop(stanza.digest, None) or Base(self._decoder.open(stanza.spec, stanza.recipe))
+            self._open[stanza.digest] = base
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        return base.read(begin, end)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    stanza: Stanza
+    recent: _Recent
+
+    @property
+    def spec(self) -> TensorSpec:
+        return self.stanza.spec
+
+    def read(self, begin: int, end: int) -> memoryview:
+        return self.recent.read(self.stanza, begin, end)
+
+
+def _only(manifest: Manifest, names: set[str]) -> Manifest:
+    return replace(manifest, stanzas=tuple(stanza for stanza in manifest.stanzas if stanza.spec.name in names))
