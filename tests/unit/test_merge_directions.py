@@ -62,7 +62,7 @@ def wide(values: torch.Tensor) -> Array:
 
 
 def check(result: torch.Tensor, expected: Array) -> None:
-    """Equal to the reference rounded once, but for what sits on a rounding boundary; f64 to a few units of its terms."""
+    """Equal to the reference rounded once, but on rounding boundaries; f64 to a few units in the last place."""
     want = torch.from_numpy(np.asarray(expected)).to(result.dtype)
     assert result.shape == want.shape
     off = (result.double() - want.double()).abs()
