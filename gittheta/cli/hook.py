@@ -50,6 +50,10 @@ def _add_trailers(message: str) -> None:
         words = [word for line in lines for word in ("--trailer", line)]
         if words:
             path = os.path.abspath(message)
+            with open(path, "ab+") as file:  # of a last line without its end git would make no paragraph of its own
+                file.seek(max(0, file.tell() - 1))
+                if file.read() != b"\n":
+                    file.write(b"\n")
             repository.git.run("interpret-trailers", "--in-place", "--if-exists", "addIfDifferent", *words, path)
 
 

@@ -81,7 +81,7 @@ def _explain(path: str, outcome: Outcome) -> None:
     if len(outcome.conflicts) > _NAMED:
         click.echo(f"CONFLICT ({path}): and {len(outcome.conflicts) - _NAMED} more", err=True)
     click.echo(
-        f"gittheta: {path} stays as it is in ours; to take the other version whole: git checkout --theirs -- {path}\n"
-        f"  then: git add {path}",
+        f"gittheta: {path} stays as it is in ours until you say how: git theta resolve {path} --method linear\n"
+        f"  or take one version: git theta resolve {path} take --from theirs; then: git add {path}",
         err=True,
     )
