@@ -1,0 +1,264 @@
+"""Methods for matrices that something is multiplied with: actmat, tsv, iso, knots. They see a whole matrix at once.
+
+δᵢ is a task vector as an out x in matrix, N the number of sides, r the smaller of its two lengths. Sides of weight zero
+do not take part. ``tolerance`` says which singular values count as zero, as a share of the largest; unless given,
+float64 decides, and for changes of low rank (LoRA) the size of the errors made when they were stored: without this
+the vectors of such values, which are arbitrary, would be given the weight of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from gittheta.api import Group, MergeError
+from gittheta.merges.spectra import (
+    Change,
+    check_tolerance,
+    decomposed,
+    nearest_orthonormal,
+    precision,
+    rank,
+    times_pseudoinverse,
+)
+
+#: Matrices with a longer side than this get the mean of the task vectors by actmat.
+TOO_LONG = 20_000
+#: Singular vectors of several sides that are further apart than this are never taken for dependent.
+LARGEST_ERROR = 0.1
+
+
+def _added(group: Group, change: Change, delta: torch.Tensor | float, scale: float) -> torch.Tensor:
+    """θ0 + λ·delta in the dtype of the group."""
+    return (change.base + delta * scale).to(group.sides[0].dtype)
+
+
+def _unknown(group: Group) -> torch.Tensor:
+    """Of a matrix with NaN or infinities (where they are let through) each element depends on them; an empty one."""
+    return torch.full_like(group.sides[0], math.nan)
+
+
+@dataclass(frozen=True)
+class ActMat:
+    """Each layer answers like each side on that side's inputs, whose covariance is told from the task vector.
+
+    θ0 + λ·(ΣδᵢCᵢ)(ΣCᵢ)⁺ with Cᵢ = wᵢδᵢᵀδᵢ: RegMean with Cᵢ in place of the inputs' Gram matrix ("Model Merging via
+    Data-Free Covariance Estimation", Hameed et al., 2026). A weight scales Cᵢ as it does in RegMean, and cannot be
+    negative. In directions that no task vector has, or which are lost in rounding, the mean of the δᵢ stands.
+    """
+
+    lambda_: float = 1.0
+    tolerance: float | None = None
+
+    name: ClassVar[str] = "actmat"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    needs_base: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a tolerance out of range."""
+        check_tolerance(self.tolerance)
+
+    @property
+    def idempotent(self) -> bool:
+        """Alike, they give just that unless λ makes it more or less."""
+        return self.lambda_ == 1
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError for negative weights, and if all are zero."""
+        change = Change.of(group)
+        if min(group.weights) < 0 or not change.deltas:
+            raise MergeError(
+                "the weights of actmat may not be negative, nor all be zero",
+                tensor=group.name,
+                mend="give others: -X weight=1,1",
+            )
+        if not change.computable:
+            return _unknown(group)
+        mean = change.total() / sum(change.weights)
+        if max(mean.shape) < TOO_LONG:
+            mean += self._correction(change, mean)
+        return _added(group, change, mean, self.lambda_)
+
+    def _correction(self, change: Change, mean: torch.Tensor) -> torch.Tensor:
+        """What is to be added to the mean m of the δᵢ: the least squares solution Z of Aᵢ·Zᵀ = Aᵢ(δᵢ − m)ᵀ, Aᵢ = √wᵢδᵢ.
+
+        The Aᵢ are stacked to A, all rows of all sides. If A = QR has more rows than columns, Z = Σ(δᵢ − m)AᵢᵀQᵢ·R⁻ᵀ;
+        otherwise Aᵀ = QR, and Z = [(δᵢ − m)Aᵢᵀ ...]·R⁻¹Qᵀ. ΣAᵢᵀAᵢ, whose condition is the square of A's, is not formed.
+        """
+        parts = [delta * math.sqrt(weight) for delta, weight in zip(change.deltas, change.weights, strict=True)]
+        noise = math.hypot(*(math.sqrt(w) * each for w, each in zip(change.weights, change.noise, strict=True)))
+        stack = torch.cat(parts)
+        rest = [delta - mean for delta in change.deltas]
+        if len(stack) >= stack.shape[1]:
+            q, r = torch.linalg.qr(stack)
+            blocks = q.split(len(mean))
+            known = sum((b @ (a.mT @ c) for a, b, c in zip(parts, rest, blocks, strict=True)), torch.zeros_like(mean))
+            return times_pseudoinverse(known, r.mT, noise, self.tolerance, upper=False)
+        q, r = torch.linalg.qr(stack.mT)
+        known = torch.cat([b @ a.mT for a, b in zip(parts, rest, strict=True)], dim=1)
+        return times_pseudoinverse(known, r, noise, self.tolerance, upper=True) @ q.mT
+
+
+@dataclass(frozen=True)
+class Tsv:
+    """Task singular vectors, made orthogonal between the sides (TSV-M; Gargiulo et al., 2025): θ0 + λ·U⊥ΣV⊥ᵀ.
+
+    Of each δᵢ the first ⌊r/N⌋ singular triples (one at least) are taken, as far as their σ mean something; U and V of
+    all sides are put side by side, and replaced by the nearest matrices with orthonormal columns. Where vectors of
+    several sides depend on each other, the nearest partial isometry stands for them. A weight scales δᵢ.
+    """
+
+    lambda_: float = 1.0
+    tolerance: float | None = None
+
+    name: ClassVar[str] = "tsv"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    needs_base: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a tolerance out of range."""
+        check_tolerance(self.tolerance)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError if there is no matrix, or no base."""
+        change = Change.of(group)
+        if not change.computable:
+            return _unknown(group)
+        triples = [self._first(change, side) for side in range(len(change.deltas))]
+        if not sum(len(triple.values) for triple in triples):
+            return _added(group, change, 0.0, 0.0)
+        accuracy = max(triple.accuracy for triple in triples)
+        u = nearest_orthonormal(torch.cat([triple.u for triple in triples], dim=1), accuracy)
+        v = nearest_orthonormal(torch.cat([triple.v for triple in triples], dim=1), accuracy)
+        values = torch.cat([each.values * weight for each, weight in zip(triples, change.weights, strict=True)])
+        return _added(group, change, u * values @ v.mT, self.lambda_)
+
+    def _first(self, change: Change, side: int) -> _Triples:
+        u, values, vt = decomposed(change.deltas[side])
+        noise = change.noise[side] if self.tolerance is None else 0.0
+        known = rank(values, precision(change.base.shape), noise, self.tolerance)
+        kept = min(known, max(1, len(values) // len(change.deltas)))
+        low = 0 < 2 * known <= len(values)
+        accuracy = min(LARGEST_ERROR, noise / float(values[kept - 1])) if low else 0.0
+        return _Triples(u[:, :kept], values[:kept], vt[:kept].mT, accuracy)
+
+
+@dataclass(frozen=True)
+class _Triples:
+    """The singular triples of one side that are kept, vectors as columns."""
+
+    u: torch.Tensor
+    values: torch.Tensor
+    v: torch.Tensor
+    #: How far off vectors may be, if the change is of low rank, because of how its values were rounded.
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Iso:
+    """The sum of the task vectors, equally strong in all directions (Iso-C; Marczak et al., 2025): θ0 + λ·σ̄·UVᵀ.
+
+    UΣVᵀ = Σwᵢδᵢ, and σ̄ is the mean of those of its singular values that mean something.
+    """
+
+    lambda_: float = 1.0
+    tolerance: float | None = None
+
+    name: ClassVar[str] = "iso"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    needs_base: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a tolerance out of range."""
+        check_tolerance(self.tolerance)
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError if there is no matrix, or no base."""
+        change = Change.of(group)
+        if not change.computable:
+            return _unknown(group)
+        u, values, vt = decomposed(change.total())
+        noise = sum(abs(weight) * each for weight, each in zip(change.weights, change.noise, strict=True))
+        kept = rank(values, precision(change.base.shape), noise, self.tolerance)
+        strength = float(values[:kept].mean()) if kept else 0.0
+        return _added(group, change, u[:, :kept] @ vt[:kept], self.lambda_ * strength)
+
+
+@dataclass(frozen=True)
+class Knots:
+    """TIES in a space that all sides share (KnOTS; Stoica et al., 2024): θ0 + λ·U·TIES(ΣV₁ᵀ, ..., ΣVₙᵀ).
+
+    The task vectors are put side by side, UΣ[V₁ᵀ ... Vₙᵀ] = [δ₁ ... δₙ], and what differs between the sides, ΣVᵢᵀ (as
+    in the authors' code, Σ is on the right), is merged as ``ties`` merges: of each the ``density`` largest by size are
+    kept; with ``sign`` those that disagree with the sign of Σwᵢ·(ΣVᵢᵀ) are dropped (0 counts as +); with ``normalize``
+    the sum is divided by the weights of what was kept. With density 1 and neither, it is task arithmetic.
+    """
+
+    density: float = 0.2
+    lambda_: float = 1.0
+    sign: bool = True
+    normalize: bool = True
+    tolerance: float | None = None
+
+    name: ClassVar[str] = "knots"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    needs_base: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a density or a tolerance out of range."""
+        check_tolerance(self.tolerance)
+        if not 0 < self.density <= 1:
+            raise MergeError(f"density is {self.density}", mend="it is the fraction that is kept: above 0, at most 1")
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError if there is no matrix, or no base."""
+        change = Change.of(group)
+        if not change.computable:
+            return _unknown(group)
+        if not change.deltas:
+            return _added(group, change, 0.0, 0.0)
+        u = self._shared(change)
+        parts = [trimmed(u.mT @ delta, self.density) for delta in change.deltas]
+        return _added(group, change, u @ self._elected(parts, change.weights), self.lambda_)
+
+    def _shared(self, change: Change) -> torch.Tensor:
+        """U, whose columns span those of all sides. ΣVᵢᵀ is then Uᵀδᵢ."""
+        beside = torch.cat(change.deltas, dim=1)
+        if beside.shape[1] > len(beside):
+            beside = torch.linalg.qr(beside.mT, mode="r").R.mT
+        u, values, _ = decomposed(beside)
+        shape = torch.Size((len(u), change.base.shape[1] * len(change.deltas)))
+        return u[:, : rank(values, precision(shape), math.hypot(*change.noise), self.tolerance)]
+
+    def _elected(self, parts: list[torch.Tensor], weights: tuple[float, ...]) -> torch.Tensor:
+        weighted = [part * weight for part, weight in zip(parts, weights, strict=True)]
+        if self.sign:
+            positive = torch.stack(weighted).sum(0) >= 0
+            weighted = [part * ((part >= 0) == positive) for part in weighted]
+        total = torch.stack(weighted).sum(0)
+        if not self.normalize:
+            return total
+        kept = torch.stack([(part != 0) * weight for part, weight in zip(weighted, weights, strict=True)]).sum(0)
+        return total / torch.where(kept == 0, 1.0, kept)
+
+
+def trimmed(values: torch.Tensor, density: float) -> torch.Tensor:
+    """The ⌊density·n⌋ values of largest size, zero elsewhere; of equal ones at the limit, those that come first."""
+    keep = int(density * values.numel())
+    if keep == values.numel():
+        return values
+    if not keep:
+        return torch.zeros_like(values)
+    size = values.abs().reshape(-1)
+    limit = size.topk(keep, sorted=False).values.min()
+    above = size > limit
+    equal = size == limit
+    above |= equal & (equal.cumsum(0) <= keep - above.sum())
+    return values * above.reshape(values.shape)
