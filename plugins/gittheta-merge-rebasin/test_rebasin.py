@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from gittheta_merge_rebasin import Rebasin
 
 import gittheta
-from gittheta.api import MergeError
+from gittheta.api import MergeError, Traits
+from gittheta.testing import MergeConformance
 
 Model = dict[str, torch.Tensor]
 SPEC = "in.weight: P1 -; in.bias: P1; mid.weight: P2 P1; mid.bias: P2; out.weight: - P2"
@@ -153,6 +155,30 @@ def test_one_side_is_itself() -> None:
     assert same(rebasin(network(1)), network(1))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e150, 1e300])
+def test_values_of_any_size(scale: float) -> None:
+    one = {name: values * scale for name, values in network(1, torch.float64).items()}
+    other = shuffled(one, 2)
+    merged = rebasin(one, other)
+    assert same(merged, one) or same(merged, other)
+
+
+class TestConformance(MergeConformance):
+    """The suite of all methods. Its tensors are matrices here, because the specification says so."""
+
+    method = Rebasin("layer.weight: P1 -")
+    variants = (Rebasin("layer.weight: P1 P2", seed=1), Rebasin("auto"))
+
+    def shapes(self, traits: Traits) -> Iterator[tuple[int, ...]]:
+        return (shape for shape in super().shapes(traits) if len(shape) == 2)
+
+    def test_all_tensors_together(self) -> None:
+        """One measurement serves all, in whatever order they come. The suite's own tensors are no chain."""
+        one, other = network(1), network(2)
+        backwards = [dict(reversed(model.items())) for model in (one, other)]
+        assert same(rebasin(one, other), rebasin(*backwards))
+
+
 # -- what it refuses ---------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +186,11 @@ def test_a_specification_is_needed() -> None:
     with pytest.raises(MergeError, match="which axes belong together") as caught:
         Rebasin()
     assert "spec=auto" in (caught.value.mend or "")
+
+
+def test_specifications_that_say_the_same_make_the_same_method() -> None:
+    assert Rebasin("a: P1 -\nb: - P1\n") == Rebasin("a: P1 -;b:  - P1")
+    assert Rebasin("a: P1 -\nb: - P1\n").spec == "a: P1 -; b: - P1"
 
 
 @pytest.mark.parametrize("iterations", [0, -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gittheta_merge_rebasin.specification import chain, parse
+from gittheta_merge_rebasin.specification import chain, parse, written
 
 from gittheta.api import MergeError
 
@@ -12,6 +12,7 @@ def test_entries_are_separated_by_semicolons_or_lines() -> None:
     expected = {"a.weight": ("P1", None), "a.bias": ("P1",), "b:0": (None, "P1")}
     assert parse("a.weight: P1 -; a.bias: P1;b:0: - P1;") == expected
     assert parse("\n  a.weight:  P1\t-\n a.bias: P1\n\n b:0: - P1\n") == expected
+    assert written(expected) == "a.weight: P1 -; a.bias: P1; b:0: - P1"
 
 
 @pytest.mark.parametrize("text", ["a.weight", "a.weight:", "a.weight: P1 *", ": P1", "a.weight P1 -", "a:P1"])

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta_merge_rebasin.matching import Alignment, Matching, shapes_and_order
-from gittheta_merge_rebasin.specification import EXAMPLE, chain, check, parse
+from gittheta_merge_rebasin.matching import Alignment, Matching, Seen
+from gittheta_merge_rebasin.specification import EXAMPLE, chain, check, parse, written
 
 AUTO = "auto"
 
@@ -43,17 +43,18 @@ class Rebasin:
                 "rebasin needs to know which axes belong together",
                 mend=f"give {EXAMPLE}, or spec=auto for a chain of linear layers",
             )
-        if self.spec != AUTO:
-            parse(self.spec)
+        if self.spec != AUTO:  # on one line, because options are written into the messages of merge commits
+            object.__setattr__(self, "spec", written(parse(self.spec)))
         if self.iterations < 1:
             raise MergeError(f"iterations is {self.iterations}", mend="give 1 or more")
 
     def measure(self, blocks: Blocks) -> Alignment:
         """The permutations of all sides. Raises MergeError if the specification does not fit the model."""
-        shapes, order = shapes_and_order(blocks)
+        seen = dict(blocks.map(Seen.of))
+        shapes = {name: each.shape for name, each in seen.items()}
         axes = chain(shapes) if self.spec == AUTO else parse(self.spec)
         check(axes, shapes)
-        return Matching(blocks, axes, shapes, order).run(self.iterations, self.seed)
+        return Matching(blocks, axes, seen).run(self.iterations, self.seed)
 
     def merge(self, group: Group) -> torch.Tensor:
         """The mean of the rearranged sides. Raises MergeError if the weights sum to zero."""

@@ -7,6 +7,7 @@ are solved in turn until nothing gets better.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -48,47 +49,42 @@ def rearranged(
     return values
 
 
-def shapes_and_order(blocks: Blocks) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
-    """The shape of each tensor, in the order of the blocks, and an order of the sides that follows from their values.
+@dataclass(frozen=True)
+class Seen:
+    """What a first look at a tensor tells."""
 
-    Raises MergeError if some tensor has fewer sides than another: nobody could say which ones.
-    """
-    seen = list(
-        blocks.map(lambda group: (group.name, _shape(group), tuple(zip(group.digests, group.weights, strict=True))))
-    )
-    first = seen[0][2]
-    for name, _, sides in seen:
-        if len(sides) != len(first):
-            raise MergeError(
-                f"{len(sides)} sides changed it, and {len(first)} sides changed '{seen[0][0]}'",
-                tensor=name,
-                mend="merge models of which every tensor was changed on all sides",
-            )
-    order = sorted(range(len(first)), key=lambda side: [sides[side] for _, _, sides in seen])
-    return {name: shape for name, shape, _ in seen}, tuple(order)
+    shape: tuple[int, ...]
+    #: The largest magnitude on any side.
+    peak: float
+    #: Digest and weight of each side.
+    sides: tuple[tuple[bytes, float], ...]
 
-
-def _shape(group: Group) -> tuple[int, ...]:
-    return group.spec.shape if group.spec else tuple(group.sides[0].shape)
+    @classmethod
+    def of(cls, group: Group) -> tuple[str, Seen]:
+        """A tensor's name, and what is to be seen."""
+        peaks = [float(side.abs().max()) if side.numel() else 0.0 for side in group.sides]
+        shape = group.spec.shape if group.spec else tuple(group.sides[0].shape)
+        peak = math.nan if any(map(math.isnan, peaks)) else max(peaks)
+        return group.name, cls(shape, peak, tuple(zip(group.digests, group.weights, strict=True)))
 
 
 class Matching:
     """Aligns the sides of a model, one tensor at a time in memory: the blocks are read again as often as needed."""
 
-    def __init__(
-        self, blocks: Blocks, axes: Axes, shapes: Mapping[str, tuple[int, ...]], order: tuple[int, ...]
-    ) -> None:
+    def __init__(self, blocks: Blocks, axes: Axes, seen: Mapping[str, Seen]) -> None:
+        """``seen`` has the tensors in the order of the blocks. Raises MergeError where nothing can be aligned."""
         self._blocks = blocks
         self._axes = axes
-        self._order = order
-        self._index = {name: index for index, name in enumerate(shapes)}
+        self._index = {name: index for index, name in enumerate(seen)}
+        self._order = _order(seen)
+        self._peak = _peak({name: seen[name] for name in axes})
         self._lengths = {
             permutation: length
             for name, permutations in axes.items()
-            for permutation, length in zip(permutations, shapes[name], strict=True)
+            for permutation, length in zip(permutations, seen[name].shape, strict=True)
             if permutation is not None
         }
-        self._found = [{name: torch.arange(length) for name, length in self._lengths.items()} for _ in order]
+        self._found = [{name: torch.arange(length) for name, length in self._lengths.items()} for _ in self._order]
 
     def run(self, iterations: int, seed: int) -> Alignment:
         """Align each side to those before it; then each to all others, as long as that changes anything."""
@@ -133,19 +129,42 @@ class Matching:
             if not places:
                 continue
             group = self._blocks.block(self._index[tensor])
-            target = sum(rearranged(_exact(group.sides[other]), axes, self._found[other]) for other in others)
+            target = sum(rearranged(self._exact(group.sides[other]), axes, self._found[other]) for other in others)
             for axis in places:
-                mine = rearranged(_exact(group.sides[side]), axes, self._found[side], but=axis)
+                mine = rearranged(self._exact(group.sides[side]), axes, self._found[side], but=axis)
                 profit += _units(target, axis) @ _units(mine, axis).T
         # A matrix product may differ in its last bits from machine to machine, and should not decide between equals.
-        return (profit * (2.0**40 / profit.abs().max().clamp_min(1e-300))).round()
+        largest = float(profit.abs().max()) if profit.numel() else 0.0
+        return (profit / largest * 2**40).round() if largest else profit
+
+    def _exact(self, values: torch.Tensor) -> torch.Tensor:
+        """On the processor, whatever the device, so that all find the same; and not larger than 1."""
+        return values.to("cpu", torch.float64) / self._peak
 
 
-def _exact(values: torch.Tensor) -> torch.Tensor:
-    """On the processor, whatever the device: so the same permutations are found on all."""
-    return values.to("cpu", torch.float64)
+def _order(seen: Mapping[str, Seen]) -> tuple[int, ...]:
+    """The sides in an order that follows from their values. Raises MergeError if some tensor has fewer than another."""
+    first = next(iter(seen))
+    count = len(seen[first].sides)
+    for name, each in seen.items():
+        if len(each.sides) != count:
+            raise MergeError(
+                f"{len(each.sides)} sides changed it, and {count} changed '{first}'",
+                tensor=name,
+                mend="merge models of which every tensor was changed on all sides",
+            )
+    return tuple(sorted(range(count), key=lambda side: [each.sides[side] for each in seen.values()]))
+
+
+def _peak(seen: Mapping[str, Seen]) -> float:
+    """The largest magnitude of all. Raises MergeError if that is no number."""
+    for name, each in seen.items():
+        if not math.isfinite(each.peak):
+            raise MergeError("values that are not finite cannot be aligned", tensor=name, mend="choose another method")
+    return max((each.peak for each in seen.values()), default=0.0) or 1.0
 
 
 def _units(values: torch.Tensor, axis: int) -> torch.Tensor:
     """One row for each unit along an axis."""
-    return values.movedim(axis, 0).reshape(values.shape[axis], -1)
+    count = values.shape[axis]
+    return values.movedim(axis, 0).reshape(count, values.numel() // max(1, count))

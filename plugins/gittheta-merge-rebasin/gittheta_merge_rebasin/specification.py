@@ -40,6 +40,11 @@ def parse(text: str) -> Axes:
     return axes
 
 
+def written(axes: Axes) -> str:
+    """A specification in its one form, on one line."""
+    return "; ".join(f"{name}: {' '.join(axis or '-' for axis in permutations)}" for name, permutations in axes.items())
+
+
 def check(axes: Axes, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises MergeError unless there are such tensors, with these axes, of lengths that fit together."""
     lengths: dict[str, tuple[int, str]] = {}

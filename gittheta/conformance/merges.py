@@ -1,0 +1,291 @@
+"""What every merge method owes."""
+
+# ruff: noqa: S101 - assertions are what these modules are for
+from __future__ import annotations
+
+import math
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gittheta.api import DTYPES, MergeError, TensorSpec, Traits
+from gittheta.conformance.common import check_plugin
+from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, family, reordered, resident, same_bits
+from gittheta.merging.arrays import TORCH
+from gittheta.merging.compute import computing
+from gittheta.merging.engine import Task, TensorBlocks, measure_all, merge_tensor, prepared
+from gittheta.merging.operands import Resident
+
+if TYPE_CHECKING:
+    from gittheta.api import Merge
+
+
+class MergeConformance:
+    """What every merge method owes. Set ``method``; ``variants`` may add the same with other options.
+
+    All goes through the engine of Git's merges, on the processor, with small tensors. Their sides grew from the base,
+    each in its own way and yet mostly in one direction, so that a method has no reason to raise MergeError.
+    """
+
+    method: Merge
+    variants: Sequence[Merge] = ()
+    #: How many sides the method needs.
+    fewest: int = 1
+    #: Of the first sides, where they need not be alike.
+    weights: Sequence[float] = (0.5, 0.25, 0.4, 0.1, 0.7)
+    #: Those that it is for.
+    dtypes: Sequence[str] = ("bf16", "f16", "f32", "f64", "f8_e4m3", "f8_e5m2", "c64")
+
+    def statistics(self, side: int, spec: TensorSpec) -> Mapping[str, torch.Tensor]:
+        """What is known of a side, by kind, for methods that read statistics: float32 tensors of any shape."""
+        return {}
+
+    # -- how the tests make what they merge ----------------------------------------------------------------------------
+
+    def methods(self) -> Iterator[tuple[Merge, Traits]]:
+        """The method with all its options."""
+        for method in (self.method, *self.variants):
+            yield method, Traits.of(method)
+
+    def shapes(self, traits: Traits) -> Iterator[Shape]:
+        """Those that reach the method: others get the mean, if it is for matrices."""
+        return (shape for shape in SHAPES if len(shape) == 2 or not traits.matrices)
+
+    def types(self, traits: Traits) -> Iterator[str]:
+        """Likewise."""
+        return (name for name in self.dtypes if DTYPES[name].kind == "float" or not traits.matrices)
+
+    def task(
+        self, method: Merge, dtype: str = "f32", shape: Shape = (23, 11), count: int | None = None, scale: float = 1.0
+    ) -> Task:
+        """Some sides and their base, ready to be merged."""
+        number = count or Traits.of(method).side_count or max(3, self.fewest)
+        spec = TensorSpec("layer.weight", DTYPES[dtype], shape)
+        base, *sides = (resident(spec, values * scale) for values in family(spec, number))
+        return Task(
+            name=spec.name,
+            base=base,
+            sides=tuple(sides),
+            labels=tuple(f"side {side}" for side in range(1, number + 1)),
+            weights=(1.0,) * number,
+            method=method,
+            statistics=self.known(spec, number),
+        )
+
+    def known(self, spec: TensorSpec, count: int) -> tuple[dict[str, Resident], ...]:
+        """The statistics of all sides."""
+        return tuple(
+            {
+                kind: Resident(TensorSpec(spec.name, DTYPES["f32"], tuple(values.shape)), values)
+                for kind, values in self.statistics(side, spec).items()
+            }
+            for side in range(count)
+        )
+
+    def weighted(self, task: Task) -> Task:
+        """With the weights of the suite."""
+        return replace(task, weights=tuple(self.weights[: len(task.sides)]))
+
+    def merged(self, task: Task, block: int = 1 << 18, threads: int = 1) -> torch.Tensor:
+        """The result, flat. Raises MergeError."""
+        with computing("cpu", threads, block=block) as compute:
+            runs = [run.clone() for run in merge_tensor(task, compute)]
+        result = torch.cat(runs)
+        assert result.dtype == TORCH[task.spec.dtype.name], f"{result.dtype} for {task.spec}"
+        assert result.numel() * result.element_size() == task.spec.nbytes, f"{result.numel()} elements for {task.spec}"
+        return result
+
+    def refused(self, task: Task, what: str) -> str:
+        """The message of the MergeError that it must raise."""
+        try:
+            self.merged(task)
+        except MergeError as error:
+            return str(error)
+        raise AssertionError(f"{what} raised no MergeError")
+
+    # -- the tests -----------------------------------------------------------------------------------------------------
+
+    def test_is_a_plugin(self) -> None:
+        """A frozen dataclass whose name can stand in settings; its options are plain values, which can be written."""
+        for method, _ in self.methods():
+            check_plugin(method)
+            kind: Any = type(method)
+            options = {each.name: getattr(method, each.name) for each in fields(kind) if each.init}
+            assert hash(kind(**options)) == hash(method)
+            for name, value in options.items():
+                plain = literal_eval(repr(value)) == value
+                assert plain, f"the option {name} is {value!r}, which cannot be read again"
+            again = kind(**{name: literal_eval(repr(value)) for name, value in options.items()})
+            assert again == method, f"{method} and {again} differ"
+        with suppress(MergeError):  # for one that lacks an option, and no other error
+            type(self.method)()
+
+    def test_traits_are_valid(self) -> None:
+        """They are what ``gittheta.api.Traits`` says."""
+        for method, traits in self.methods():
+            assert traits.unit in ("tensor", "row", "element"), f"unit is {traits.unit!r}"
+            assert traits.scope in ("tensor", "global"), f"scope is {traits.scope!r}"
+            assert traits.scope == "tensor" or hasattr(method, "measure"), "of global scope, and without `measure`"
+            for name in ("needs_base", "ordered", "idempotent", "matrices"):
+                assert isinstance(getattr(traits, name), bool), f"{name} is {getattr(traits, name)!r}"
+            assert traits.side_count is None or traits.side_count >= 1, f"side_count is {traits.side_count!r}"
+            assert isinstance(traits.kinds, tuple), f"kinds is {traits.kinds!r}"
+            assert all(isinstance(kind, str) and kind for kind in traits.kinds), f"kinds is {traits.kinds!r}"
+
+    def test_every_dtype_and_shape(self) -> None:
+        """Empty, 0-d, one element, any number of dimensions: as many finite values, the same each time."""
+        for method, traits in self.methods():
+            for dtype in self.types(traits):
+                for shape in self.shapes(traits):
+                    task = self.weighted(self.task(method, dtype, shape))
+                    result = self.merged(task)
+                    assert torch.isfinite(result.double()).all(), f"{method} of {task.spec} gives {result}"
+                    assert same_bits(result, self.merged(task)), (
+                        f"{method} of {task.spec} differs from one run to the next"
+                    )
+
+    def test_any_number_of_sides(self) -> None:
+        """One and many, or MergeError for all numbers but the one that it takes."""
+        for method, traits in self.methods():
+            for count in (*range(1, 6), 9):
+                task = self.task(method, count=count)
+                if count == traits.side_count or (traits.side_count is None and count >= self.fewest):
+                    assert torch.isfinite(self.merged(task)).all(), f"{method} of {count} sides"
+                else:
+                    self.refused(task, f"{method} of {count} sides")
+
+    def test_with_and_without_a_base(self) -> None:
+        """Without one: a result, or MergeError if the method says that it needs one."""
+        for method, traits in self.methods():
+            task = replace(self.task(method), base=None)
+            if traits.needs_base:
+                self.refused(task, f"{method} without a base")
+            else:
+                assert torch.isfinite(self.merged(task)).all(), f"{method} without a base"
+
+    def test_missing_statistics(self) -> None:
+        """MergeError, if the method says that it reads some."""
+        for method, traits in self.methods():
+            task = replace(self.task(method), statistics=())
+            if traits.kinds:
+                self.refused(task, f"{method} without statistics")
+
+    def test_nothing_is_written_to(self) -> None:
+        """Neither sides nor base nor statistics."""
+        for method, _ in self.methods():
+            for dtype in ("bf16", "f64"):
+                with computing("cpu") as compute:
+                    blocks = TensorBlocks(prepared(self.task(method, dtype)), compute)
+                    measured = _measured(method, blocks)
+                    group = replace(blocks.block(0), measured=measured)
+                    given = [each for each in (group.base, *group.sides) if each is not None]
+                    given += [values for side in group.statistics for values in side.values()]
+                    before = [values.clone() for values in given]
+                    method.merge(group)
+                same = all(map(torch.equal, given, before))
+                assert same, f"{method} wrote to what it was given"
+
+    def test_neither_blocks_nor_threads_change_a_bit(self) -> None:
+        """How a tensor is cut is not the method's business, unless it says ``unit = "tensor"``."""
+        for method, traits in self.methods():
+            if traits.unit == "tensor":
+                continue
+            for dtype, shape in zip(("bf16", "f32"), SEVERAL_BLOCKS, strict=True):
+                task = self.weighted(self.task(method, dtype, shape))
+                whole = self.merged(task, block=1 << 30)
+                pieces = self.merged(task, block=1 << 16, threads=3)
+                assert same_bits(whole, pieces), f"{method} of {task.spec} depends on the blocks"
+
+    def test_the_order_of_sides_does_not_change_a_bit(self) -> None:
+        """Unless it means something: ``ordered``."""
+        for method, traits in self.methods():
+            task = self.weighted(self.task(method, count=None if traits.side_count else max(4, self.fewest)))
+            order = list(range(len(task.sides)))
+            for turned in () if traits.ordered else (order[::-1], order[1:] + order[:1]):
+                assert same_bits(self.merged(task), self.merged(reordered(task, turned))), f"{method}: order matters"
+
+    def test_identical_sides_give_just_that(self) -> None:
+        """If the method says so: ``idempotent``. Up to the last places of f32 and f64, a few more for matrices."""
+        for method, traits in self.methods():
+            for dtype in self.types(traits) if traits.idempotent else ():
+                task = self.task(method, dtype)
+                alike = replace(task, sides=task.sides[:1] * len(task.sides))
+                for weighted in (alike, self.weighted(alike)):
+                    self.check_alike(self.merged(weighted), weighted)
+
+    def check_alike(self, result: torch.Tensor, task: Task) -> None:
+        """The result is what each of the sides is."""
+        side = task.sides[0].read(0, result.numel())
+        wanted, found = side.double(), result.double()
+        precise = 0.0 if side.element_size() < 4 else 4 * torch.finfo(side.dtype).eps
+        slack = precise * wanted.abs()
+        if task.traits.matrices:
+            slack = 256 * torch.finfo(side.dtype).eps * wanted.abs().max()
+        assert ((found - wanted).abs() <= slack).all(), (
+            f"{task.method} makes of sides that are all alike something else"
+        )
+
+    def test_sides_that_are_the_base(self) -> None:
+        """All task vectors, or some of them, are zero: a finite result."""
+        for method, _ in self.methods():
+            task = self.task(method)
+            assert task.base is not None
+            for changed in range(len(task.sides)):
+                some = replace(task, sides=(*task.sides[:changed], *[task.base] * (len(task.sides) - changed)))
+                assert torch.isfinite(self.merged(some)).all(), f"{method}, {changed} sides changed"
+
+    def test_zeros(self) -> None:
+        """Base and sides are zero throughout: so is the result."""
+        for method, _ in self.methods():
+            assert not self.merged(self.task(method, scale=0.0)).any(), f"{method} of zeros"
+
+    def test_tiny_values(self) -> None:
+        """Near the smallest that a dtype can hold: nothing is divided by zero."""
+        for method, traits in self.methods():
+            for dtype in self.types(traits):
+                task = self.task(method, dtype, scale=torch.finfo(TORCH[dtype]).tiny * 4)
+                assert torch.isfinite(self.merged(task).double()).all(), f"{method} of tiny values, {dtype}"
+
+    def test_large_values(self) -> None:
+        """Near the largest: finite values, or MergeError."""
+        for method, traits in self.methods():
+            for dtype in self.types(traits):
+                task = self.task(method, dtype, scale=torch.finfo(TORCH[dtype]).max / 16)
+                with suppress(MergeError):
+                    assert torch.isfinite(self.merged(task).double()).all(), f"{method} of large values, {dtype}"
+
+    def test_values_that_are_no_numbers(self) -> None:
+        """NaN and infinities are refused with the tensor's name; let through, they do no other harm."""
+        for method, _ in self.methods():
+            for value in (math.nan, math.inf, -math.inf):
+                task = self.task(method)
+                broken = task.sides[0].read(0, 253).clone().reshape(task.spec.shape)
+                broken[5, 7] = value
+                task = replace(task, sides=(Resident(task.spec, broken), *task.sides[1:]))
+                message = self.refused(task, f"{method} of {value}")
+                assert task.name in message, message
+                with suppress(MergeError):
+                    self.merged(replace(task, propagate=True))
+
+    def test_all_tensors_together(self) -> None:
+        """Of global scope: one measurement serves several tensors, whatever their order."""
+        for method, traits in self.methods():
+            if traits.scope != "global":
+                continue
+            tasks = [
+                replace(self.task(method, "bf16", shape), name=str(shape)) for shape in ((), (0,), *SEVERAL_BLOCKS)
+            ]
+            found = []
+            for order, block in ((tasks, 1 << 16), (tasks[::-1], 1 << 20)):
+                with computing("cpu", 2, block=block) as compute:
+                    known = measure_all(order, compute)
+                    found.append({task.name: torch.cat(list(merge_tensor(task, compute, known))) for task in tasks})
+            assert all(same_bits(found[0][name], found[1][name]) for name in found[0]), f"{method}: order matters"
+
+
+def _measured(method: Any, blocks: TensorBlocks) -> Any:
+    return method.measure(blocks) if hasattr(method, "measure") else None

@@ -1,0 +1,60 @@
+"""What the suite for merge methods merges: a base, and sides that grew from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from gittheta.api import TensorSpec
+from gittheta.merging.arrays import TORCH, arithmetic_shape, raw_bytes
+from gittheta.merging.engine import Task
+from gittheta.merging.operands import Resident
+
+Shape = tuple[int, ...]
+
+#: Empty, 0-d, one element, vectors, matrices of all proportions, more dimensions.
+SHAPES: tuple[Shape, ...] = ((), (0,), (1,), (7,), (0, 3), (3, 0), (1, 1), (1, 9), (9, 1), (5, 4), (2, 3, 4), (1, 1, 1))
+#: More than two runs of 65536 elements, with rows that do not end where these do.
+SEVERAL_BLOCKS: tuple[Shape, ...] = ((3, 45_001), (1_100, 130))
+
+
+def reordered(task: Task, order: Sequence[int]) -> Task:
+    """The same with its sides in another order."""
+    return replace(
+        task,
+        sides=tuple(task.sides[side] for side in order),
+        labels=tuple(task.labels[side] for side in order),
+        weights=tuple(task.weights[side] for side in order),
+        statistics=tuple(task.statistics[side] for side in order),
+    )
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Signs of zeros included."""
+    return raw_bytes(one) == raw_bytes(other)
+
+
+def family(spec: TensorSpec, count: int) -> Iterator[torch.Tensor]:
+    """A base, and sides that changed it: few elements in the same direction, of many also some against it."""
+    shape = arithmetic_shape(spec)
+    random = torch.Generator().manual_seed(len(shape) + math.prod(shape))
+
+    def normal() -> torch.Tensor:
+        return torch.randn(shape, generator=random, dtype=torch.float64)
+
+    start, way = normal(), normal()
+    base = start + start.sign()
+    yield base
+    common = 0.3 * (way + way.sign())
+    own = 0.3 if math.prod(shape) > 16 else 0.05
+    for _ in range(count):
+        yield base + common + own * normal().clamp(-3, 3)
+
+
+def resident(spec: TensorSpec, values: torch.Tensor) -> Resident:
+    """Real numbers (in pairs, for complex ones) as a tensor of that dtype."""
+    narrow = values.to(TORCH[spec.dtype.name])
+    return Resident(spec, torch.view_as_complex(narrow) if spec.dtype.kind == "complex" else narrow)

@@ -1,0 +1,299 @@
+"""Methods that know what a side's parameters do: fisher, regmean, mats. They read statistics of each side.
+
+``gittheta.statistics`` collects them: ``fisher``, the mean over examples of the squared gradient of log p, one number
+for each parameter; ``gram``, XᵀX of a linear layer's inputs; ``output``, the mean of ggᵀ over the gradients of its
+outputs. A weight scales a side's statistics: two is as if they had been measured on twice as many examples. It cannot
+be negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from gittheta.api import Blocks, Group, MergeError
+
+#: The accuracy of Gram matrices in files: they are stored as float32.
+_STORED = 2.0**-23
+
+
+def _side(group: Group, side: int) -> str:
+    """What one calls a side."""
+    labels = getattr(group, "labels", ())
+    if labels:
+        return str(labels[side])
+    return f"the side b3:{group.digests[side].hex()[:12]}" if group.digests else f"side {side + 1}"
+
+
+def _statistics(group: Group, kind: str, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """One kind of statistics of all sides. Raises MergeError if any is missing, or of another shape."""
+    found = []
+    for side in range(len(group.sides)):
+        values = group.statistics[side].get(kind) if group.statistics else None
+        if values is None:
+            problem = "are missing"
+        elif tuple(values.shape) != shape:
+            problem = f"have the shape {list(values.shape)}, not {list(shape)}"
+        else:
+            found.append(values)
+            continue
+        raise MergeError(
+            f"the statistics ({kind}) of {_side(group, side)} {problem}",
+            tensor=group.name,
+            mend=f"collect them from that side's model: gittheta.statistics.{kind}",
+        )
+    return found
+
+
+def _check_weights(group: Group, method: str) -> None:
+    if min(group.weights) < 0 or not any(group.weights):
+        raise MergeError(
+            f"the weights of {method} may not be negative, nor all be zero",
+            tensor=group.name,
+            mend="give others: -X weight=1,1",
+        )
+
+
+def _total(values: list[torch.Tensor]) -> torch.Tensor:
+    total = values[0].clone()
+    for value in values[1:]:
+        total += value
+    return total
+
+
+def _mean(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.Tensor:
+    """Σwᵢxᵢ / Σwᵢ."""
+    return _total([value * weight for value, weight in zip(values, weights, strict=True)]) / sum(weights)
+
+
+def _greatest(values: torch.Tensor) -> float:
+    return float(values.max()) if values.numel() else 0.0
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """ΣFᵢθᵢ / ΣFᵢ: who knows a parameter best says most (Matena & Raffel, 2022). Needs no base.
+
+    Where no side knows anything, ΣFᵢ = 0, the mean of the sides stands. There is no absolute limit below which F counts
+    as zero, because F is tiny throughout in large models; ``floor`` sets one as a share of the tensor's largest ΣFᵢ.
+    """
+
+    floor: float = 0.0
+
+    name: ClassVar[str] = "fisher"
+    unit: ClassVar[Literal["element"]] = "element"
+    idempotent: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("fisher",)
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a floor out of range."""
+        if not 0 <= self.floor < 1:
+            raise MergeError(f"floor is {self.floor}", mend="it may be from 0 up to 1: a share of the largest F")
+
+    @property
+    def measure(self) -> Callable[[Blocks], float] | None:
+        """The tensor's largest ΣFᵢ, for which all blocks must be seen first; not needed without a floor."""
+        return self._largest if self.floor else None
+
+    def _largest(self, blocks: Blocks) -> float:
+        return max(blocks.map(lambda group: _greatest(_total(self._known(group)))))
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError for a negative F, and for weights that are negative or all zero."""
+        _check_weights(group, self.name)
+        sides = [side.to(torch.float64) for side in group.sides]
+        known = self._known(group)
+        total = _total(known)
+        informed = _total([each * side for each, side in zip(known, sides, strict=True)]) / total
+        mean = _mean(sides, group.weights)
+        return torch.where(total > self.floor * (group.measured or 0.0), informed, mean).to(group.sides[0].dtype)
+
+    def _known(self, group: Group) -> list[torch.Tensor]:
+        """wᵢFᵢ of each side, in float64: products of tiny numbers would vanish in float32."""
+        found = _statistics(group, "fisher", tuple(group.sides[0].shape))
+        for side, values in enumerate(found):
+            if values.numel() and float(values.min()) < 0:
+                raise MergeError(
+                    f"the statistics (fisher) of {_side(group, side)} have negative values",
+                    tensor=group.name,
+                    mend="a Fisher information is a mean of squares: collect it again with gittheta.statistics.fisher",
+                )
+        return [values.to(torch.float64) * weight for values, weight in zip(found, group.weights, strict=True)]
+
+
+def _squares(group: Group, kind: str, length: int) -> list[torch.Tensor]:
+    """Symmetric matrices of one kind, in float64. Raises MergeError for what cannot be any."""
+    found = []
+    for side, values in enumerate(_statistics(group, kind, (length, length))):
+        matrix = values.to(torch.float64)
+        if not bool(torch.isfinite(matrix).all()) or bool((matrix.diagonal() < 0).any()):
+            raise MergeError(
+                f"the statistics ({kind}) of {_side(group, side)} are no sum of squares",
+                tensor=group.name,
+                mend=f"collect them again with gittheta.statistics.{kind}",
+            )
+        found.append((matrix + matrix.mT) / 2)
+    return found
+
+
+def _matrices(group: Group) -> list[torch.Tensor]:
+    """The sides in float64. Raises MergeError if they are no matrices."""
+    shape = list(group.sides[0].shape)
+    if len(shape) != 2:
+        raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, mend="try linear")
+    return [side.to(torch.float64) for side in group.sides]
+
+
+@dataclass(frozen=True)
+class RegMean:
+    """Each layer answers like each side on that side's inputs (Jin et al., 2023): W = (ΣWᵢGᵢ)(ΣGᵢ)⁻¹. Needs no base.
+
+    Gᵢ = XᵢᵀXᵢ of the layer's inputs, its elements off the diagonal times ``alpha``. Inputs that no side ever saw leave
+    open what is to be; there the mean of the sides stands, so that of all least squares solutions this is the closest
+    to the mean.
+    """
+
+    alpha: float = 0.9
+
+    name: ClassVar[str] = "regmean"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    idempotent: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("gram",)
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for an alpha out of range."""
+        if not 0 <= self.alpha <= 1:
+            raise MergeError(f"alpha is {self.alpha}", mend="it may be from 0 (only the diagonals) to 1 (all of them)")
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError for statistics that are missing or broken, and weights that are negative or all zero."""
+        sides = _matrices(group)
+        _check_weights(group, self.name)
+        found = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
+        grams = [self._shrunk(gram * weight) for gram, weight in found]
+        mean = _mean(sides, group.weights)
+        if not mean.numel() or not bool(torch.isfinite(mean).all()):
+            return mean.to(group.sides[0].dtype)
+        missing = _total([(side - mean) @ gram for side, gram in zip(sides, grams, strict=True)])
+        return (mean + _divided(missing, _total(grams), certain=self.alpha < 1)).to(group.sides[0].dtype)
+
+    def _shrunk(self, gram: torch.Tensor) -> torch.Tensor:
+        shrunk = gram * self.alpha
+        shrunk.diagonal().copy_(gram.diagonal())
+        return shrunk
+
+
+def _divided(left: torch.Tensor, matrix: torch.Tensor, *, certain: bool) -> torch.Tensor:
+    """``left @ pinv(matrix)`` for a symmetric matrix without negative eigenvalues.
+
+    Eigenvalues that are zero within the accuracy of float32 count as zero, once each input has been scaled to the size
+    one. ``certain`` says that there are none, for then it goes quicker.
+    """
+    diagonal = matrix.diagonal()
+    scale = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
+    scaled = matrix / scale / scale[:, None]
+    scaled.diagonal().fill_(1.0)
+    if certain:
+        triangle, failed = torch.linalg.cholesky_ex(scaled)
+        if not int(failed):
+            return torch.cholesky_solve((left / scale).mT, triangle).mT / scale
+    values, vectors = torch.linalg.eigh(scaled)
+    kept = values > _STORED * len(values) ** 0.5 * values[-1]
+    solution = (left / scale @ vectors[:, kept] / values[kept]) @ vectors[:, kept].mT / scale
+    # Of all solutions the shortest: without what lies in the null space of the matrix as it was before scaling.
+    unseen = torch.linalg.qr(vectors[:, ~kept] / scale[:, None]).Q
+    return solution - solution @ unseen @ unseen.mT
+
+
+@dataclass(frozen=True)
+class Mats:
+    """Solves ΣFᵢ(W) = ΣFᵢ(Wᵢ) by conjugate gradients (MaTS, "matching in task subspaces"; Tam et al., 2023).
+
+    Fᵢ(W) is W·Gᵢ with ``form`` forward, which ends where RegMean with alpha = 1 does, and Oᵢ·W·Gᵢ with ``kfac``, where
+    Oᵢ is the covariance of the gradients of the layer's outputs. Starts at θ0 + λ·Σδᵢ, and stays there in directions
+    that no side knows of; ends after so many ``iterations``, or when what is missing has become less than the share
+    ``tolerance`` of what was missing at first. (Published with λ = 0.3 for eight sides.)
+    """
+
+    lambda_: float = 1.0
+    iterations: int = 100
+    tolerance: float = 1e-8
+    form: Literal["forward", "kfac"] = "forward"
+
+    name: ClassVar[str] = "mats"
+    unit: ClassVar[Literal["tensor"]] = "tensor"
+    needs_base: ClassVar[bool] = True
+    matrices: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for options out of range."""
+        if self.iterations < 0:
+            raise MergeError(f"iterations is {self.iterations}", mend="10 to 100 are usual")
+        if not 0 <= self.tolerance < 1:
+            raise MergeError(f"tolerance is {self.tolerance}", mend="it may be from 0 up to 1")
+        if self.form not in ("forward", "kfac"):
+            raise MergeError(f"form is '{self.form}'", mend="it may be forward or kfac")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """K-FAC reads both."""
+        return ("gram",) if self.form == "forward" else ("gram", "output")
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError for statistics that are missing or broken, and weights that are negative or all zero."""
+        sides = _matrices(group)
+        _check_weights(group, self.name)
+        found = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
+        grams = [gram * weight for gram, weight in found]
+        start = self._start(group, sides)
+        if not start.numel() or not bool(torch.isfinite(start).all()):
+            return start.to(group.sides[0].dtype)
+        rest = [side - start for side in sides]
+        if self.form == "forward":
+            return (start + self._forward(rest, grams)).to(group.sides[0].dtype)
+        outputs = _squares(group, "output", len(start))
+        return (start + self._kfac(rest, grams, outputs)).to(group.sides[0].dtype)
+
+    def _start(self, group: Group, sides: list[torch.Tensor]) -> torch.Tensor:
+        if group.base is None:
+            raise MergeError("mats needs a merge base, and there is none", tensor=group.name, mend="try regmean")
+        base = group.base.to(torch.float64)
+        used = [side - base for side, weight in zip(sides, group.weights, strict=True) if weight]
+        return base + _total(used) * self.lambda_
+
+    def _forward(self, rest: list[torch.Tensor], grams: list[torch.Tensor]) -> torch.Tensor:
+        """In the basis of ΣGᵢ's eigenvectors, where the same steps cost next to nothing."""
+        missing = [each @ gram for each, gram in zip(rest, grams, strict=True)]
+        values, vectors = torch.linalg.eigh(_total(grams))
+        values = torch.where(values > len(values) * 2.0**-52 * values[-1], values, 0.0)
+        turned = [each @ vectors * (values > 0) for each in missing]
+        return self._descend(lambda direction: direction * values, turned) @ vectors.mT
+
+    def _kfac(self, rest: list[torch.Tensor], grams: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
+        def apply(direction: torch.Tensor) -> torch.Tensor:
+            return _total([out @ direction @ gram for out, gram in zip(outputs, grams, strict=True)])
+
+        missing = [out @ each @ gram for out, each, gram in zip(outputs, rest, grams, strict=True)]
+        return self._descend(apply, missing)
+
+    def _descend(self, apply: Callable[[torch.Tensor], torch.Tensor], missing: list[torch.Tensor]) -> torch.Tensor:
+        """Conjugate gradients from zero towards what is missing, until that is done or below what rounding can do."""
+        residual = _total(missing)
+        solution, direction = torch.zeros_like(residual), residual
+        square = float((residual * residual).sum())
+        rounding = sum(residual.shape) * 2.0**-52 * sum(float(torch.linalg.matrix_norm(each)) for each in missing)
+        limit = max(self.tolerance**2 * square, rounding**2)
+        for _ in range(self.iterations):
+            image = apply(direction)
+            curvature = float((direction * image).sum())
+            if square <= limit or curvature <= 0:
+                break
+            solution += direction * (square / curvature)
+            residual = residual - image * (square / curvature)
+            before, square = square, float((residual * residual).sum())
+            direction = residual + direction * (square / before)
+        return solution

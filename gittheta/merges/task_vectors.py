@@ -1,0 +1,291 @@
+"""Task vectors added to the base: task arithmetic, and with the lesser entries dropped first.
+
+One family: vᵢ = wᵢ·S(δᵢ) with δᵢ = θᵢ − θ0 and a sparsifier S; the result is θ0 + λ·Σvᵢ/div. The options that all share:
+
+``lambda``
+    λ, a scale for what is added. Default 1.
+``normalize``
+    Divide by what the entries that S kept weigh together (0 counts as 1). Otherwise div = 1.
+``sign``
+    Elect a sign for each element, that of Σvᵢ (plus if that is 0), and drop entries of the other sign; entries that
+    are 0 have no sign, and no part in the divisor.
+``election``
+    ``weighted``, or ``unweighted``: the sign is that of ΣS(δᵢ), and entries agree by the sign of S(δᵢ).
+``divisor``
+    ``weight``, or ``count``: their number instead of their weight.
+
+A side whose weight is 0 has no part in anything. All raise MergeError without a base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+import torch
+
+from gittheta.api import Blocks, Group, MergeError
+from gittheta.merges import chance, threshold
+from gittheta.merges.elections import Divisor, Election, Part, added, divided, elected, scaled
+from gittheta.merges.reductions import leaf_sums, totals
+from gittheta.merges.threshold import Cut
+
+Unit = Literal["tensor", "row", "element"]
+#: By the side's name, as :func:`side_names` has them.
+Cuts = dict[str, tuple[Cut, ...]]
+
+
+def task_vector(group: Group, side: int) -> torch.Tensor:
+    """δ of one side: new memory. Raises MergeError without a base."""
+    return replace(group, sides=(group.sides[side],)).deltas[0]
+
+
+def side_names(group: Group) -> tuple[str, ...]:
+    """By what the sides are known in all tensors, though their order may differ from one to the next."""
+    return getattr(group, "labels", ()) or tuple(str(side) for side in range(len(group.sides)))
+
+
+def task_vectors(group: Group) -> Iterator[tuple[str, torch.Tensor]]:
+    """δ of each side that has a weight."""
+    for side, name in enumerate(side_names(group)):
+        if group.weights[side]:
+            yield name, task_vector(group, side)
+
+
+def check_fraction(name: str, option: str, value: float) -> None:
+    """Raises MergeError unless the value is a part of one."""
+    if not 0 < value <= 1:
+        raise MergeError(
+            f"{option} of {name} is {value}", mend=f"it is the fraction that is kept, above 0 and up to 1: {option}=0.2"
+        )
+
+
+@dataclass(frozen=True)
+class TaskArithmetic:
+    """θ0 + λ·Σwᵢδᵢ (Ilharco et al., 2023, *Editing models with task arithmetic*). Nothing is dropped.
+
+    Sides that are alike are added like others: with two of weight 1, their change counts twice.
+    """
+
+    lambda_: float = 1.0
+    normalize: bool = False
+    sign: bool = False
+    election: Election = "weighted"
+    divisor: Divisor = "weight"
+
+    name: ClassVar[str] = "task_arithmetic"
+    unit: ClassVar[Unit] = "element"
+    needs_base: ClassVar[bool] = True
+
+    def merge(self, group: Group) -> torch.Tensor:
+        """Raises MergeError without a base."""
+        sides = [side for side, weight in enumerate(group.weights) if weight]
+        if not sides:
+            return group.sides[0] - task_vector(group, 0)
+        parts = (self.part(group, side) for side in sides)
+        divisor = self.divisor if self.normalize else None
+        change = elected(parts, self.election, divisor) if self.sign else added(parts, divisor)
+        assert group.base is not None  # noqa: S101 - or there would be no task vector
+        return scaled(change, self.lambda_).add_(group.base)
+
+    def part(self, group: Group, side: int) -> Part:
+        """What one side gives to the sum."""
+        return Part(task_vector(group, side), group.weights[side])
+
+    @property
+    def asks_what_is_kept(self) -> bool:
+        """Whether the divisor must know of entries that were kept, though they may be 0."""
+        return self.normalize and not self.sign
+
+
+@dataclass(frozen=True)
+class Ties(TaskArithmetic):
+    """Trim, elect sign, disjoint mean (Yadav et al., 2023, *TIES-Merging: resolving interference when merging models*).
+
+    S keeps the ⌊ρd⌋ entries of a task vector that are largest by |δ|; of equal ones those that come first. The result
+    is θ0 + λ·(mean, weighted with w, of the kept entries that have the elected sign).
+
+    ``density`` is ρ (0.2). ``scope`` says of what ρ is a part: of each ``tensor``, or ``global``, of the task vector of
+    the whole model. The paper: ``scope=global election=unweighted divisor=count``. Raises MergeError for a density
+    that is not above 0 and at most 1.
+    """
+
+    normalize: bool = True
+    sign: bool = True
+    density: float = 0.2
+    scope: Literal["tensor", "global"] = "tensor"
+
+    name: ClassVar[str] = "ties"
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a density out of range."""
+        check_fraction(self.name, "density", self.density)
+
+    def measure(self, blocks: Blocks) -> Cuts | None:
+        """Where the kept entries of each side end; None if all are kept."""
+        wanted = threshold.floor_of(self.density, blocks.elements)
+        return threshold.find_cuts(blocks, task_vectors, (wanted,)) if wanted < blocks.elements else None
+
+    def part(self, group: Group, side: int) -> Part:
+        """The largest entries."""
+        delta, weight = task_vector(group, side), group.weights[side]
+        if group.measured is None:
+            return Part(delta, weight)
+        (cut,) = group.measured[side_names(group)[side]]
+        kept = threshold.is_largest(delta, cut, group) if self.asks_what_is_kept else None
+        return Part(threshold.largest(delta, cut, group), weight, kept)
+
+
+@dataclass(frozen=True)
+class Breadcrumbs(TaskArithmetic):
+    """Drops outliers and small entries (Davari, Belilovsky, 2024, *Model breadcrumbs*).
+
+    S drops the ⌊γd⌋ entries of a task vector that are largest by |δ|, and keeps the ⌊ρd⌋ that come next; of equal ones
+    those that come first are the larger. If there are not so many left, fewer of the largest are dropped.
+
+    ``density`` is ρ (0.9), ``gamma`` is γ (0.01). Raises MergeError for a density that is not above 0 and at most 1, or
+    a gamma that is not from 0 up to, but not including, 1.
+    """
+
+    density: float = 0.9
+    gamma: float = 0.01
+
+    name: ClassVar[str] = "breadcrumbs"
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for options out of range."""
+        check_fraction(self.name, "density", self.density)
+        if not 0 <= self.gamma < 1:
+            raise MergeError(
+                f"gamma of breadcrumbs is {self.gamma}", mend="it is the fraction of the largest that is dropped: 0.01"
+            )
+
+    def measure(self, blocks: Blocks) -> Cuts | None:
+        """For each side where the largest end, and where the kept entries end; None if all are kept."""
+        elements = blocks.elements
+        wanted = threshold.floor_of(self.density, elements)
+        dropped = min(threshold.floor_of(self.gamma, elements), elements - wanted)
+        if wanted == elements:
+            return None
+        return threshold.find_cuts(blocks, task_vectors, (dropped, dropped + wanted))
+
+    def part(self, group: Group, side: int) -> Part:
+        """The entries between the two cuts."""
+        delta, weight = task_vector(group, side), group.weights[side]
+        if group.measured is None:
+            return Part(delta, weight)
+        outliers, all_kept = group.measured[side_names(group)[side]]
+        kept = None
+        if self.asks_what_is_kept:
+            kept = threshold.is_largest(delta, all_kept, group) - threshold.is_largest(delta, outliers, group)
+        large = threshold.largest(delta, all_kept, group)
+        return Part(large - threshold.largest(delta, outliers, group), weight, kept)
+
+
+@dataclass(frozen=True)
+class Dare(TaskArithmetic):
+    """Drops entries at random and rescales the others (Yu et al., 2024, *Language models are super Mario*).
+
+    S keeps each entry with probability ρ and divides it by ρ. With ``sign`` this is what is called DARE-TIES.
+
+    ``density`` is ρ (0.5). ``rescale``: ``inverse`` (1/ρ), ``l1`` (so that Σ|S(δ)| = Σ|δ| over the tensor), or
+    ``none``. ``seed`` (0): the same numbers for the same seed, tensor, and content of the side; see
+    :mod:`gittheta.merges.chance`. Raises MergeError for a density that is not above 0 and at most 1.
+    """
+
+    density: float = 0.5
+    rescale: Literal["inverse", "l1", "none"] = "inverse"
+    seed: int = 0
+
+    name: ClassVar[str] = "dare"
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for a density out of range."""
+        check_fraction(self.name, "density", self.density)
+
+    def measure(self, blocks: Blocks) -> tuple[float, ...] | None:
+        """By how much each side is to be scaled; None if that follows from the options."""
+        if self.rescale != "l1":
+            return None
+
+        def norms(group: Group) -> torch.Tensor:
+            found = []
+            for side in range(len(group.sides)):
+                delta = task_vector(group, side).abs_()
+                found += [leaf_sums(delta), leaf_sums(delta * self._kept(group, side))]
+            return torch.stack(found)
+
+        sums = totals(blocks.map(norms))
+        return tuple(whole / kept if kept else 1.0 for whole, kept in zip(sums[::2], sums[1::2], strict=True))
+
+    def part(self, group: Group, side: int) -> Part:
+        """The entries that chance has kept."""
+        kept = self._kept(group, side)
+        values = task_vector(group, side).mul_(kept)
+        if self.rescale == "inverse":
+            values = divided(values, self.density)
+        elif self.rescale == "l1":
+            values = scaled(values, group.measured[side])
+        return Part(values, group.weights[side], kept)
+
+    def _kept(self, group: Group, side: int) -> torch.Tensor:
+        like = group.sides[side]
+        numbers = chance.numbers(self.seed, group.digests[side], group.name, group.start, like)
+        return chance.below(numbers, round(Fraction(repr(self.density)) * chance.ONE), like.dtype)
+
+
+@dataclass(frozen=True)
+class Della(TaskArithmetic):
+    """Drops entries at random, small ones more often (Deep et al., 2024, *DELLA-Merging*).
+
+    S keeps an entry with probability p = (ρ − ε) + 2ε·r/(n − 1) and divides it by p, where r is its rank by |δ| in its
+    row of n, from 0 for the smallest; of equal ones those that come first are the larger. A row is all elements with
+    the same first index, and a vector is one row. In rows of one element p = ρ.
+
+    ``density`` is ρ (0.5), ``epsilon`` is ε (0.15), ``seed`` (0) as for :class:`Dare`. Raises MergeError unless both
+    ρ − ε and ρ + ε lie between 0 and 1. (A density of 1 with epsilon 0 keeps everything.)
+    """
+
+    normalize: bool = True
+    sign: bool = True
+    density: float = 0.5
+    epsilon: float = 0.15
+    seed: int = 0
+
+    name: ClassVar[str] = "della"
+    unit: ClassVar[Unit] = "row"
+
+    def __post_init__(self) -> None:
+        """Raises MergeError for options out of range."""
+        inside = self.epsilon >= 0 and 0 < self.density - self.epsilon and self.density + self.epsilon < 1
+        if not inside and (self.density, self.epsilon) != (1, 0):
+            raise MergeError(
+                f"density {self.density} and epsilon {self.epsilon} of della",
+                mend="density - epsilon must be above 0, density + epsilon below 1, such as density=0.5 epsilon=0.15",
+            )
+
+    def part(self, group: Group, side: int) -> Part:
+        """The entries that chance has kept, each rescaled as its rank says."""
+        delta = task_vector(group, side)
+        chances = self._chances(delta)
+        numbers = chance.numbers(self.seed, group.digests[side], group.name, group.start, delta)
+        kept = chance.below(numbers, (chances * chance.ONE).round_().to(torch.int64), delta.dtype)
+        return Part(delta.mul_(kept).div_(chances.to(delta.dtype)), group.weights[side], kept)
+
+    def _chances(self, deltas: torch.Tensor) -> torch.Tensor:
+        """p of each entry, in float64."""
+        length = deltas.shape[-1]
+        if length == 1:
+            return torch.full(deltas.shape, self.density, dtype=torch.float64, device=deltas.device)
+        steps = ranks(deltas).to(torch.float64).mul_(2 * self.epsilon)
+        return divided(steps, max(1, length - 1)).add_(self.density - self.epsilon)
+
+
+def ranks(values: torch.Tensor) -> torch.Tensor:
+    """The rank of each value by size in its row, 0 for the smallest; of equal ones the last has the lowest."""
+    order = torch.sort(values.abs(), dim=-1, descending=True, stable=True).indices
+    length = values.shape[-1]
+    descending = torch.arange(length - 1, -1, -1, device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, descending)
