@@ -22,7 +22,7 @@ INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 @dataclass(frozen=True)
 class Part:
-    """What one side gives: its entries S(δ), zero where they were dropped, and its weight."""
+    """What one side gives: its entries S(δ), zero where they were dropped, and its weight. Entries are overwritten."""
 
     values: torch.Tensor
     weight: float
@@ -56,7 +56,7 @@ def added(parts: Iterable[Part], divisor: Divisor | None) -> torch.Tensor:
     values, weights = Sum(), Sum()
     everywhere = 0.0
     for part in parts:
-        values.add(part.values * part.weight)
+        values.add(scaled(part.values, part.weight))
         if divisor and part.kept is not None:
             weights.add(part.kept * part.share(divisor))
         elif divisor:
@@ -78,10 +78,10 @@ def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) 
         weighted = election == "weighted" or part.weight == 1
         entries = scaled(part.values, part.weight if election == "weighted" else 1.0)
         share = part.share(divisor) if divisor else None
-        up.add(entries.clamp_min(0), 1.0 if weighted else part.weight, share)
-        down.add(entries.clamp_max(0), 1.0 if weighted else part.weight, share)
         if election == "unweighted":
-            votes.add(entries)
+            votes.add(entries.clone())
+        up.add(entries.clamp_min(0), 1.0 if weighted else part.weight, share)
+        down.add(entries.clamp_max_(0), 1.0 if weighted else part.weight, share)
         least = min(least, part.share(divisor or "count"))
     if election == "weighted":
         votes.add(up.values.total + down.values.total)

@@ -1,6 +1,6 @@
 """Task vectors added to the base: task arithmetic, and with the lesser entries dropped first.
 
-One family: vᵢ = wᵢ·S(δᵢ) with δᵢ = θᵢ − θ0 and a sparsifier S; the result is θ0 + λ·Σvᵢ/div. The options that all share:
+One family: vᵢ = wᵢ·S(δᵢ) with δᵢ = θᵢ − θ0 and a sparsifier S; the result is θ0 + λ·Σvᵢ/div. Options of all:
 
 ``lambda``
     λ, a scale for what is added. Default 1.
@@ -20,13 +20,13 @@ A side whose weight is 0 has no part in anything. All raise MergeError without a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
 import torch
 
-from gittheta.api import Blocks, Group, MergeError
+from gittheta.api import NEEDS_NO_BASE, Blocks, Group, MergeError
 from gittheta.merges import chance, threshold
 from gittheta.merges.elections import Divisor, Election, Part, added, divided, elected, scaled
 from gittheta.merges.reductions import leaf_sums, totals
@@ -39,7 +39,9 @@ Cuts = dict[str, tuple[Cut, ...]]
 
 def task_vector(group: Group, side: int) -> torch.Tensor:
     """δ of one side: new memory. Raises MergeError without a base."""
-    return replace(group, sides=(group.sides[side],)).deltas[0]
+    if group.base is None:
+        raise MergeError("there is no merge base, and so no task vector", tensor=group.name, mend=NEEDS_NO_BASE)
+    return group.sides[side] - group.base
 
 
 def side_names(group: Group) -> tuple[str, ...]:
@@ -135,7 +137,7 @@ class Ties(TaskArithmetic):
             return Part(delta, weight)
         (cut,) = group.measured[side_names(group)[side]]
         kept = threshold.is_largest(delta, cut, group) if self.asks_what_is_kept else None
-        return Part(threshold.largest(delta, cut, group), weight, kept)
+        return Part(threshold.keep_largest(delta, cut, group), weight, kept)
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ class Breadcrumbs(TaskArithmetic):
         kept = None
         if self.asks_what_is_kept:
             kept = threshold.is_largest(delta, all_kept, group) - threshold.is_largest(delta, outliers, group)
-        large = threshold.largest(delta, all_kept, group)
-        return Part(large - threshold.largest(delta, outliers, group), weight, kept)
+        large = threshold.keep_largest(delta, all_kept, group)
+        return Part(large - threshold.keep_largest(large.clone(), outliers, group), weight, kept)
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class Della(TaskArithmetic):
 
     def __post_init__(self) -> None:
         """Raises MergeError for options out of range."""
-        inside = self.epsilon >= 0 and 0 < self.density - self.epsilon and self.density + self.epsilon < 1
+        inside = self.epsilon >= 0 and self.density - self.epsilon > 0 and self.density + self.epsilon < 1
         if not inside and (self.density, self.epsilon) != (1, 0):
             raise MergeError(
                 f"density {self.density} and epsilon {self.epsilon} of della",

@@ -23,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from gittheta.api import Blocks, Group
+from gittheta.merges.elections import INTEGERS
 
 Counts = NDArray[np.int64]
-#: Names and values, flat, of what is searched in a block: one search for each name.
+#: Names and values, flat, of what is searched in a block: one search for each name. The values may be overwritten.
 Streams = Callable[[Group], Iterator[tuple[str, torch.Tensor]]]
 
 #: Bits that one pass looks at.
@@ -33,7 +34,7 @@ _STEP = 16
 _BUCKETS = 1 << _STEP
 #: How many counts of blocks are remembered at most, so that memory is bounded whatever the values.
 _REMEMBERED = 1 << 22
-#: Up to here sorting is faster than a histogram.
+#: So many numbers are told one by one, more of them in a histogram.
 _FEW = 1 << 14
 
 
@@ -60,25 +61,18 @@ class Cut:
 
 #: Nothing is as large as that.
 NOTHING = Cut(math.inf, "", -1)
-#: All is.
-EVERYTHING = Cut(0.0)
 
 
-def largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
-    """The values that belong to the k largest, and zeros for the others. ``values`` are a block, flat."""
-    if cut == EVERYTHING:
-        return values
-    result = torch.empty_like(values)
+def keep_largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
+    """Put zeros in the place of values, a block and flat, that do not belong to the k largest. Returns them."""
     for part, limit in _parts(values, cut, group):
-        torch.ops.aten.hardshrink.out(values[part], limit, out=result[part])
-    return result
+        torch.ops.aten.hardshrink.out(values[part], limit, out=values[part])
+    return values
 
 
 def is_largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
     """1 for the values that belong to the k largest, be they zero, and 0 for the others."""
     result = torch.ones_like(values)
-    if cut == EVERYTHING:
-        return result
     for part, limit in _parts(values, cut, group):
         if limit >= 0:
             torch.ops.aten.hardshrink.out(values[part], limit, out=result[part])
@@ -198,27 +192,31 @@ class _Search:
 
 
 def _keys(values: torch.Tensor, wide: bool) -> torch.Tensor:
-    """Integers in the order of the absolute values."""
-    if values.dtype == torch.float32 and not wide:
-        return values.abs().view(torch.int32)
-    return values.to(torch.float64).abs().view(torch.int64)
+    """Integers in the order of the absolute values, in the same memory if possible."""
+    if wide:
+        values = values.to(torch.float64)
+    return values.abs_().view(INTEGERS[values.dtype])
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one block has of the keys from ``low`` on: in which buckets of 2^``shift``, and how many in each."""
+    """What one block has of the keys from ``low`` on: in which buckets of 2^``shift`` they are, and how many in each.
+
+    Without counts each bucket stands there as often as it comes.
+    """
 
     name: str
     low: int
     shift: int
-    buckets: NDArray[np.int64]
-    counts: Counts
+    buckets: NDArray[np.integer]
+    counts: Counts | None
 
     def count_of(self, search: _Search) -> int:
         """How many elements have just the key at which a search has arrived."""
         if self.name != search.name:
             return 0
-        return int(self.counts[self.buckets == search.low - self.low].sum())
+        here = self.buckets == search.low - self.low
+        return int(np.count_nonzero(here) if self.counts is None else self.counts[here].sum())
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ class _Look:
             keys = _keys(values, self.wide)
             if self.lows is None:
                 shift = torch.iinfo(keys.dtype).bits - _STEP
-                seen.append(_Seen(name, 0, shift, *_counted(keys >> shift)))
+                seen.append(_Seen(name, 0, shift, *_counted(keys.bitwise_right_shift_(shift))))
                 continue
             lows = self.lows.get(name, ())
             seen += [_Seen(name, low, self.shift, *_counted(_inside(keys, low, self.shift))) for low in lows]
@@ -253,13 +251,13 @@ def _inside(keys: torch.Tensor, low: int, shift: int) -> torch.Tensor:
     bits = keys.numpy()
     above = bits - bits.dtype.type(low)
     unsigned = above.view(f"u{above.itemsize}")
-    return torch.from_numpy(above[unsigned < unsigned.dtype.type(_BUCKETS << shift)] >> shift)
+    return torch.from_numpy(np.compress(unsigned < unsigned.dtype.type(_BUCKETS << shift), above) >> shift)
 
 
-def _counted(buckets: torch.Tensor) -> tuple[NDArray[np.int64], Counts]:
+def _counted(buckets: torch.Tensor) -> tuple[NDArray[np.integer], Counts | None]:
     """Which buckets there are, and how often each."""
-    if len(buckets) < _FEW and buckets.device.type == "cpu":
-        return np.unique(buckets.numpy(), return_counts=True)
+    if len(buckets) < _FEW:
+        return buckets.to("cpu", torch.uint16).numpy(), None
     counts = torch.bincount(buckets).cpu().numpy()
     present = np.flatnonzero(counts)
     return present, counts[present]
@@ -294,7 +292,10 @@ class _Tally:
         key = (seen.name, seen.low)
         if key not in self.counts:
             self.counts[key] = np.zeros(_BUCKETS, np.int64)
-        self.counts[key][seen.buckets] += seen.counts
+        if seen.counts is None:
+            np.add.at(self.counts[key], seen.buckets, 1)
+        else:
+            self.counts[key][seen.buckets] += seen.counts
         self.shifts.add(seen.shift)
 
 
