@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from threading import Lock
+from types import MappingProxyType
 from typing import TypeVar
 
 from gittheta.api import Encoding, Prediction, Predictor, Values, is_blockwise, is_predictor
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.model import Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.payload import HEAD_LENGTH, FrameHead, parse_head
 from gittheta.registry import Registry
 from gittheta.store import Reader
@@ -29,6 +30,8 @@ _BYTES_PER_FRAME = 1 << 16
 _FRAMES = 1 << 16
 
 Result = TypeVar("Result")
+#: No tensor at all.
+NOTHING: Mapping[Digest, Values] = MappingProxyType({})
 
 MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
 
@@ -189,12 +192,18 @@ class Shared:
         return tuple(found)
 
 
-def open_tensor(reader: Reader, registry: Registry, spec: TensorSpec, recipe: Recipe) -> Framed:
-    """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it."""
+def open_tensor(
+    reader: Reader, registry: Registry, spec: TensorSpec, recipe: Recipe, at_hand: Mapping[Digest, Values] = NOTHING
+) -> Framed:
+    """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it.
+
+    ``at_hand`` are tensors that were decoded and checked already: a chain that stands on one goes no deeper.
+    """
     try:
-        values: Values | None = None
         shared = Shared()
         specs = base_specs(registry, spec, recipe)
+        recipe, values = _shortened(recipe, specs, at_hand)
+        specs = specs[: len(recipe)]
         for link, its_spec in zip(reversed(recipe), reversed(specs), strict=True):
             values = _open_link(reader, registry, link, its_spec, values, shared)
         if not isinstance(values, Framed):
@@ -202,6 +211,21 @@ def open_tensor(reader: Reader, registry: Registry, spec: TensorSpec, recipe: Re
         return values
     except ThetaError as error:
         raise error.located(tensor=spec.name) from None
+
+
+def _shortened(
+    recipe: Recipe, specs: list[TensorSpec], at_hand: Mapping[Digest, Values]
+) -> tuple[Recipe, Values | None]:
+    for index, link in enumerate(recipe[:-1]):
+        found = at_hand.get(link.base) if link.base else None
+        if found is not None and same_kind(found.spec, specs[index + 1]):
+            return recipe[: index + 1], found
+    return recipe, None
+
+
+def same_kind(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether two tensors have the same dtype and shape, whatever they are called."""
+    return one.dtype == other.dtype and one.shape == other.shape
 
 
 def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[TensorSpec]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
@@ -11,12 +11,14 @@ from gittheta.api import Encoding, Finding, Predictor, Values, is_blockwise, is_
 from gittheta.errors import ManifestError, PayloadError, PluginError, ThetaError
 from gittheta.flows.chain import (
     MAX_PAYLOAD_OVERHEAD,
+    NOTHING,
     Base,
     Predicted,
     base_specs,
     guarded,
     open_prediction,
     open_tensor,
+    same_kind,
 )
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import format_recipe, parse_recipe
@@ -57,6 +59,8 @@ class Candidate:
     spec: TensorSpec
     digest: Digest
     recipe: Recipe
+    #: Tensors that were decoded and checked already: this one, or those that it was told from.
+    at_hand: Mapping[Digest, Values] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Chooser:
         weight = len(told.finding.payload) + stored_bytes(candidate.recipe[:-1])
         if len(candidate.recipe) + 2 > MAX_CHAIN or weight > plain:
             return self.choose(new, [candidate])
-        values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
+        values = self._open(candidate)
         choice = Choice(self._registry.blockwise("sparse"), candidate, told, self._predicted(new.spec, told, values))
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
@@ -157,7 +161,7 @@ class Chooser:
         for at in range(max(1, len(recipe) - MAX_CHAIN // 2), len(recipe)):
             digest = recipe[at - 1].base
             if digest is not None and is_blockwise(self._registry.encoding(recipe[at].encoding)):
-                older.append(Candidate(specs[at], digest, recipe[at:]))
+                older.append(Candidate(specs[at], digest, recipe[at:], candidate.at_hand))
         yield older
 
     def _over(
@@ -186,7 +190,7 @@ class Chooser:
         reshaped = candidate.spec.shape != new.spec.shape
         if room <= 0 or candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
             return []
-        values = Base(open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe))
+        values = self._open(candidate)
         blockwise = [plugin for plugin in plugins if is_blockwise(plugin) and plugin.needs_base]
         found: list[Estimate] = []
         if not reshaped:
@@ -204,6 +208,13 @@ class Chooser:
         if any(stored_bytes((link,)) > heavy for link in candidate.recipe[:-1]):
             room = min(room, heavy)
         return [estimate for estimate in found if estimate.size < room]
+
+    def _open(self, candidate: Candidate) -> Values:
+        found = candidate.at_hand.get(candidate.digest)
+        if found is not None and same_kind(found.spec, candidate.spec):
+            return found
+        stored = open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe, candidate.at_hand)
+        return Base(stored)
 
     def _find(self, plugin: Predictor, new: Values, base: Values) -> Told | None:
         """What a predictor finds, if it can be read again."""

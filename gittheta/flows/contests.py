@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gittheta.flows.fold import Change, tree_changes, tree_renames
 from gittheta.flows.workspace import Workspace
@@ -66,11 +66,8 @@ class _Survey:
         self.changes = [tree_changes(git, self.base, tree) for tree in self.trees]
 
     def contests(self) -> list[Contest]:
-        if self._follow_renames(self._wanted()):
-            found = [self._contest(path) for path in self._wanted()]
-        else:
-            found = [self._contest(path) for path in self._wanted()]
-        there = [contest for contest in found if contest]
+        self._follow_renames(self._wanted())
+        there = [contest for contest in map(self._contest, self._wanted()) if contest]
         targets = Counter(contest.path for contest in there)
         return [contest for contest in there if targets[contest.path] == 1 and not self._in_the_way(contest)]
 
@@ -116,22 +113,19 @@ class _Survey:
         modes = {entry.mode[:3] for entry in (base, *sides) if entry}
         names = {side.path for side in sides if side and side.path != path}
         enough = len(changed) > 1 or (self.picked and len(sides) - 1 in changed)
-        if not (there and enough and modes == {"100"} and len(names) < 2):
+        plain = modes == {"100"} and len(names) < 2
+        if not (enough and plain and any(map(self._claims_to_be, there))):
             return None
         return Contest(min(names, default=path), base, sides, changed)
 
     def _in_the_way(self, contest: Contest) -> bool:
-        """Whether a side has something else where the result is to go, above or below."""
+        """Whether a side has something else where the result is to go, or above, or below."""
         path = contest.path
-        for changes in self.changes:
-            for change in changes.values():
-                other = change.new.path if change.new else ""
-                if other.startswith(path + "/") or path.startswith(other + "/"):
-                    return True
-            renamed = path not in (contest.base.path if contest.base else path, )
-            if renamed and path in changes:
-                return True
-        return False
+        renamed = contest.base is not None and contest.base.path != path
+        news = [change.new.path for changes in self.changes for change in changes.values() if change.new]
+        return any(new.startswith(path + "/") or path.startswith(new + "/") for new in news) or (
+            renamed and any(path in changes for changes in self.changes)
+        )
 
 
 def _oid(entry: Entry | None) -> str | None:

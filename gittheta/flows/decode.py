@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from blake3 import blake3
 
+from gittheta.api import Values
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.flows.chain import MEND, Framed, open_tensor
+from gittheta.flows.chain import MEND, NOTHING, Framed, open_tensor
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Recipe, TensorSpec
 
@@ -59,7 +60,9 @@ class _Block:
 class Decoder:
     """Rebuilds tensors. Decoding never needs anything but the recipe and the objects."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, at_hand: Mapping[Digest, Values] = NOTHING) -> None:
+        """``at_hand`` are tensors that were decoded and checked already, and need not be again."""
+        self._at_hand = at_hand
         self._reader = workspace.reader
         self._registry = workspace.registry
         self._pool = workspace.pool
@@ -116,7 +119,7 @@ class Decoder:
 
     def open(self, spec: TensorSpec, recipe: Recipe) -> Framed:
         """A tensor that can be read in parts. Raises ThetaError, naming it, unless recipe and objects fit it."""
-        return open_tensor(self._reader, self._registry, spec, recipe)
+        return open_tensor(self._reader, self._registry, spec, recipe, self._at_hand)
 
     def _blocks(self, spec: TensorSpec, recipe: Recipe) -> Iterator[_Block]:
         if recipe:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from gittheta.api import Values
 from gittheta.errors import MergeError
 from gittheta.flows.choose import Candidate
 from gittheta.flows.encode import Encoder
@@ -79,18 +79,28 @@ class _Merging:
         if frame is None:
             return Outcome(self.plan, None, ("the files' metadata changed on several sides, each in its own way",))
         merged = {}
-        for decision, spool, digest in computed(self.workspace, self.versions, self.plan):
-            ours = next((side for side in decision.sides if side and side.recipe), None)
-            candidates = [Candidate(ours.spec, ours.digest, ours.recipe)] if ours else []
-            merged[decision.name] = self.encoder.add_changed(spool, candidates), digest
+        for tensor in computed(self.workspace, self.versions, self.plan):
+            ticket = self.encoder.add_changed(tensor.values, tensor.candidates)
+            merged[tensor.name] = ticket, tensor.digest
         self.encoder.finish()
         results = {name: Stanza(ticket.spec, digest, ticket.recipe()) for name, (ticket, digest) in merged.items()}
         results |= {decision.name: decision.stanza for decision in kept if decision.stanza}
         return Outcome(self.plan, frame.manifest(self.versions.sides[0].manifest.format, results))
 
 
-def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Iterator[tuple[Decision, Spool, Digest]]:
-    """The merged tensors in the order of the plan, with their digests. A spool may be read until the next one comes.
+@dataclass(frozen=True)
+class Merged:
+    """A merged tensor."""
+
+    name: str
+    values: Spool
+    digest: Digest
+    #: What it may be stored over.
+    candidates: tuple[Candidate, ...]
+
+
+def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Iterator[Merged]:
+    """The merged tensors in the order of the plan.
 
     Raises MergeError where a method cannot apply.
     """
@@ -106,29 +116,33 @@ def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Itera
     with device as compute, ThreadPoolExecutor(LANES) as lanes:
         measured = tasks.measure(decisions, compute)
         work = (partial(_compute, tasks, decision, compute, measured) for decision in decisions)
-        for decision, (spool, digest) in zip(decisions, replace(compute, pool=lanes, lanes=1).each(work), strict=True):
-            try:
-                yield decision, spool, digest
-            finally:
-                spool.close()
+        yield from replace(compute, pool=lanes, ahead=LANES).each(work)
 
 
-def _compute(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> tuple[Spool, Digest]:
+def _compute(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> Merged:
     """One merged tensor."""
     from gittheta.merging.arrays import raw_bytes
     from gittheta.merging.engine import merge_tensor
 
-    with ExitStack() as opened:
-        task = tasks.opened(decision, opened)
-        hashed = blake3()
-        result = Spool(tasks.workspace.store, task.spec)
-        known = measured.get(decision.choice) if decision.choice and task.traits.scope == "global" else None
-        for run in merge_tensor(task, compute, known):
-            block = raw_bytes(run)
-            hashed.update(block)
-            result.append(block)
-            tasks.workspace.reporter.advance(len(block))
-        return result, Digest(hashed.digest())
+    task, at_hand = tasks.opened(decision)
+    hashed = blake3()
+    result = Spool(tasks.workspace.store, task.spec)
+    known = measured.get(decision.choice) if decision.choice and task.traits.scope == "global" else None
+    for run in merge_tensor(task, compute, known):
+        block = raw_bytes(run)
+        hashed.update(block)
+        result.append(block)
+        tasks.workspace.reporter.advance(len(block))
+    return Merged(decision.name, result, Digest(hashed.digest()), _candidates(decision, at_hand))
+
+
+def _candidates(decision: Decision, at_hand: Mapping[Digest, Values]) -> tuple[Candidate, ...]:
+    """The first side; if its chain is long already, what it was told from is tried: often the base."""
+    first = next((side for side in decision.sides if side and side.recipe), None)
+    if first is None:
+        return ()
+    kept = {first.digest, decision.base.digest if decision.base else first.digest}
+    return (Candidate(first.spec, first.digest, first.recipe, {key: at_hand[key] for key in kept & at_hand.keys()}),)
 
 
 def digests_of(workspace: Workspace, versions: Versions, policy: Policy) -> dict[str, Digest] | tuple[str, ...]:
@@ -138,7 +152,7 @@ def digests_of(workspace: Workspace, versions: Versions, policy: Policy) -> dict
         return Outcome(plan, None).conflicts
     found = {decision.name: decision.stanza.digest for decision in plan.decisions if decision.stanza}
     try:
-        return found | {decision.name: digest for decision, _, digest in computed(workspace, versions, plan)}
+        return found | {tensor.name: tensor.digest for tensor in computed(workspace, versions, plan)}
     except MergeError as error:
         return (str(error),)
 
@@ -157,9 +171,9 @@ def compare_versions(workspace: Workspace, versions: Versions, plan: MergePlan) 
     found = {}
     with computing("cpu", workspace.settings.threads) as compute:
         for decision in decisions:
-            with ExitStack() as opened:
-                task = replace(tasks.opened(decision, opened), method=Compare(), statistics=(), propagate=True)
-                found[decision.name] = measure_all([task], compute)
+            task, _ = tasks.opened(decision)
+            task = replace(task, method=Compare(), statistics=(), propagate=True)
+            found[decision.name] = measure_all([task], compute)
     return found
 
 

@@ -84,6 +84,9 @@ class Spool:
         step = block_bytes(self.spec.dtype)
         return (self.read(at, min(at + step, end)) for at in range(begin, end, step))
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Remove the file. What is in memory can still be read."""
         if self._file is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from gittheta.merging.operands import Stored
 
 #: Decoded bytes of tensors that are being merged which are held in memory; beyond, they lie in temporary files.
-IN_MEMORY = 512 << 20
+IN_MEMORY = 256 << 20
 #: Tensors that are merged at the same time: while one is computed, another is decoded.
 LANES = 2
 #: Stored tensors that are kept open while a whole model is measured.
@@ -54,9 +53,16 @@ class Tasks:
             if manifest:
                 fetch_missing(self.workspace, _only(manifest, names))
 
-    def opened(self, decision: Decision, stack: ExitStack) -> Task:
-        """The task, its tensors decoded and checked; the stack puts them away."""
-        return self._task(decision, lambda stanza: self._read(stanza, len(decision.parts), stack))
+    def opened(self, decision: Decision) -> tuple[Task, dict[Digest, Values]]:
+        """The task, and its tensors by digest, decoded and checked."""
+        at_hand: dict[Digest, Values] = {}
+
+        def read(stanza: Stanza) -> Values:
+            if stanza.digest not in at_hand or at_hand[stanza.digest].spec != stanza.spec:
+                at_hand[stanza.digest] = self._read(stanza, len(decision.parts), at_hand)
+            return at_hand[stanza.digest]
+
+        return self._task(decision, read), at_hand
 
     def measure(self, decisions: list[Decision], compute: Compute) -> dict[Choice, Any]:
         """What methods of global scope want to know of all their tensors, by choice."""
@@ -118,12 +124,11 @@ class Tasks:
                 self._sidecars[key] = sidecar(self.workspace, side, pattern, self.versions.path, kind)
         return self._sidecars[key]
 
-    def _read(self, stanza: Stanza, sides: int, opened: ExitStack) -> Values:
+    def _read(self, stanza: Stanza, sides: int, at_hand: Mapping[Digest, Values]) -> Values:
         """A stored tensor, decoded and checked, to be read more than once."""
         hold = max(WHOLE, IN_MEMORY // (LANES * (sides + 2)))
         spool = Spool(self.workspace.store, stanza.spec, hold)
-        opened.callback(spool.close)
-        for block in self._decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+        for block in Decoder(self.workspace, at_hand).checked([(stanza.spec, stanza.digest, stanza.recipe)]):
             spool.append(block)
         return spool
 

@@ -35,7 +35,8 @@ class Compute:
     device: torch.device = CPU
     #: Threads that work on blocks; none: the caller's own.
     pool: ThreadPoolExecutor | None = None
-    lanes: int = 1
+    #: Blocks that are worked on, or wait to be taken, at once.
+    ahead: int = 1
     #: Elements of one block, a multiple of LEAF.
     block: int = BLOCK["cpu"]
     warn: Callable[[str], None] = _silent
@@ -50,7 +51,7 @@ class Compute:
         try:
             for job in jobs:
                 waiting.append(self.pool.submit(job))
-                if len(waiting) > 2 * self.lanes:
+                if len(waiting) >= self.ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -73,7 +74,7 @@ def computing(
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None
     try:
-        yield Compute(chosen, pool, threads, block or BLOCK[chosen.type], warn)
+        yield Compute(chosen, pool, 2 * threads, block or BLOCK[chosen.type], warn)
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)
