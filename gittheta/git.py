@@ -74,6 +74,10 @@ class Git:
             check=False,
         )
 
+    def show(self, *words: str) -> int:
+        """Run one command whose output, and that of filters and hooks that it starts, is for the user."""
+        return subprocess.run(["git", *words], cwd=self.directory, env=self.environment, check=False).returncode
+
     def line(self, *words: str) -> str:
         """The one line that a command prints."""
         return os.fsdecode(self.run(*words)).rstrip("\n")

@@ -21,6 +21,8 @@ SETTINGS = {
     "merge.theta.driver": "git-theta merge-driver -- %O %A %B %L %P",
     "merge.theta.recursive": "binary",
     "diff.theta.xfuncname": r"^\[(.*)\]$",
+    # Plain `git merge b c`, too: Git's own strategy for several branches never calls a merge driver.
+    "pull.octopus": "theta",
 }
 
 _local = click.option("--local", "scope", flag_value="--local", help="Only for this repository.")

@@ -10,8 +10,9 @@ import click
 
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.memory import keep_memory
+from gittheta.cli.outcomes import tell_conflicts, tell_merged
 from gittheta.errors import ThetaError
-from gittheta.flows.merge import Outcome, merge_versions
+from gittheta.flows.merge import merge_versions
 from gittheta.flows.plan import Side, Versions
 from gittheta.flows.record import record
 from gittheta.flows.rules import read_policy
@@ -21,9 +22,6 @@ from gittheta.git import Repository
 from gittheta.manifest import format_manifest
 from gittheta.merging.policy import Verb
 from gittheta.model import Manifest
-
-#: How many conflicting tensors are named one by one.
-_NAMED = 20
 
 
 @click.command(hidden=True)
@@ -52,10 +50,10 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
         stop_progress(workspace)
         record(workspace, versions, outcome, {})
         if outcome.manifest is None:
-            _explain(path, outcome)
+            tell_conflicts(path, outcome.conflicts)
             sys.exit(1)
         Path(ours).write_bytes(format_manifest(outcome.manifest))
-        click.echo(f"gittheta: {path}: {outcome.plan.summary()}", err=True)
+        tell_merged(path, outcome.plan)
 
 
 def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
@@ -73,15 +71,3 @@ def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
 def _read(workspace: Workspace, path: str, name: str) -> Manifest | None:
     text = Path(name).read_bytes()
     return read_manifest(workspace, path, text) if text else None
-
-
-def _explain(path: str, outcome: Outcome) -> None:
-    for line in outcome.conflicts[:_NAMED]:
-        click.echo(f"CONFLICT ({path}): {line}", err=True)
-    if len(outcome.conflicts) > _NAMED:
-        click.echo(f"CONFLICT ({path}): and {len(outcome.conflicts) - _NAMED} more", err=True)
-    click.echo(
-        f"gittheta: {path} stays as it is in ours until you say how: git theta resolve {path} --method linear\n"
-        f"  or take one version: git theta resolve {path} take --from theirs; then: git add {path}",
-        err=True,
-    )

@@ -1,0 +1,38 @@
+"""What the user reads about a merged checkpoint: the same from the merge driver and from the strategy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from gittheta.flows.plan import MergePlan
+
+#: How many conflicting tensors are named one by one.
+_NAMED = 20
+
+
+def tell_merged(path: str, plan: MergePlan) -> None:
+    """How the tensors came out."""
+    sys.stderr.write(f"gittheta: {path}: {plan.summary()}\n")
+
+
+def tell_conflicts(path: str, conflicts: Sequence[str]) -> None:
+    """Why a person is needed, and how to settle it."""
+    _name(path, conflicts)
+    sys.stderr.write(
+        f"gittheta: {path} stays as it is in ours until you say how: git theta resolve {path} --method linear\n"
+        f"  or take one version: git theta resolve {path} take --from theirs; then: git add {path}\n"
+    )
+
+
+def tell_clash(path: str, problem: str) -> None:
+    """The same where there is nothing that a method could merge."""
+    _name(path, [problem])
+    sys.stderr.write(f"gittheta: put {path} as you want it, then: git add {path} (or git rm {path})\n")
+
+
+def _name(path: str, conflicts: Sequence[str]) -> None:
+    for line in conflicts[:_NAMED]:
+        sys.stderr.write(f"CONFLICT ({path}): {line}\n")
+    if len(conflicts) > _NAMED:
+        sys.stderr.write(f"CONFLICT ({path}): and {len(conflicts) - _NAMED} more\n")
