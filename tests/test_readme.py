@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ import pytest
 from gittheta import errors
 from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import DTYPES, Tensor
-from gittheta.testing import FormatConformance, PredictorConformance, block_values, tensor
+from gittheta.testing import FormatConformance, MergeConformance, PredictorConformance, block_values, tensor
 
 from .git.conftest import IDENTITY, environment
 
 ROOT = Path(__file__).parents[1]
+MERGE_GUIDE = "docs/guide/write-a-merge-plugin.md"
+MINIMAL = "plugins/gittheta-merge-minimal"
 _STEP = re.compile(r"```sh\n(.*?)```(?:\s+```text\n(.*?)```)?", re.DOTALL)
 
 
@@ -27,11 +30,12 @@ def blocks(file: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
 
 
-def tour() -> list[tuple[str, list[str]]]:
-    """The commands of the README's tour, and the lines that each step promises; ``...`` stands for anything."""
-    text = (ROOT / "README.md").read_text()
-    part = text[text.index("<!-- tour -->") : text.index("<!-- /tour -->")]
-    return [(commands, promised.splitlines()) for commands, promised in _STEP.findall(part)]
+def tour(file: str) -> list[tuple[str, list[str]]]:
+    """The commands of a document's tour, and the lines that each step promises; ``...`` stands for anything."""
+    text = (ROOT / file).read_text()
+    if "<!-- tour -->" in text:
+        text = text[text.index("<!-- tour -->") : text.index("<!-- /tour -->")]
+    return [(commands, promised.splitlines()) for commands, promised in _STEP.findall(text)]
 
 
 def pattern(line: str) -> str:
@@ -49,9 +53,10 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(home)
 
 
-def test_the_tour_does_what_it_says(tmp_path: Path, env: dict[str, str]) -> None:
-    steps = tour()
-    assert len(steps) >= 5
+@pytest.mark.parametrize("file", ["README.md", MERGE_GUIDE])
+def test_the_tour_does_what_it_says(file: str, tmp_path: Path, env: dict[str, str]) -> None:
+    steps = tour(file)
+    assert len(steps) >= 4
     script = "set -e\nexec 2>&1\n" + "\n".join(f"echo '@@@ step {at}'\n{step}" for at, (step, _) in enumerate(steps))
     work = tmp_path / "work"
     work.mkdir()
@@ -138,3 +143,43 @@ class TestSamplePredictor(PredictorConformance):
 
     predictor = _sample_plugin("gittheta_negated", "Negated")()
     pairs = tuple(map(_turned, ("bf16", "f16", "f32", "f64")))
+
+
+# -- how to write a merge plugin: what the guide shows is in plugins/, and make setup installs it ----------------------
+
+
+@pytest.mark.parametrize("name", ["gittheta_merge_minimal.py", "test_minimal.py", "pyproject.toml"])
+def test_the_guide_shows_the_minimal_plugin(name: str) -> None:
+    shown = re.findall(rf"`{re.escape(name)}`:\n\n```\w+\n(.*?)```", (ROOT / MERGE_GUIDE).read_text(), re.DOTALL)
+    assert shown == [(ROOT / MINIMAL / name).read_text()]
+
+
+def test_the_minimal_plugin_is_small() -> None:
+    files = [path for path in (ROOT / MINIMAL).iterdir() if path.is_file()]
+    assert sorted(path.name for path in files) == ["gittheta_merge_minimal.py", "pyproject.toml", "test_minimal.py"]
+    assert sum(len(path.read_text().splitlines()) for path in files) < 60
+
+
+def _guide_code() -> list[dict[str, Any]]:
+    """What each block of Python in the guide defines, run by itself."""
+    spaces = []
+    for at, code in enumerate(blocks(MERGE_GUIDE, "python")):
+        module = type(sys)(f"guide_block_{at}")
+        sys.modules[module.__name__] = module
+        exec(code, vars(module))  # noqa: S102 - it is our own documentation
+        spaces.append(vars(module))
+    return spaces
+
+
+class TestTheMethodThatLooksTwice(MergeConformance):
+    """The other method of the guide keeps the contract, too; the guide's other blocks run, and check themselves."""
+
+    method = next(space["Level"]() for space in _guide_code() if "Level" in space)
+
+
+def test_every_block_of_the_guide_is_tested() -> None:
+    kinds = re.findall(r"^```(\w*)\n.*?^```$", (ROOT / MERGE_GUIDE).read_text(), re.MULTILINE | re.DOTALL)
+    assert set(kinds) == {"python", "toml", "sh", "text"}
+    assert kinds.count("toml") == 1
+    assert kinds.count("sh") == len(tour(MERGE_GUIDE))
+    assert kinds.count("text") == sum(bool(promised) for _, promised in tour(MERGE_GUIDE))
