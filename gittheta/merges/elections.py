@@ -85,11 +85,11 @@ def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) 
         least = min(least, part.share(divisor or "count"))
     if election == "weighted":
         votes.add(up.values.total + down.values.total)
-    lost = _negative(votes.total)
-    values = _either(up.values.total, down.values.total, lost)
+    lost = negative(votes.total)
+    values = either(up.values.total, down.values.total, lost)
     if not divisor:
         return values
-    weights = _either(up.weights.total, down.weights.total.neg_(), lost)
+    weights = either(up.weights.total, down.weights.total.neg_(), lost)
     # Where no entry has the elected sign, 0 is divided by something. Weights that may cancel need a closer look.
     return values.div_(weights.clamp_min_(least) if least > 0 else _without_zeros(weights))
 
@@ -126,13 +126,13 @@ def _without_zeros(weights: torch.Tensor) -> torch.Tensor:
     return weights + (weights == 0)
 
 
-def _negative(values: torch.Tensor) -> torch.Tensor:
+def negative(values: torch.Tensor) -> torch.Tensor:
     """Integers all of whose bits are set where a value has a minus sign, and none elsewhere."""
     integers = INTEGERS[values.dtype]
     return values.view(integers) >> (torch.iinfo(integers).bits - 1)
 
 
-def _either(first: torch.Tensor, second: torch.Tensor, takes_second: torch.Tensor) -> torch.Tensor:
+def either(first: torch.Tensor, second: torch.Tensor, takes_second: torch.Tensor) -> torch.Tensor:
     """One or the other, bit by bit: several times as fast as ``torch.where``. Writes to the second."""
     a, b = (values.view(takes_second.dtype) for values in (first, second))
     return b.bitwise_xor_(a).bitwise_and_(takes_second).bitwise_xor_(a).view(first.dtype)

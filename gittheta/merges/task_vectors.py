@@ -39,9 +39,19 @@ Cuts = dict[str, tuple[Cut, ...]]
 
 def task_vector(group: Group, side: int) -> torch.Tensor:
     """δ of one side: new memory. Raises MergeError without a base."""
+    return group.sides[side] - _base(group)
+
+
+def added_to_base(group: Group, change: torch.Tensor | None, factor: float) -> torch.Tensor:
+    """θ0 + λ·change, which is overwritten; θ0 where there is none. Raises MergeError without a base."""
+    base = _base(group)
+    return base.clone() if change is None else scaled(change, factor).add_(base)
+
+
+def _base(group: Group) -> torch.Tensor:
     if group.base is None:
         raise MergeError("there is no merge base, and so no task vector", tensor=group.name, mend=NEEDS_NO_BASE)
-    return group.sides[side] - group.base
+    return group.base
 
 
 def side_names(group: Group) -> tuple[str, ...]:
@@ -85,16 +95,20 @@ class TaskArithmetic:
         """Raises MergeError without a base."""
         sides = [side for side, weight in enumerate(group.weights) if weight]
         if not sides:
-            return group.sides[0] - task_vector(group, 0)
+            return added_to_base(group, None, self.factor)
         parts = (self.part(group, side) for side in sides)
         divisor = self.divisor if self.normalize else None
         change = elected(parts, self.election, divisor) if self.sign else added(parts, divisor)
-        assert group.base is not None  # noqa: S101 - or there would be no task vector
-        return scaled(change, self.lambda_).add_(group.base)
+        return added_to_base(group, change, self.factor)
 
     def part(self, group: Group, side: int) -> Part:
         """What one side gives to the sum."""
         return Part(task_vector(group, side), group.weights[side])
+
+    @property
+    def factor(self) -> float:
+        """By what the sum is multiplied: λ, and what S multiplies all entries by."""
+        return self.lambda_
 
     @property
     def asks_what_is_kept(self) -> bool:
@@ -226,11 +240,14 @@ class Dare(TaskArithmetic):
         """The entries that chance has kept."""
         kept = self._kept(group, side)
         values = task_vector(group, side).mul_(kept)
-        if self.rescale == "inverse":
-            values = divided(values, self.density)
-        elif self.rescale == "l1":
+        if self.rescale == "l1":
             values = scaled(values, group.measured[side])
         return Part(values, group.weights[side], kept)
+
+    @property
+    def factor(self) -> float:
+        """λ/ρ: applied to the sum, because votes that are even should not be swayed by how a quotient is rounded."""
+        return self.lambda_ / self.density if self.rescale == "inverse" else self.lambda_
 
     def _kept(self, group: Group, side: int) -> torch.Tensor:
         like = group.sides[side]
