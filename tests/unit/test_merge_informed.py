@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
@@ -10,6 +11,16 @@ import torch
 from gittheta.api import DTYPES, Group, Merge, MergeError, TensorSpec, digest_of
 from gittheta.merges.informed import Fisher, Mats, RegMean
 from gittheta.merging.in_memory import merge
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the engine; and several workers of a test run do not wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 TYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 

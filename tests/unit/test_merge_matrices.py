@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
@@ -11,6 +12,16 @@ import torch
 from gittheta.api import DTYPES, Group, Merge, MergeError, TensorSpec
 from gittheta.merges.matrices import ActMat, Iso, Knots, Tsv, trimmed
 from gittheta.merging.in_memory import merge
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the engine; and several workers of a test run do not wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 METHODS = [ActMat(), Tsv(), Iso(), Knots(), Knots(density=1.0)]
 TYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16}
