@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 
@@ -11,6 +12,7 @@ from gittheta.merges.directions import Karcher, ModelStock, MultiSlerp, NuSlerp,
 from gittheta.merges.informed import Fisher, Mats, RegMean
 from gittheta.merges.linear import Linear, NearSwap, Pick
 from gittheta.merges.matrices import ActMat, Iso, Knots, Tsv
+from gittheta.merges.selective import Ram, Sce
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 from gittheta.registry import BUILT_IN
 from gittheta.testing import MergeConformance
@@ -58,6 +60,16 @@ class TestBreadcrumbs(MergeConformance):
     variants = (Breadcrumbs(density=0.3, gamma=0.2, sign=True), Breadcrumbs(normalize=True))
 
 
+class TestSce(MergeConformance):
+    method = Sce()
+    variants = (Sce(topk=0.3),)
+
+
+class TestRam(MergeConformance):
+    method = Ram()
+    variants = (Ram(epsilon=0.5, plus=True),)
+
+
 class TestSlerp(MergeConformance):
     method = Slerp()
     variants = (Slerp(t=0.2),)
@@ -101,29 +113,40 @@ class TestKnots(MergeConformance):
     variants = (Knots(density=1.0, sign=False),)
 
 
-class _Informed(MergeConformance):
-    def statistics(self, side: int, spec: TensorSpec) -> Mapping[str, torch.Tensor]:
-        """Squares of gradients and covariances of thirty examples, different on each side."""
-        random = torch.Generator().manual_seed(side)
-        found = {"fisher": torch.rand(spec.shape, generator=random) ** 4}
-        for kind, size in zip(("output", "gram"), spec.shape if len(spec.shape) == 2 else (), strict=False):
-            examples = torch.randn((30, size), generator=random)
-            found[kind] = examples.mT @ examples
-        return found
+@cache
+def _fisher(side: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """As squares of gradients are: mostly small."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(side)) ** 4
 
 
-class TestFisher(_Informed):
+@cache
+def _covariance(seed: int, size: int) -> torch.Tensor:
+    """Of thirty examples."""
+    examples = torch.randn((30, size), generator=torch.Generator().manual_seed(seed))
+    return examples.mT @ examples
+
+
+class TestFisher(MergeConformance):
     method = Fisher()
     variants = (Fisher(floor=0.1),)
     dtypes = ("bf16", "f16", "f32", "f64", "f8_e4m3", "f8_e5m2")
 
+    def statistics(self, side: int, spec: TensorSpec) -> Mapping[str, torch.Tensor]:
+        return {"fisher": _fisher(side, spec.shape)}
 
-class TestRegMean(_Informed):
+
+class _OfMatrices(MergeConformance):
+    def statistics(self, side: int, spec: TensorSpec) -> Mapping[str, torch.Tensor]:
+        outputs, inputs = spec.shape
+        return {"gram": _covariance(2 * side, inputs), "output": _covariance(2 * side + 1, outputs)}
+
+
+class TestRegMean(_OfMatrices):
     method = RegMean()
     variants = (RegMean(alpha=1.0),)
 
 
-class TestMats(_Informed):
+class TestMats(_OfMatrices):
     method = Mats()
     variants = (Mats(form="kfac", lambda_=0.3, iterations=10),)
 
