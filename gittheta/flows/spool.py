@@ -38,9 +38,9 @@ class Spool:
     The file has no name for longer than a moment (where the system allows that), so that nothing is left of it.
     """
 
-    def __init__(self, store: Store, spec: TensorSpec, hold: int = HOLD) -> None:
+    def __init__(self, store: Store, spec: TensorSpec, hold: int | None = None) -> None:
         self.spec = spec
-        self._hold = hold
+        self._hold = HOLD if hold is None else hold
         self._store = store
         self._blocks: list[memoryview] = []
         #: Bytes taken so far.
