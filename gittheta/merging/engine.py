@@ -56,7 +56,7 @@ def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator
     """
     blocks = TensorBlocks(prepared(task), compute)
     measure = getattr(task.method, "measure", None)
-    if measured is None and measure and not blocks.alike:
+    if measured is None and measure:
         measured = measure(blocks)
     return blocks.map(lambda group: blocks.result(replace(group, measured=measured)))
 
@@ -190,8 +190,8 @@ class TensorBlocks:
         )
 
     @cached_property
-    def alike(self) -> bool:
-        """Whether nothing need be computed: the sides are the same to the bit, and the method would say just that."""
+    def _alike(self) -> bool:
+        """Whether the sides are the same to the bit, and the method would say just that but for rounding."""
         return self.task.traits.idempotent and len(set(self._digests)) == 1
 
     @cached_property
@@ -225,15 +225,14 @@ class TensorBlocks:
 
     def result(self, group: Group) -> torch.Tensor:
         """What the method makes of a block, rounded. Raises MergeError if that is no block of the tensor."""
-        merged = group.sides[0] if self.alike else self.task.method.merge(group)
-        name = self.task.method.name
+        merged, name = self.task.method.merge(group), self.task.method.name
         expected = group.sides[0]
         if not isinstance(merged, torch.Tensor) or merged.shape != expected.shape or merged.dtype != expected.dtype:
             given = f"{merged.dtype} {list(merged.shape)}" if isinstance(merged, torch.Tensor) else type(merged)
             raise MergeError(f"{name} gave {given}, not {expected.dtype} {list(expected.shape)}", tensor=group.name)
         if not self.task.propagate:
             self._check_range(merged)
-        return merged.reshape(-1).to(self._narrow)
+        return (group.sides[0] if self._alike else merged).reshape(-1).to(self._narrow)
 
     def _check_range(self, merged: torch.Tensor) -> None:
         if not merged.numel():
