@@ -24,6 +24,7 @@ from gittheta.merges.spectra import (
     rank,
     times_pseudoinverse,
 )
+from gittheta.merges.threshold import floor_of
 
 #: Matrices with a longer side than this get the mean of the task vectors by actmat.
 TOO_LONG = 20_000
@@ -251,7 +252,7 @@ class Knots:
 
 def trimmed(values: torch.Tensor, density: float) -> torch.Tensor:
     """The ⌊density·n⌋ values of largest size, zero elsewhere; of equal ones at the limit, those that come first."""
-    keep = int(density * values.numel())
+    keep = floor_of(density, values.numel())
     if keep == values.numel():
         return values
     if not keep:
