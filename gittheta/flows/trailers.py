@@ -2,8 +2,8 @@
 
 ::
 
-    Theta-Merge: model.safetensors ties density=0.2 lambda=1.0 weight=1
     Theta-Merge: model.safetensors linear weight=1 tensors=*.embed*
+    Theta-Merge: model.safetensors ties density=0.2 lambda=1.0 weight=1
     Theta-Sides: HEAD left right
 
 Words are quoted as in a shell. The first line that fits a tensor is the one by which it was merged. ``Theta-Sides``
@@ -13,31 +13,58 @@ stands there if there were more than two.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from gittheta.flows.plan import MergePlan, Versions
-from gittheta.merging.policy import CONFLICT, TAKE, Choice, Policy, Rule, Verb, literal, literal_path, options_rule
+from gittheta.api import Traits
+from gittheta.flows.plan import Action, MergePlan, Versions
+from gittheta.merging.policy import BOTH, TAKE, Choice, Policy, Rule, glob_fits, literal, literal_path, options_rule
 
 MERGE, SIDES = "Theta-Merge", "Theta-Sides"
 _TENSORS = "tensors"
+#: A line that lists tensors by name goes on in another one after so many characters.
+_LONG = 10_000
 
 
 def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
-    """The trailers for one merged checkpoint; none if nothing had to be computed."""
+    """The trailers for one merged checkpoint; none if no method was asked for anything."""
+    if "\n" in versions.path:  # no trailer can hold it
+        return ()
     used: dict[Choice, list[str]] = {}
     for decision in plan.decisions:
-        if decision.choice and decision.choice.method != CONFLICT:
+        if decision.choice and decision.action is not Action.CONFLICT:
             used.setdefault(decision.choice, []).append(decision.name)
-    sources = [choice.source for choice in used]
-    lines = []
-    for choice, names in used.items():
-        globs = choice.tensors if sources.count(choice.source) == 1 else tuple(map(literal, names))
-        lines.append((len(globs) == 1 and globs[0] == "*", _line(versions.path, plan, choice, globs)))
-    lines.sort(key=lambda line: line[0])  # what is about all tensors comes last
-    found = [line for _, line in lines]
+    alike = [decision.name for decision in plan.decisions if decision.action is Action.SAME]
+    choices = sorted(used, key=lambda choice: len(used[choice]))
+    found = []
+    for at, choice in enumerate(choices):
+        others = [name for later in choices[at + 1 :] for name in used[later]]
+        if choice.method != TAKE and not Traits.of(plan.recipes[choice].method).idempotent:
+            others += alike
+        for globs in _globs(choice, used[choice], others):
+            found.append(_line(versions.path, plan, choice, globs))  # noqa: PERF401 - two loops in one are a riddle
     if found and len(versions.sides) > 2:
         found.append(f"{SIDES}: {shlex.join(versions.labels)}")
     return tuple(found)
+
+
+def _globs(choice: Choice, names: list[str], others: list[str]) -> Iterator[tuple[str, ...]]:
+    """Globs that fit some tensors, and none of the others that the same line must not be about; a run for each line.
+
+    The shortest: all, if that is so, what the rule says, or the names.
+    """
+    for globs in (("*",), choice.tensors):
+        short = len(globs) == 1 or len(globs) < len(names)
+        if short and not any(glob_fits(glob, other) for glob in globs for other in others):
+            yield globs
+            return
+    run: list[str] = []
+    for name in names:
+        if run and sum(map(len, run)) + len(name) > _LONG:
+            yield tuple(run)
+            run = []
+        run.append(literal(name))
+    yield tuple(run)
 
 
 def _line(path: str, plan: MergePlan, choice: Choice, globs: tuple[str, ...]) -> str:
@@ -49,9 +76,20 @@ def _line(path: str, plan: MergePlan, choice: Choice, globs: tuple[str, ...]) ->
     return f"{MERGE}: {shlex.join(words)}"
 
 
-def parse_trailers(lines: Iterable[str]) -> tuple[Policy, tuple[str, ...]]:
-    """The policy that trailers describe, and the names of the sides if they tell them. Others are passed over."""
-    rules = []
+@dataclass(frozen=True)
+class Told:
+    """What trailers tell."""
+
+    policy: Policy
+    #: The checkpoints that were merged.
+    paths: tuple[str, ...]
+    #: What the sides were called, if there were more than two.
+    labels: tuple[str, ...]
+
+
+def parse_trailers(lines: Iterable[str]) -> Told:
+    """What the lines of a message's last paragraph tell; what is none of ours is passed over."""
+    rules, paths = [], []
     labels: tuple[str, ...] = ()
     for line in lines:
         key, _, text = line.partition(":")
@@ -63,7 +101,8 @@ def parse_trailers(lines: Iterable[str]) -> tuple[Policy, tuple[str, ...]]:
             labels = tuple(words)
         elif key == MERGE and len(words) > 1:
             rules.append(_rule(words))
-    return Policy(tuple(rules)), labels
+            paths.append(words[0])
+    return Told(Policy(tuple(rules)), tuple(dict.fromkeys(paths)), labels)
 
 
 def _rule(words: list[str]) -> Rule:
@@ -71,5 +110,5 @@ def _rule(words: list[str]) -> Rule:
     pairs = [word.partition("=")[::2] for word in rest]
     tensors = tuple(value for key, value in pairs if key == _TENSORS) or ("*",)
     options = {key: value for key, value in pairs if key != _TENSORS}
-    rule = options_rule(f"trailer {MERGE}", {**options, "method": method}, frozenset(Verb))
-    return Rule(rule.source, rule.method, rule.options, literal_path(path), tensors, rule.verbs)
+    rule = options_rule(f"trailer {MERGE}", {**options, "method": method}, BOTH)
+    return replace(rule, path=literal_path(path), tensors=tensors)
