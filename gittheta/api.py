@@ -194,6 +194,8 @@ class Group:
     sides: tuple[torch.Tensor, ...]
     #: One for each side.
     weights: tuple[float, ...]
+    #: What the user calls the sides.
+    labels: tuple[str, ...] = ()
     #: BLAKE3-256 of each whole side: keys for random numbers that do not depend on the order of the sides.
     digests: tuple[Digest, ...] = ()
     #: Dtype and shape of the whole tensor.

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gittheta.api import Merge, Traits, Values
-from gittheta.errors import ThetaError
+from gittheta.errors import MergeError, ThetaError
 from gittheta.flows.chain import Base
 from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import WHOLE
@@ -79,7 +79,7 @@ class Tasks:
         """What the engine is asked to do."""
         from gittheta.merging.engine import Task
         from gittheta.merging.operands import Stored
-        from gittheta.merging.suited import suited
+        from gittheta.merging.suited import informed, suited
 
         if decision.choice is None:
             raise ThetaError("a decision without a method", tensor=decision.name)
@@ -87,6 +87,8 @@ class Tasks:
         weights = weights_of(recipe.weight, self.versions.labels)
         sides = [side for index in decision.parts if (side := decision.sides[index])]
         method = suited(recipe.method, sides[0].spec)
+        statistics = self._statistics(decision, method, read)
+        method = informed(method, statistics)
         needs_base = decision.base if decision.base and decision.base.spec == sides[0].spec else None
         return Task(
             name=decision.name,
@@ -95,7 +97,7 @@ class Tasks:
             labels=tuple(self.versions.labels[index] for index in decision.parts),
             weights=tuple(weights[index] for index in decision.parts),
             method=method,
-            statistics=self._statistics(decision, method, read),
+            statistics=statistics if Traits.of(method).kinds else (),
             propagate=recipe.propagate,
         )
 
@@ -121,7 +123,10 @@ class Tasks:
         with self._reading:
             if key not in self._sidecars:
                 side = self.versions.sides[index]
-                self._sidecars[key] = sidecar(self.workspace, side, pattern, self.versions.path, kind)
+                found = sidecar(self.workspace, side, pattern, self.versions.path, kind)
+                if not any(stanza.spec.name in found for stanza in side.manifest.stanzas):
+                    raise MergeError(f"the statistics ({kind}) of {side.label} know none of its tensors")
+                self._sidecars[key] = found
         return self._sidecars[key]
 
     def _read(self, stanza: Stanza, sides: int, at_hand: Mapping[Digest, Values]) -> Values:

@@ -22,9 +22,8 @@ _STORED = 2.0**-23
 
 def _side(group: Group, side: int) -> str:
     """What one calls a side."""
-    labels = getattr(group, "labels", ())
-    if labels:
-        return str(labels[side])
+    if group.labels:
+        return group.labels[side]
     return f"the side b3:{group.digests[side].hex()[:12]}" if group.digests else f"side {side + 1}"
 
 

@@ -183,6 +183,7 @@ class TensorBlocks:
             base=None if task.base is None else self._read(task.base, "the base", begin, end),
             sides=tuple(self._read(side, label, begin, end) for side, label in sides),
             weights=task.weights,
+            labels=task.labels,
             digests=self._digests,
             spec=task.spec,
             start=begin,

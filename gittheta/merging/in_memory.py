@@ -15,7 +15,7 @@ from gittheta.merging.compute import CPU, Compute, computing
 from gittheta.merging.engine import Task, measure_all, merge_tensor
 from gittheta.merging.operands import Operand, Resident
 from gittheta.merging.options import Recipe, as_text, weights_of
-from gittheta.merging.suited import suited
+from gittheta.merging.suited import informed, suited
 from gittheta.registry import Registry
 
 #: A model: its tensors by name, or a checkpoint file of a known format.
@@ -112,6 +112,8 @@ def _task(
 ) -> Task:
     method = suited(recipe.method, sides[0][name].spec)
     kinds = Traits.of(method).kinds
+    statistics = tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known)
+    method = informed(method, statistics)
     return Task(
         name,
         base.get(name) if base is not None else None,
@@ -119,7 +121,7 @@ def _task(
         labels,
         weights_of(recipe.weight, labels),
         method,
-        tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known),
+        statistics if Traits.of(method).kinds else (),
         recipe.propagate,
     )
 

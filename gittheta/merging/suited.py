@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from gittheta.api import Merge, TensorSpec, Traits
 
@@ -13,6 +14,19 @@ _EMBEDDING = re.compile(r"embed|(^|[._])(wte|wpe|wpm|shared|relative_attention_b
 def suited(method: Merge, spec: TensorSpec) -> Merge:
     """The method itself, or the mean if it is for matrices and this tensor is none."""
     if not Traits.of(method).matrices or is_matrix(spec):
+        return method
+    from gittheta.merges.linear import Linear
+
+    return Linear()
+
+
+def informed(method: Merge, known: Sequence[Mapping[str, object]]) -> Merge:
+    """The method itself, or the mean if it is for matrices and no side has statistics of this one.
+
+    Not every matrix belongs to a layer of which statistics are taken; one that only some sides know is an error.
+    """
+    traits = Traits.of(method)
+    if not traits.matrices or not traits.kinds or not known or any(known):
         return method
     from gittheta.merges.linear import Linear
 
