@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import click
@@ -30,12 +31,15 @@ def conflicts(paths: tuple[str, ...], as_json: bool) -> None:
 
 def _show(conflict: Conflict) -> None:
     path = conflict.made.path
+    name = shlex.quote(path)
     for decision in conflict.tensors:
         click.echo(f"{path}: {decision.name}: {decision.reason}")
     for objection in conflict.objections:
         click.echo(f"{path}: {objection}")
-    if not conflict.tensors and not conflict.objections:
-        click.echo(f"{path}: all settled; `git add {path}` to keep it")
+    if conflict.settled:
+        click.echo(f"{path}: all settled; to keep it: git add {name}")
+    elif not conflict.tensors and not conflict.objections:
+        click.echo(f"{path}: nothing is in the way; to merge it: git checkout --merge -- {name}")
 
 
 def _json(conflict: Conflict) -> dict[str, Any]:
@@ -44,4 +48,5 @@ def _json(conflict: Conflict) -> dict[str, Any]:
         "sides": list(conflict.versions.labels),
         "tensors": [{"name": decision.name, "reason": decision.reason} for decision in conflict.tensors],
         "objections": list(conflict.objections),
+        "settled": conflict.settled,
     }

@@ -40,21 +40,29 @@ def _write_pending(ends_sequence: bool) -> None:
 
 def _add_trailers(message: str) -> None:
     """Of a merge commit: how its checkpoints were merged, so that the merge can be repeated."""
-    from gittheta.flows.record import records
+    from gittheta.flows.record import merge_trailers
 
     with open_workspace() as workspace:
         repository = workspace.repository
         if not (repository.git_dir / "MERGE_HEAD").exists():
             return
-        lines = dict.fromkeys(line for made in records(repository) for line in made.trailers)
-        words = [word for line in lines for word in ("--trailer", line)]
-        if words:
-            path = os.path.abspath(message)
-            with open(path, "ab+") as file:  # of a last line without its end git would make no paragraph of its own
-                file.seek(max(0, file.tell() - 1))
-                if file.read() != b"\n":
-                    file.write(b"\n")
-            repository.git.run("interpret-trailers", "--in-place", "--if-exists", "addIfDifferent", *words, path)
+        if "GIT_INDEX_FILE" in os.environ:  # the index that is committed: `git commit -a` makes one of its own
+            repository.git.environment["GIT_INDEX_FILE"] = os.path.abspath(os.environ["GIT_INDEX_FILE"])
+        lines = merge_trailers(workspace, repository.index())
+        path = os.path.abspath(message)
+        if lines:
+            _end_line(path)
+        for line in lines:
+            words = ("--if-exists", "addIfDifferent", "--trailer", line, path)
+            repository.git.run("-c", "trailer.separators=:", "interpret-trailers", "--in-place", *words)
+
+
+def _end_line(path: str) -> None:
+    """Of a last line without its end git would make no paragraph of its own."""
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() != b"\n":
+            file.write(b"\n")
 
 
 def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:

@@ -14,7 +14,7 @@ from gittheta.cli.outcomes import tell_conflicts, tell_merged
 from gittheta.errors import ThetaError
 from gittheta.flows.merge import merge_versions
 from gittheta.flows.plan import Side, Versions
-from gittheta.flows.record import record
+from gittheta.flows.record import record, record_failure
 from gittheta.flows.rules import read_policy
 from gittheta.flows.smudge import read_manifest
 from gittheta.flows.workspace import Workspace
@@ -45,7 +45,9 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             outcome = merge_versions(workspace, versions, read_policy(workspace, [path]))
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
-            click.echo(f"CONFLICT ({path}): {error.located(path=path)}", err=True)
+            error.path = None  # it is said already
+            record_failure(workspace, versions, str(error))
+            tell_conflicts(path, [str(error)])
             sys.exit(1)
         stop_progress(workspace)
         record(workspace, versions, outcome, {})

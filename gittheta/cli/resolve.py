@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
-from gittheta.flows.conflicts import settle
-from gittheta.merging.policy import TAKE
+from gittheta.flows.conflicts import Conflict, settle
+from gittheta.merging.policy import CONFLICT, TAKE
+
+#: How many of the tensors that are still in conflict are named.
+_NAMED = 5
 
 
 @click.command()
@@ -35,16 +40,31 @@ def resolve(
         raise click.UsageError(f"two methods: {method} and {named}")
     if chosen is None and metadata is None:
         raise click.UsageError("say how: --method linear, or take --from theirs")
+    if chosen == CONFLICT:
+        raise click.UsageError("that is what you have: name a method, or take --from theirs")
     options = dict(_pair(word) for word in pairs)
     if origin:
         options["from"] = origin
     with open_workspace() as workspace:
         settled = settle(workspace, repository_path(workspace, path), tensors, chosen, options, metadata)
         stop_progress(workspace)
-    if settled.tensors:
-        click.echo(f"{path}: {len(settled.tensors)} tensors still in conflict: git theta conflicts {path}")
-    else:
-        click.echo(f"{path}: {settled.plan.summary()}\n  all settled; to keep it: git add {path}")
+    _tell(settled)
+
+
+def _tell(settled: Conflict) -> None:
+    path = settled.made.path
+    name = shlex.quote(path)
+    if settled.settled:
+        click.echo(f"{path}: {settled.plan.summary()}" if settled.plan.decisions else f"{path}: taken as it is")
+        click.echo(f"  all settled; to keep it: git add {name}")
+        return
+    for decision in settled.tensors[:_NAMED]:
+        click.echo(f"{path}: {decision.name}: {decision.reason}")
+    for objection in settled.objections:
+        click.echo(f"{path}: {objection}")
+    click.echo(
+        f"{path}: {len(settled.tensors) + len(settled.objections)} still in conflict: git theta conflicts {name}"
+    )
 
 
 def _pair(word: str) -> tuple[str, str]:

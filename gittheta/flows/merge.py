@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,9 +62,26 @@ def merge_versions(workspace: Workspace, versions: Versions, policy: Policy) -> 
     try:
         return _Merging(workspace, versions, plan, encoder).run()
     except MergeError as error:
-        return Outcome(plan, None, (str(error),))
+        return _refused(plan, error)
     finally:
         encoder.abort()
+
+
+class NotMerged(MergeError):
+    """Tensors that their methods could not merge."""
+
+    def __init__(self, errors: Sequence[MergeError]) -> None:
+        first = errors[0]
+        super().__init__(first.what, path=first.path, tensor=first.tensor, mend=first.mend)
+        self.errors = tuple(errors)
+
+
+def _refused(plan: MergePlan, error: MergeError) -> Outcome:
+    """What turned out when tensors were read is a conflict of these tensors like one that was foreseen."""
+    errors = error.errors if isinstance(error, NotMerged) else (error,)
+    reasons = {each.tensor: f"{each.what}; {each.mend}" if each.mend else each.what for each in errors}
+    refused = plan.refused({name: reason for name, reason in reasons.items() if name is not None})
+    return Outcome(refused, None, tuple(str(each) for each in errors if each.tensor is None))
 
 
 class _Merging:
@@ -77,7 +95,7 @@ class _Merging:
         kept = [decision for decision in self.plan.decisions if decision.stanza or decision.action is Action.MERGE]
         frame = merged_frame(self.workspace, self.encoder, self.versions, [_spec(decision) for decision in kept])
         if frame is None:
-            return Outcome(self.plan, None, ("the files' metadata changed on several sides, each in its own way",))
+            return Outcome(self.plan, None, (_metadata_clash(self.versions),))
         merged = {}
         for tensor in computed(self.workspace, self.versions, self.plan):
             ticket = self.encoder.add_changed(tensor.values, tensor.candidates)
@@ -86,6 +104,14 @@ class _Merging:
         results = {name: Stanza(ticket.spec, digest, ticket.recipe()) for name, (ticket, digest) in merged.items()}
         results |= {decision.name: decision.stanza for decision in kept if decision.stanza}
         return Outcome(self.plan, frame.manifest(self.versions.sides[0].manifest.format, results))
+
+
+def _metadata_clash(versions: Versions) -> str:
+    choices = " or ".join(f"--metadata {shlex.quote(label)}" for label in versions.labels)
+    return (
+        "the files' metadata changed on several sides, each in its own way; "
+        f"git theta resolve {shlex.quote(versions.path)} {choices}"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +128,7 @@ class Merged:
 def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Iterator[Merged]:
     """The merged tensors in the order of the plan.
 
-    Raises MergeError where a method cannot apply.
+    Raises MergeError where a method cannot apply: NotMerged, once all have been tried.
     """
     decisions = [decision for decision in plan.decisions if decision.action is Action.MERGE]
     if not decisions:
@@ -115,8 +141,25 @@ def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Itera
     device = computing(settings.device, settings.threads, reporter.warn)
     with device as compute, ThreadPoolExecutor(LANES) as lanes:
         measured = tasks.measure(decisions, compute)
-        work = (partial(_compute, tasks, decision, compute, measured) for decision in decisions)
-        yield from replace(compute, pool=lanes, ahead=LANES).each(work)
+        work = (partial(_attempt, tasks, decision, compute, measured) for decision in decisions)
+        failed = []
+        for made in replace(compute, pool=lanes, ahead=LANES).each(work):
+            if isinstance(made, MergeError):
+                failed.append(made)
+            elif not failed:
+                yield made
+    if failed:
+        raise NotMerged(failed)
+
+
+def _attempt(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> Merged | MergeError:
+    """One merged tensor, or why there is none."""
+    try:
+        return _compute(tasks, decision, compute, measured)
+    except MergeError as error:
+        error.what += decision.choice.origin if decision.choice else ""
+        error.tensor = decision.name
+        return error
 
 
 def _compute(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[Choice, Any]) -> Merged:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 
 from gittheta.api import Traits
 from gittheta.errors import MergeError, ThetaError
-from gittheta.merging.options import Recipe
+from gittheta.merging.options import Recipe, weights_of
 from gittheta.merging.policy import CONFLICT, DEFAULTS, TAKE, Choice, Policy, Verb
 from gittheta.model import Dtype, Manifest, Stanza
 from gittheta.registry import Registry
@@ -85,11 +85,21 @@ class MergePlan:
         """Those that need a person."""
         return tuple(decision for decision in self.decisions if decision.action is Action.CONFLICT)
 
+    def refused(self, reasons: Mapping[str, str]) -> MergePlan:
+        """The same with some of what was to be merged in conflict, for reasons by name."""
+        decisions = (
+            replace(decision, action=Action.CONFLICT, reason=reasons[decision.name])
+            if decision.action is Action.MERGE and decision.name in reasons
+            else decision
+            for decision in self.decisions
+        )
+        return MergePlan(tuple(decisions), self.recipes)
+
     def summary(self) -> str:
         """How many tensors each action took."""
         counts = Counter(map(_outcome, self.decisions))
         order = list(Action)
-        outcomes = sorted(counts, key=lambda outcome: order.index(outcome[0]))
+        outcomes = sorted(counts, key=lambda outcome: (order.index(outcome[0]), outcome[1]))
         return ", ".join(f"{counts[outcome]} {outcome[1]}" for outcome in outcomes) or "no tensors"
 
 
@@ -179,12 +189,12 @@ class _Planner:
         """The method that a choice names, made once. Raises PluginError or MergeError."""
         if choice not in self.recipes:
             try:
-                self.recipes[choice] = Recipe.make(
-                    self.registry, choice.method, dict(choice.options), dict(choice.offered)
-                )
+                recipe = Recipe.make(self.registry, choice.method, dict(choice.options), dict(choice.offered))
+                weights_of(recipe.weight, self.versions.labels)
             except ThetaError as error:
-                error.what += f" ({choice.source})" if choice.explicit else ""
+                error.what += choice.origin
                 raise error.located(path=self.versions.path) from None
+            self.recipes[choice] = recipe
         return self.recipes[choice]
 
     def _scales(self, choice: Choice) -> bool:
@@ -204,9 +214,12 @@ class _Planner:
         named.setdefault("ours", sides[0])
         if len(sides) == 2:
             named.setdefault("theirs", sides[1])
-        if wanted not in named:
+        useless = [key for key, _ in choice.options if key != "from"]
+        if useless or wanted not in named:
+            problem = f"from '{wanted}'" if wanted else "does not say from where"
             raise MergeError(
-                f"`take` from '{wanted}'" if wanted else "`take` does not say from where",
+                (f"`take` has no option '{useless[0]}'" if useless else f"`take` {problem}") + choice.origin,
+                path=self.versions.path,
                 mend=f"give from= one of {', '.join(named)}",
             )
         return wanted, named[wanted]

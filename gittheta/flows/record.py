@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from gittheta.errors import ManifestError
 from gittheta.flows.merge import Outcome
@@ -21,11 +22,13 @@ from gittheta.flows.plan import Side, Versions
 from gittheta.flows.rules import read_policy
 from gittheta.flows.trailers import trailers_of
 from gittheta.flows.workspace import Workspace
-from gittheta.git import Repository
+from gittheta.git import Entry, Repository
 from gittheta.manifest import format_manifest
-from gittheta.merging.policy import Rule, Verb
+from gittheta.merging.policy import BOTH, CONFLICT, Rule, Verb
 from gittheta.model import Manifest
 
+#: What is done where nobody can tell what is meant.
+ASK = Rule("nobody", CONFLICT, verbs=BOTH)
 _FOLDER = "theta-merge"
 
 
@@ -43,9 +46,13 @@ class Record:
     #: What each side is called, its commit if that is known, and its blob.
     sides: tuple[tuple[str, str | None, str], ...]
     rules: tuple[Rule, ...]
-    trailers: tuple[str, ...]
+    trailers: tuple[str, ...] = ()
     #: What stands in the way besides tensors.
     objections: tuple[str, ...] = ()
+    #: Tensors that nobody could merge, and why; among them those of which that turned out when they were read.
+    refused: tuple[tuple[str, str], ...] = ()
+    #: A digest of what came of it; None as long as that is open.
+    result: str | None = None
     #: The side whose metadata is taken; None: they are merged.
     metadata: str | None = None
 
@@ -58,25 +65,39 @@ class Record:
 
 def record(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
     """Keep what one merge of one checkpoint did; ``given`` are the options of the command line."""
-    repository = workspace.repository
-    policy = read_policy(workspace, [versions.path], given)
+    rules = read_policy(workspace, [versions.path], given).rules
+    made = _begun(workspace.repository, versions, rules)
+    save(workspace.repository, concluded(made, versions, outcome))
+
+
+def record_failure(workspace: Workspace, versions: Versions, problem: str) -> None:
+    """Keep that a checkpoint was not merged because its policy has no meaning, or a version cannot be read."""
+    made = _begun(workspace.repository, versions, (ASK,))
+    save(workspace.repository, replace(made, objections=(problem,)))
+
+
+def concluded(made: Record, versions: Versions, outcome: Outcome) -> Record:
+    """The record, and what has come of it now."""
+    if outcome.manifest is None:
+        refused = tuple((decision.name, decision.reason) for decision in outcome.plan.conflicts)
+        return replace(made, objections=outcome.objections, refused=refused)
+    result = fingerprint(outcome.manifest)
+    return replace(made, trailers=trailers_of(versions, outcome.plan), objections=(), refused=(), result=result)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """A digest of what a checkpoint holds, wherever and however that is stored."""
+    hashed = blake3(manifest.skeleton.digest)
+    for stanza in manifest.stanzas:
+        hashed.update(f"{stanza.spec!r} {stanza.digest!r}\n".encode("utf-8", "surrogateescape"))
+    return hashed.hexdigest()
+
+
+def _begun(repository: Repository, versions: Versions, rules: tuple[Rule, ...]) -> Record:
     base, *blobs = (_blob(repository, version) for version in (versions.base, *(s.manifest for s in versions.sides)))
-    sides = zip(versions.sides, blobs, strict=True)
+    sides = tuple((side.label, side.commit, blob or "") for side, blob in zip(versions.sides, blobs, strict=True))
     head, heads = _where(repository)
-    save(
-        repository,
-        Record(
-            versions.path,
-            versions.verb,
-            head,
-            heads,
-            base,
-            tuple((side.label, side.commit, blob or "") for side, blob in sides),
-            policy.rules,
-            trailers_of(versions, outcome.plan),
-            outcome.objections,
-        ),
-    )
+    return Record(versions.path, versions.verb, head, heads, base, sides, rules)
 
 
 def save(repository: Repository, made: Record) -> None:
@@ -103,12 +124,17 @@ def records(repository: Repository) -> Iterator[Record]:
             yield made
 
 
-def discard(repository: Repository) -> None:
-    """The merge is over."""
-    for path in _files(repository):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):
-        (repository.git_dir / _FOLDER).rmdir()
+def merge_trailers(workspace: Workspace, staged: Iterable[Entry]) -> tuple[str, ...]:
+    """The trailers of the merge that is going on: of the checkpoints that are staged as they were merged."""
+    contents = {entry.path: entry.oid for entry in staged if not entry.stage}
+    lines: list[str] = []
+    for made in records(workspace.repository):
+        if made.verb is not Verb.MERGE:
+            continue
+        manifest = workspace.try_manifest(contents[made.path]) if made.trailers and made.path in contents else None
+        if manifest and fingerprint(manifest) == made.result:
+            lines += made.trailers
+    return tuple(dict.fromkeys(lines))
 
 
 def _files(repository: Repository) -> list[Path]:
@@ -128,9 +154,11 @@ def _head(repository: Repository) -> str:
 
 def _merge_heads(repository: Repository) -> tuple[str, ...]:
     try:
-        return tuple(sorted((repository.git_dir / "MERGE_HEAD").read_text().split()))
+        named = (repository.git_dir / "MERGE_HEAD").read_text().split()
     except OSError:
         return ()
+    commits = [f"{name}^{{commit}}" for name in named]  # of a tag, Git notes the tag
+    return tuple(sorted(repository.git.attempt("rev-parse", *commits).stdout.decode().split()))
 
 
 def _blob(repository: Repository, manifest: Manifest | None) -> str | None:
@@ -159,6 +187,8 @@ def _as_json(made: Record) -> dict[str, Any]:
         "trailers": made.trailers,
         "objections": made.objections,
         "metadata": made.metadata,
+        "refused": made.refused,
+        "result": made.result,
     }
 
 
@@ -187,6 +217,8 @@ def _load(path: Path) -> Record | None:
             tuple(_rule(rule) for rule in found["rules"]),
             tuple(found["trailers"]),
             tuple(found["objections"]),
+            tuple((name, reason) for name, reason in found["refused"]),
+            found["result"],
             found["metadata"],
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -78,23 +78,24 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
     commit = _commit(workspace, revision)
     parents = git.line("rev-list", "--parents", "-1", commit).split()[1:]
     message = git.run("show", "-s", "--format=%(trailers:only,unfold)", commit).decode(errors="replace")
-    policy, labels = parse_trailers(message.splitlines())
-    if len(parents) < 2 or not policy.rules:
+    told = parse_trailers(message.split("\n"))
+    if len(parents) < 2 or not told.paths:
         raise GitError(
             f"{revision} is no merge in which tensors were computed",
             mend="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
         )
     base = merge_base(workspace, parents)
+    labels = told.labels
     if len(labels) != len(parents):
         labels = ("ours", "theirs") if len(parents) == 2 else tuple(f"parent {n}" for n in range(1, len(parents) + 1))
     sides = [(label, head) for label, head in zip(labels, parents, strict=True) if head != base]
-    for path in sorted({rule.path[1:] for rule in policy.rules}):
+    for path in told.paths:
         versions = _versions(workspace, path, base, sides)
         merged = workspace.read_manifest(f"{commit}:{path}")
         if versions is None or merged is None or len(versions.sides) < 2:
             yield Replayed(path, problem="it does not stand under this name in all parents and in the commit")
             continue
-        yield _compared(workspace, versions, policy, merged)
+        yield _compared(workspace, versions, told.policy, merged)
 
 
 def _compared(workspace: Workspace, versions: Versions, policy: Policy, merged: Manifest) -> Replayed:

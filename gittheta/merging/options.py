@@ -81,15 +81,24 @@ class Recipe:
 
 def as_text(value: object) -> str:
     """A value of TOML or Python as one would write it on the command line. Raises MergeError for tables and dates."""
+    if hasattr(value, "tolist"):  # of NumPy or torch
+        value = value.tolist()
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
     if isinstance(value, str):
         return value
-    if isinstance(value, (list, tuple)) and not any(isinstance(item, (list, tuple, dict)) for item in value):
+    if isinstance(value, (int, float)):
+        return _digits(value)
+    if isinstance(value, (list, tuple)) and value and not any(isinstance(item, (list, tuple, dict)) for item in value):
         return ",".join(as_text(item) for item in value)
     raise MergeError(f"{value!r} is no value of an option")
+
+
+def _digits(value: float) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        raise MergeError("a number of too many digits is no value of an option") from None
 
 
 def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import translate
 from functools import cache
+from typing import Any
 
 from gittheta.errors import ConfigError, ThetaError
 from gittheta.merging.options import as_text
@@ -17,6 +18,9 @@ from gittheta.merging.options import as_text
 CONFLICT, TAKE = "conflict", "take"
 #: The name of the file with rules, at the top of a commit.
 RULES_FILE = "theta.toml"
+#: Rules longer than this, in bytes or characters, are somebody's joke.
+MAX_RULES = 1 << 18
+_MAX_DOTS = 256
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -27,6 +31,7 @@ class Verb(Enum):
     PICK = "pick"
 
 
+BOTH = frozenset(Verb)
 #: What a verb means unless told otherwise.
 DEFAULTS = {Verb.MERGE: "linear", Verb.PICK: "pick"}
 
@@ -47,10 +52,12 @@ class Rule:
     verbs: frozenset[Verb] = frozenset({Verb.MERGE})
 
     def fits(self, path: str, tensor: str, verb: Verb) -> bool:
-        """Whether it is about this tensor of this file. ``conflict`` is meant for whatever one does."""
-        if verb not in self.verbs and self.method != CONFLICT:
-            return False
-        return path_fits(self.path, path) and any(_compiled(glob).fullmatch(tensor) for glob in self.tensors)
+        """Whether it is about this tensor of this file."""
+        return verb in self.verbs and path_fits(self.path, path) and self.is_about(tensor)
+
+    def is_about(self, tensor: str) -> bool:
+        """Whether one of its globs fits the name of a tensor."""
+        return any(glob_fits(glob, tensor) for glob in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,13 @@ class Choice:
     def explicit(self) -> bool:
         """Whether anybody asked for this method."""
         return self.source != "default"
+
+    @property
+    def origin(self) -> str:
+        """Who is to be told of what is wrong with it: `` (theta.toml rule 2)``; nothing if nobody asked."""
+        words = [self.source] if self.explicit else []
+        words += [f"{key}={value}" for key, value in self.offered]
+        return f" ({', '.join(words)})" if words else ""
 
     def option(self, name: str) -> str | None:
         """The text of one option."""
@@ -106,7 +120,12 @@ class Policy:
 
 def path_fits(glob: str, path: str) -> bool:
     """Like a line of .gitignore: without a slash it is about the file's name, otherwise about its whole path."""
-    return bool(_compiled(glob.lstrip("/")).fullmatch(path if "/" in glob else path.rpartition("/")[2]))
+    return glob_fits(glob.lstrip("/"), path if "/" in glob else path.rpartition("/")[2])
+
+
+def glob_fits(glob: str, text: str) -> bool:
+    """Whether the whole text is as the glob says; capitals count, and ``*`` spans whatever there is."""
+    return bool(_compiled(glob).fullmatch(text))
 
 
 def literal(text: str) -> str:
@@ -125,14 +144,24 @@ def _compiled(glob: str) -> re.Pattern[str]:
 
 
 def options_rule(source: str, options: Mapping[str, object], verbs: frozenset[Verb]) -> Rule:
-    """The rule that ``method=... key=value`` pairs make. Raises ConfigError for keys that cannot be any."""
-    given = {key.lower(): value for key, value in options.items()}
-    for key in given:
+    """The rule that ``method=... key=value`` pairs make.
+
+    Capitals do not count in keys, and ``-`` stands for ``_``, which git config does not allow. ``conflict`` is meant
+    for whatever one does. Raises ConfigError for keys that cannot be any, MergeError for values that cannot.
+    """
+    given: dict[str, object] = {}
+    for word, value in options.items():
+        key = word.lower().replace("-", "_")
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"'{key}' ({source}) is no option")
+            raise ConfigError(f"{word!r} ({source}) is no option", mend="options look like this: density=0.2")
+        if key in given:
+            raise ConfigError(f"{word!r} ({source}) is there twice")
+        given[key] = value
     method = given.pop("method", None)
+    if method is not None and not (isinstance(method, str) and _KEY.fullmatch(method)):
+        raise ConfigError(f"{method!r} ({source}) is no method", mend="`git theta plugins` lists the methods")
     texts = tuple(sorted((key, as_text(value)) for key, value in given.items()))
-    return Rule(source, None if method is None else as_text(method), texts, verbs=verbs)
+    return Rule(source, method, texts, verbs=BOTH if method == CONFLICT else verbs)
 
 
 def attribute_rule(text: str) -> Rule:
@@ -144,16 +173,25 @@ def attribute_rule(text: str) -> Rule:
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
     """The rules of a theta.toml. Raises ConfigError, naming the rule."""
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"not valid TOML: {error}", path=RULES_FILE) from None
+    document = _parsed(text)
     rules = document.pop("rule", [])
     if document:
-        raise ConfigError(f"'{next(iter(document))}' means nothing here", path=RULES_FILE, mend=_EXAMPLE)
+        raise ConfigError(f"{next(iter(document))!r} means nothing here", path=RULES_FILE, mend=_EXAMPLE)
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise ConfigError("'rule' is no list of tables", path=RULES_FILE, mend=_EXAMPLE)
     return tuple(_rule(number, rule) for number, rule in enumerate(rules, 1))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    # The parser needs memory with the square of the length of a dotted key.
+    if len(text) > MAX_RULES or any(line.count(".") > _MAX_DOTS for line in text.split("\n")):
+        raise ConfigError(
+            f"more than {MAX_RULES >> 10} KiB, or {_MAX_DOTS} dots in a line", path=RULES_FILE, mend="shorten it"
+        )
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
+        raise ConfigError(f"not valid TOML: {error}", path=RULES_FILE, mend=_EXAMPLE) from None
 
 
 _EXAMPLE = 'rules look like this: [[rule]], then path = "*.safetensors", tensors = ["*.embed*"], method = "linear"'
@@ -164,14 +202,15 @@ def _rule(number: int, table: dict[str, object]) -> Rule:
     try:
         path = _globs(table.pop("path", "*"), "path")
         tensors = _globs(table.pop("tensors", "*"), "tensors")
-        verbs = _globs(table.pop("verbs", "merge"), "verbs")
-        unknown = set(verbs) - {verb.value for verb in Verb}
-        if len(path) != 1 or unknown:
-            raise ConfigError("path must be one glob" if not unknown else f"no verb '{unknown.pop()}': merge or pick")
-        rule = options_rule(source, table, frozenset(map(Verb, verbs)))
-        return Rule(source, rule.method, rule.options, path[0], tensors, rule.verbs)
+        verbs = _verbs(table.pop("verbs")) if "verbs" in table else None
+        if len(path) != 1:
+            raise ConfigError("path must be one glob")
+        rule = options_rule(source, table, frozenset({Verb.MERGE}))
+        return replace(rule, path=path[0], tensors=tensors, verbs=verbs or rule.verbs)
     except ThetaError as error:
-        raise ConfigError(f"rule {number}: {error.what}", path=RULES_FILE, mend=error.mend or _EXAMPLE) from None
+        raise ConfigError(
+            f"rule {number}: {error.what.replace(f' ({source})', '')}", path=RULES_FILE, mend=error.mend or _EXAMPLE
+        ) from None
 
 
 def _globs(value: object, what: str) -> tuple[str, ...]:
@@ -179,3 +218,10 @@ def _globs(value: object, what: str) -> tuple[str, ...]:
     if not isinstance(globs, list) or not globs or not all(isinstance(glob, str) for glob in globs):
         raise ConfigError(f"{what} must be a text or a list of texts")
     return tuple(globs)
+
+
+def _verbs(value: object) -> frozenset[Verb]:
+    try:
+        return frozenset(map(Verb, _globs(value, "verbs")))
+    except ValueError:
+        raise ConfigError(f"verbs is {value!r}, and knows merge and pick") from None

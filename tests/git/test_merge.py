@@ -180,7 +180,7 @@ def test_ways_out_of_a_conflict(repo: Repo) -> None:
     _sides(repo, {"n": np.arange(9) + 1}, {"n": np.arange(9) + 2})
     ours, theirs = repo.sha(), sha256(checkpoint(BASE | {"n": np.arange(9) + 2}))
     said = _conflicts(repo)
-    assert f"git checkout --theirs -- {M}" in said
+    assert f"git theta resolve {M} take --from theirs" in said
     repo.git("merge", "--abort")
     assert repo.sha() == ours
     repo.healthy()
