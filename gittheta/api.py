@@ -194,8 +194,6 @@ class Group:
     sides: tuple[torch.Tensor, ...]
     #: One for each side.
     weights: tuple[float, ...]
-    #: What the user calls the sides.
-    labels: tuple[str, ...] = ()
     #: BLAKE3-256 of each whole side: keys for random numbers that do not depend on the order of the sides.
     digests: tuple[Digest, ...] = ()
     #: Dtype and shape of the whole tensor.
@@ -206,6 +204,8 @@ class Group:
     measured: Any = None
     #: For each side what its sidecars say about this tensor, by kind (``fisher``, ``gram``, ...).
     statistics: tuple[Mapping[str, torch.Tensor], ...] = ()
+    #: What the user calls the sides.
+    labels: tuple[str, ...] = ()
 
     @property
     def deltas(self) -> tuple[torch.Tensor, ...]:
