@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gittheta.merging.compute import CPU, Compute, computing
 from gittheta.merging.engine import Task, measure_all, merge_tensor
 from gittheta.merging.operands import Operand, Resident
 from gittheta.merging.options import Recipe, as_text, weights_of
+from gittheta.merging.policy import CONFLICT, TAKE
 from gittheta.merging.suited import informed, suited
 from gittheta.registry import Registry
 
@@ -53,19 +55,42 @@ def merge(
     Raises MergeError, naming the tensor, where the method cannot apply; PluginError for an unknown method.
     """
     registry = Registry()
+    labels = _labels(sides, method)
     given = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
     recipe = Recipe.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
-    labels = tuple(f"side {number}" for number in range(1, len(sides) + 1))
-    if not sides:
-        raise MergeError("there are no sides to merge")
-    with computing(device, threads or os.cpu_count() or 1) as compute:
-        opened = [_open(registry, model) for model in ((base,) if base is not None else ()) + tuple(sides)]
-        thetas = opened[1:] if base is not None else opened
+    weights_of(recipe.weight, labels)
+    if len(statistics) not in (0, len(sides)):
+        raise MergeError(f"statistics of {len(statistics)} models for {len(sides)} sides", mend=_ONE_EACH)
+    with computing(device, threads or os.cpu_count() or 1, _warn) as compute:
+        theta0 = _open(registry, base, "the base") if base is not None else None
+        thetas = [_open(registry, model, label) for model, label in zip(sides, labels, strict=True)]
         _same_names(thetas, labels)
-        known = [{kind: _open(registry, model) for kind, model in each.items()} for each in statistics]
-        theta0 = opened[0] if base is not None else None
+        known = [
+            {kind: _open(registry, model, f"the statistics ({kind}) of {label}") for kind, model in each.items()}
+            for each, label in zip(statistics, labels, strict=False)
+        ]
         tasks = [_task(name, theta0, thetas, known, labels, recipe) for name in thetas[0]]
         return dict(_results(tasks, compute))
+
+
+_ONE_EACH = "give one mapping for each side, from kinds to models: [{'fisher': ...}, ...]"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=6)
+
+
+def _labels(sides: Sequence[Model], method: str) -> tuple[str, ...]:
+    """What the sides are called in messages."""
+    if isinstance(sides, (str, os.PathLike, Mapping)):
+        raise MergeError("sides is one model", mend="give a list of models")
+    if not sides:
+        raise MergeError("there are no sides to merge")
+    if method in (TAKE, CONFLICT):
+        raise MergeError(
+            f"{method} computes nothing", mend="it is a word of git theta; here, use the model that you want"
+        )
+    return tuple(f"side {number}" for number in range(1, len(sides) + 1))
 
 
 def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.Tensor]]:
@@ -88,16 +113,20 @@ def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.T
 
 def _agreed(task: Task) -> torch.Tensor:
     """A tensor that has no arithmetic, which is the same on all sides or an error."""
-    digests = {side.digest() for side in task.sides}
+    found = {(side.spec.dtype, side.spec.shape, side.digest()) for side in task.sides}
     first = task.sides[0]
-    if len(digests) > 1 or not isinstance(first, Resident):
-        raise MergeError(f"{task.spec.dtype.name} values that differ between the sides", tensor=task.name)
-    return first.tensor.clone()
+    if len(found) > 1 or not isinstance(first, Resident):
+        raise MergeError(
+            f"{task.spec.dtype.name} values that differ between the sides",
+            tensor=task.name,
+            mend="only floating-point and complex numbers are merged: give all sides the same",
+        )
+    return first.tensor.detach().clone()
 
 
 def _same_names(models: Sequence[Mapping[str, Operand]], labels: Sequence[str]) -> None:
     for model, label in zip(models[1:], labels[1:], strict=True):
-        for name in models[0].keys() ^ model.keys():
+        for name in sorted(models[0].keys() ^ model.keys()):
             lacking = label if name in models[0] else labels[0]
             raise MergeError(f"{lacking} has no such tensor", tensor=name, mend="merge models of the same architecture")
 
@@ -126,10 +155,12 @@ def _task(
     )
 
 
-def _open(registry: Registry, model: Model) -> dict[str, Operand]:
+def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
     """The tensors of a model by name. Raises FormatError for a file of no known format."""
     if isinstance(model, Mapping):
-        return {name: Resident(_spec(name, tensor), tensor) for name, tensor in model.items()}
+        return {name: _given(name, tensor, label) for name, tensor in model.items()}
+    if not isinstance(model, (str, os.PathLike)):
+        raise MergeError(f"{label} is a {type(model).__name__}", mend="give tensors by name (state_dict()), or a path")
     path = Path(model)
     with path.open("rb") as file:
         head = file.read(_SNIFF)
@@ -160,8 +191,15 @@ def _resident(segment: Segment, view: memoryview) -> Resident:
     return Resident(spec, torch.view_as_complex(flat.reshape(-1, 2)) if spec.dtype.kind == "complex" else flat)
 
 
-def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+def _given(name: str, tensor: torch.Tensor, label: str) -> Resident:
+    """A tensor of the caller's, which is only read. Raises MergeError for what no checkpoint can hold."""
+    if not isinstance(tensor, torch.Tensor):
+        raise MergeError(f"{label} has a {type(tensor).__name__} there, and no torch tensor", tensor=name)
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise MergeError(f"{label} has a tensor there that is sparse, quantised or without values", tensor=name)
     dtype = _NAMES.get(tensor.dtype) or _EXACT.get(tensor.dtype)
     if dtype is None:
-        raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint", tensor=name)
-    return TensorSpec(name, DTYPES[dtype], tuple(tensor.shape))
+        raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint ({label})", tensor=name)
+    # Made contiguous once: it is read in runs.
+    values = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return Resident(TensorSpec(name, DTYPES[dtype], tuple(tensor.shape)), values)

@@ -167,8 +167,11 @@ def options_rule(source: str, options: Mapping[str, object], verbs: frozenset[Ve
 def attribute_rule(text: str) -> Rule:
     """The rule of an attribute ``theta-merge=ties`` or ``theta-merge=ties:density=0.2:lambda=1``."""
     method, *pairs = text.split(":")
-    options = dict(pair.partition("=")[::2] for pair in pairs)
-    return options_rule("attribute theta-merge", {"method": method, **options}, frozenset({Verb.MERGE}))
+    options = {"method": method, **dict(pair.partition("=")[::2] for pair in pairs)}
+    source = "attribute theta-merge"
+    if len(options) <= len(pairs):
+        raise ConfigError(f"an option of {text!r} ({source}) is there twice")
+    return options_rule(source, options, frozenset({Verb.MERGE}))
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
