@@ -1,1 +1,1 @@
-"""The benchmark behind ``make bench``: gittheta beside git-lfs, as whole git commands on a generated model."""
+"""The benchmark behind ``make bench``: gittheta beside git-lfs and mergekit, mostly as whole git commands."""

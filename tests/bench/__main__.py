@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench.bench import Bench
+from tests.bench.bench import FULL, Bench
 from tests.bench.measures import HUGE, MEASURES, merge_size
+from tests.bench.merge_toolkit import NAME as MERGEKIT
+from tests.bench.merge_toolkit import find_toolkit
 from tests.bench.peak import can_measure
-from tests.bench.report import print_table, write_json
+from tests.bench.report import print_tables, write_json
 from tests.bench.worlds import LFS, THETA, works
 
 RESULTS = Path(__file__).parents[2] / "bench-results"
@@ -41,7 +43,8 @@ def main() -> None:
 
 def _report(bench: Bench, options: argparse.Namespace, notes: list[str], lfs: bool) -> None:
     title = f"decoder of {options.size / 1e6:.0f} MB, bf16; median of {options.runs} (peaks: the highest)"
-    print_table(bench.samples, title, notes, lfs)
+    present = {name for name, there in ((LFS.name, lfs), (MERGEKIT, find_toolkit() is not None)) if there}
+    print_tables(bench.samples, title, notes, present)
     path = write_json(RESULTS, bench.samples, {"size": options.size, "runs": options.runs})
     print(f"written to {os.path.relpath(path)}")
 
@@ -61,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="64m, one run, without the tensor of 3 GB")
     parser.add_argument("--huge", action=argparse.BooleanOptionalAction, help="the tensor of 3 GB (if it fits)")
     options = parser.parse_args()
-    options.size = options.size or (QUICK if options.quick else 1 << 30)
+    options.size = options.size or (QUICK if options.quick else FULL)
     options.runs = options.runs or (1 if options.quick else 3)
     return options
 
@@ -85,13 +88,13 @@ def _chosen(options: argparse.Namespace, folder: Path) -> tuple[list[str], list[
         if options.quick or options.huge is False or not fits:
             names.remove("huge")
             left_out.append("the tensor of 3 GB: left out" + ("" if fits else " for want of disk"))
-    if not can_measure() and {"memory", "changes-speed", "huge"} & set(names):
+    if not can_measure() and {"memory", "changes-speed", "merge-git", "huge"} & set(names):
         left_out.append("memory: not measured, this system has no /proc/PID/task/TID/children")
     return names, left_out
 
 
 def _notes(bench: Bench, lfs: bool) -> list[str]:
-    notes = []
+    notes = list(bench.notes)
     if "merge" in bench.samples.values:
         about = merge_size(bench.size) / 1e6
         notes.append(f"the merge: of a model of about {about:.0f} MB, both sides changed every tensor")
@@ -99,7 +102,7 @@ def _notes(bench: Bench, lfs: bool) -> list[str]:
         notes.append("bf16, f32: versions of a model of one layer; stored / bytes of the tensors that changed")
     if any(key.startswith("change ") for key in bench.samples.values):
         notes.append("git add of changes: in brackets how they were stored, and in what share of the changed bytes")
-    if bench.size < 1 << 30:
+    if not bench.full:
         notes.append("the bounds are meant for a model of 1 GB; at this size the start of programs weighs more")
     if not lfs:
         notes.append("git-lfs: absent, install it for the comparison")

@@ -12,6 +12,8 @@ from tests.bench.model import decoder_shapes, write_model
 from tests.bench.samples import Samples
 from tests.bench.worlds import FILE, Tool, World, folder_bytes, sha256
 
+FULL = 1 << 30
+
 
 @dataclass
 class Bench:
@@ -22,6 +24,13 @@ class Bench:
     runs: int
     tools: tuple[Tool, ...]
     samples: Samples = field(default_factory=Samples)
+    #: Words about what was measured, for below the table.
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """Whether the model is as large as the bounds are meant for."""
+        return self.size >= FULL
 
     @cached_property
     def model(self) -> Path:

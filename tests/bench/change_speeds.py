@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.bench.changes import (
     Change,
     write_version,
 )
+from tests.bench.kept import Kept
 from tests.bench.peak import can_measure, peaks
 from tests.bench.worlds import FILE, THETA, World, sha256
 
@@ -29,48 +29,9 @@ SPEEDS = (FINE_TUNE, LORA_OF_TWO, IA3, ELEMENTS, REINFORCED, APPENDED)
 CHAINS = {"fine-tunes": (FINE_TUNE,) * 3, "mixed": (FINE_TUNE, ELEMENTS, REINFORCED)}
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A repository as it was, to begin from again. Objects are shared: they never change."""
-
-    world: World
-
-    @property
-    def _folder(self) -> Path:
-        return self.world.folder / "kept.git"
-
-    @property
-    def _repository(self) -> Path:
-        return self.world.repository / ".git"
-
-    def keep(self) -> None:
-        """Remember how it is now."""
-        _copy(self._repository, self._folder)
-
-    def restore(self) -> None:
-        """Have it as it was."""
-        shutil.rmtree(self._repository)
-        _copy(self._folder, self._repository)
-
-    def forget(self) -> None:
-        """Have it as it was, once and for all."""
-        shutil.rmtree(self._repository)
-        os.rename(self._folder, self._repository)
-
-
-def _copy(repository: Path, target: Path) -> None:
-    def copy(one: str, other: str) -> None:
-        if "objects" in Path(one).relative_to(repository).parts:
-            os.link(one, other)
-        else:
-            shutil.copy2(one, other)
-
-    shutil.copytree(repository, target, copy_function=copy)
-
-
 def measure_speeds(bench: Bench) -> None:
     """Add of every kind of change, the peaks of one, and checkouts of chains."""
-    kept = {world: _Kept(world) for world in bench.worlds}
+    kept = {world: Kept(world) for world in bench.worlds}
     for world in kept:
         world.expect_file(bench.digest)
         kept[world].keep()
@@ -83,7 +44,7 @@ def measure_speeds(bench: Bench) -> None:
         shutil.copyfile(bench.model, world.file)
 
 
-def _measure_add(bench: Bench, kept: Mapping[World, _Kept], change: Change) -> None:
+def _measure_add(bench: Bench, kept: Mapping[World, Kept], change: Change) -> None:
     digest = _put_version(bench, bench.model, change)
     key = f"change {change.key}"
 
@@ -129,7 +90,7 @@ def _check(bench: Bench, key: str, digest: str) -> None:
             world.expect_file(digest)
 
 
-def _measure_chain(bench: Bench, kept: Mapping[World, _Kept], key: str, changes: Sequence[Change]) -> None:
+def _measure_chain(bench: Bench, kept: Mapping[World, Kept], key: str, changes: Sequence[Change]) -> None:
     for world in bench.worlds:
         kept[world].restore()
     base, digest = bench.model, bench.digest

@@ -16,6 +16,8 @@ from tests.bench.change_speeds import measure_speeds
 from tests.bench.changes import fine_tune, write_version
 from tests.bench.handshake import seconds_to_first_answer
 from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
+from tests.bench.merge_git import measure_merge_git
+from tests.bench.merge_measures import measure_merge_gpu, measure_merge_memory
 from tests.bench.model import decoder_shapes, one_tensor, write_model
 from tests.bench.peak import can_measure, peaks
 from tests.bench.samples import PLAIN
@@ -241,6 +243,9 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "quiet": measure_quiet,
     "manifest": measure_manifest,
     "merge": measure_merge,
+    "merge-memory": measure_merge_memory,
+    "merge-git": measure_merge_git,
+    "merge-gpu": measure_merge_gpu,
     "changes-size": measure_sizes,
     "changes-speed": measure_speeds,
     "huge": measure_huge,

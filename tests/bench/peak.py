@@ -14,6 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 _PAUSE = 0.005
+#: What the command line of a process has in it, and what such a process does.
+_ROLES = {
+    b"filter-process": "filter",
+    b"git-merge-theta": "strategy",
+    b"merge-driver": "driver",
+    b"post-": "hook",
+}
 
 
 def can_measure() -> bool:
@@ -22,7 +29,7 @@ def can_measure() -> bool:
 
 
 def peaks(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> dict[str, int]:
-    """Bytes by role: ``git`` (the command itself), ``filter``, ``hook``; only the roles that were seen."""
+    """Bytes by role: ``git`` (the command itself) and those of ``_ROLES``; only the roles that were seen."""
     found: dict[str, int] = {}
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -51,9 +58,7 @@ def _below(pid: int) -> Iterator[int]:
 def _role(pid: int) -> str:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read()
-    if b"filter-process" in words:
-        return "filter"
-    return "hook" if b"post-" in words else ""
+    return next((role for mark, role in _ROLES.items() if mark in words), "")
 
 
 def _high_water(pid: int) -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,8 @@ from rich.table import Table
 from tests.bench.change_sizes import ADAPTER, NEW, SPARSIFIED, size_key
 from tests.bench.change_speeds import CHAINS, SPEEDS
 from tests.bench.changes import APPENDED, ELEMENTS, FINE_TUNE, IA3, LORA, REINFORCED, TRIMMED
+from tests.bench.merge_rows import MERGE_ROWS
+from tests.bench.merge_toolkit import NAME as MERGEKIT
 from tests.bench.model import BF16, F32
 from tests.bench.samples import PLAIN, Row, Samples, shown
 from tests.bench.worlds import LFS, THETA
@@ -41,11 +43,11 @@ def _sizes() -> Iterator[Row]:
     for place, dtype in enumerate((BF16, F32)):
         name = dtype.name.lower()
         for key, what, *bounds in _SHARES:
-            yield Row(size_key(key, dtype), f"{name}: {what}", "of changed", most=bounds[place], lfs=_WHOLE)
-        yield Row(size_key(ADAPTER, dtype), f"{name}: LoRA applied; by its size", "times", most=1.1, lfs=_WHOLE)
+            yield Row(size_key(key, dtype), f"{name}: {what}", "of changed", most=bounds[place], other=_WHOLE)
+        yield Row(size_key(ADAPTER, dtype), f"{name}: LoRA applied; by its size", "times", most=1.1, other=_WHOLE)
         for method in SPARSIFIED:
             what = f"{name}: sparsified by {method}; less than dense"
-            yield Row(size_key(method, dtype), what, "times", least=8, lfs=_WHOLE)
+            yield Row(size_key(method, dtype), what, "times", least=8, other=_WHOLE)
 
 
 ROWS = (
@@ -63,23 +65,23 @@ ROWS = (
     Row("checkout git", "peak memory of git, checkout", unit="MB"),
     Row("through filter", "peak memory of the filter, checkout through git", unit="MB", most=600e6),
     Row("through git", "peak memory of git, checkout through git", unit="MB"),
-    Row("huge add", "git add of one tensor of 3 GB", lfs="not run"),
-    Row("huge add filter", "peak memory of the filter, add of it", unit="MB", most=600e6, lfs="not run"),
-    Row("huge add git", "peak memory of git, add of it", unit="MB", most=20e6, lfs="not run"),
-    Row("huge checkout filter", "peak memory of the filter, checkout of it", unit="MB", most=600e6, lfs="not run"),
-    Row("huge checkout hook", "peak memory of the hook, checkout of it", unit="MB", most=600e6, lfs="not run"),
-    Row("huge checkout git", "peak memory of git, checkout of it", unit="MB", lfs="not run"),
+    Row("huge add", "git add of one tensor of 3 GB", other="not run"),
+    Row("huge add filter", "peak memory of the filter, add of it", unit="MB", most=600e6, other="not run"),
+    Row("huge add git", "peak memory of git, add of it", unit="MB", most=20e6, other="not run"),
+    Row("huge checkout filter", "peak memory of the filter, checkout of it", unit="MB", most=600e6, other="not run"),
+    Row("huge checkout hook", "peak memory of the hook, checkout of it", unit="MB", most=600e6, other="not run"),
+    Row("huge checkout git", "peak memory of git, checkout of it", unit="MB", other="not run"),
     Row("start", "filter: start to first answer", unit="ms", most=0.15),
     Row("quiet", "git status, no tracked checkpoint", unit="ms"),
     Row("quiet extra", "more than without the tool", unit="ms", most=0.005),
     Row("touched", "git status, no tracked checkpoint, a text file touched", unit="ms"),
     Row("touched extra", "more than without the tool", unit="ms", most=0.005),
-    Row("parse", "manifest of 100 000 tensors: parse", lfs="none"),
-    Row("format", "manifest of 100 000 tensors: format", lfs="none"),
-    Row("manifest", "both", most=2, lfs="none"),
+    Row("parse", "manifest of 100 000 tensors: parse", other="none"),
+    Row("format", "manifest of 100 000 tensors: format", other="none"),
+    Row("manifest", "both", most=2, other="none"),
     Row("push", "git push to a bare repository"),
     Row("clone", "git clone from it"),
-    Row("merge", "git merge of two fine-tunes (see below)", lfs="conflicts"),
+    Row("merge", "git merge of two fine-tunes (see below)", other="conflicts"),
     *_sizes(),
     *(Row(f"change {change.key}", f"git add: {change.what}", ahead=1.5) for change in SPEEDS),
     Row("change fine-tune filter", "peak memory of the filter, add of the fine-tune", unit="MB", most=600e6),
@@ -95,22 +97,36 @@ SCALE = (
 )
 
 
-def print_table(samples: Samples, title: str, notes: Sequence[str], lfs_works: bool) -> None:
-    """Print what was measured; rows of which nothing was are left out."""
-    table = Table("what", title=title, title_justify="left", caption="\n".join(notes), caption_justify="left")
-    for column in ("gittheta", "git-lfs", "git-lfs / gittheta", "bound", "is it met"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in ROWS:
-        if row.key in samples.values:
-            table.add_row(_told(row, samples), *_cells(row, samples, lfs_works))
-    for row in SCALE:
-        value = samples.summary(row, PLAIN)
-        if value is not None:
-            table.add_row(f"for scale: {row.what}", shown(value, row.unit))
+#: Tables: their rows, and beside whom gittheta stands there.
+TABLES = ((ROWS, LFS.name), (MERGE_ROWS, MERGEKIT))
+
+
+def print_tables(samples: Samples, title: str, notes: Sequence[str], present: Collection[str]) -> None:
+    """Print what was measured; rows of which nothing was are left out. ``present``: the other tools that are there."""
     console = Console()
     if not console.is_terminal:
         console.width = 140
-    console.print(table)
+    for rows, other in TABLES:
+        table = _table(rows, other, samples, other in present)
+        if table.row_count:
+            table.title, table.title_justify = title, "left"
+            console.print(table)
+    for note in notes:
+        console.print(note, style="dim")
+
+
+def _table(rows: Sequence[Row], other: str, samples: Samples, present: bool) -> Table:
+    table = Table("what")
+    for column in (THETA.name, other, f"{other} / {THETA.name}", "bound", "is it met"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        if row.key in samples.values:
+            table.add_row(_told(row, samples), *_cells(row, other, samples, present))
+    for row in SCALE if rows is ROWS else ():
+        value = samples.summary(row, PLAIN)
+        if value is not None:
+            table.add_row(f"for scale: {row.what}", shown(value, row.unit))
+    return table
 
 
 def _told(row: Row, samples: Samples) -> str:
@@ -118,15 +134,15 @@ def _told(row: Row, samples: Samples) -> str:
     return f"{row.what} ({remark})" if remark else row.what
 
 
-def _cells(row: Row, samples: Samples, lfs_works: bool) -> tuple[str, ...]:
-    theta, lfs = samples.summary(row, THETA.name), samples.summary(row, LFS.name)
-    no_lfs = row.lfs if lfs_works else "absent"
+def _cells(row: Row, other: str, samples: Samples, present: bool) -> tuple[str, ...]:
+    theta, theirs = samples.summary(row, THETA.name), samples.summary(row, other)
+    nothing = row.other if present else "absent"
     return (
         shown(theta, row.unit) if theta is not None else "-",
-        shown(lfs, row.unit) if lfs is not None else no_lfs,
-        f"{lfs / theta:.2f}" if theta and lfs and not row.key.endswith("extra") else "",
+        shown(theirs, row.unit) if theirs is not None else nothing,
+        f"{theirs / theta:.2f}" if theta and theirs and not row.key.endswith("extra") else "",
         row.bound,
-        row.met(theta, lfs),
+        row.met(theta, theirs),
     )
 
 
@@ -136,7 +152,9 @@ def write_json(folder: Path, samples: Samples, options: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
     content: dict[str, Any] = {"at": now.isoformat(timespec="seconds"), "options": options, "versions": _versions()}
-    content["rows"] = [_described(row, samples) for row in ROWS if row.key in samples.values]
+    content["rows"] = [
+        _described(row, other, samples) for rows, other in TABLES for row in rows if row.key in samples.values
+    ]
     content["scale"] = [
         {"key": row.key, "what": row.what, "samples": samples.values[row.key][PLAIN]}
         for row in SCALE
@@ -146,16 +164,16 @@ def write_json(folder: Path, samples: Samples, options: dict[str, Any]) -> Path:
     return path
 
 
-def _described(row: Row, samples: Samples) -> dict[str, Any]:
-    theta, lfs = samples.summary(row, THETA.name), samples.summary(row, LFS.name)
+def _described(row: Row, other: str, samples: Samples) -> dict[str, Any]:
+    theta, theirs = samples.summary(row, THETA.name), samples.summary(row, other)
     return {
         "key": row.key,
         "what": row.what,
-        "unit": {"MB": "bytes", "ms": "s"}.get(row.unit, row.unit),
+        "unit": {"MB": "bytes", "GB/s": "bytes/s", "ms": "s", "ns": "s"}.get(row.unit, row.unit),
         "gittheta": theta,
-        "git-lfs": lfs,
+        other: theirs,
         "bound": row.bound,
-        "met": row.met(theta, lfs),
+        "met": row.met(theta, theirs),
         "remark": samples.remarks.get(row.key),
         "samples": samples.values[row.key],
     }
@@ -168,6 +186,7 @@ def _versions() -> dict[str, str]:
         "git-lfs": _said("git", "lfs", "version"),
         "python": platform.python_version(),
         "numpy": version("numpy"),
+        "torch": version("torch"),
         "zstandard": version("zstandard"),
         "blake3": version("blake3"),
         "system": platform.system(),

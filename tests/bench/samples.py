@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-Unit = Literal["s", "ms", "MB", "of file", "of changed", "times"]
+Unit = Literal["s", "ms", "ns", "MB", "GB/s", "of file", "of changed", "of elements", "of methods", "of copy", "times"]
 
 #: The column for what needs no tool.
 PLAIN = "plain"
@@ -16,7 +16,7 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ``ahead``: gittheta so many times better than git-lfs; ``most``, ``least``: its bounds.
+    """A line of the table. ``ahead``: gittheta so many times better than the other; ``most``, ``least``: its bounds.
 
     Peaks are summed up by their maximum, everything else by the median. Values are in seconds, bytes, shares or times.
     """
@@ -27,8 +27,8 @@ class Row:
     ahead: float | None = None
     most: float | None = None
     least: float | None = None
-    #: Said in place of a git-lfs value that there cannot be.
-    lfs: str = "-"
+    #: Said in place of a value of the other tool that there cannot be.
+    other: str = "-"
 
     @property
     def bound(self) -> str:
@@ -39,14 +39,14 @@ class Row:
             return f">= {shown(self.least, self.unit)}"
         return f"<= {shown(self.most, self.unit)}" if self.most is not None else ""
 
-    def met(self, theta: float | None, lfs: float | None) -> str:
+    def met(self, theta: float | None, other: float | None) -> str:
         """Whether the bound is met; nothing where there is none or nothing to hold it against."""
         if theta is not None and self.most is not None:
             return "met" if theta <= self.most else "NOT MET"
         if theta is not None and self.least is not None:
             return "met" if theta >= self.least else "NOT MET"
-        if theta is not None and lfs is not None and self.ahead is not None:
-            return "met" if lfs >= self.ahead * theta else "NOT MET"
+        if theta is not None and other is not None and self.ahead is not None:
+            return "met" if other >= self.ahead * theta else "NOT MET"
         return "unknown" if self.bound else ""
 
 
@@ -77,6 +77,10 @@ def shown(value: float, unit: Unit) -> str:
         return f"{value / 1e6:.0f} MB"
     if unit == "ms":
         return f"{value * 1e3:.1f} ms"
+    if unit == "ns":
+        return f"{value * 1e9:.1f} ns"
+    if unit == "GB/s":
+        return f"{value / 1e9:.0f} GB/s"
     if unit == "s":
         return f"{value:.2f} s"
     if unit == "times":
