@@ -1,12 +1,8 @@
-"""How task vectors are added up: with signs elected or not, divided by the weight of what was kept or not.
-
-Sums are kept, never one value per side: of the positive and of the negative entries, and of their weights.
-"""
+"""How task vectors are added up: with signs elected or not, divided by the weight of what was kept or not."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,42 +66,35 @@ def added(parts: Iterable[Part], divisor: Divisor | None) -> torch.Tensor:
 def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) -> torch.Tensor:
     """The same of those entries only that have the elected sign: that of Σwᵢxᵢ, or of Σxᵢ; plus if that is 0.
 
-    Entries that are 0 have no sign, and so no part in it.
+    Entries that are 0 have no sign, and so no part in it. One part at least.
     """
-    up, down, votes = _Half(), _Half(), Sum()
-    least = math.inf
-    for part in parts:
-        weighted = election == "weighted" or part.weight == 1
-        entries = scaled(part.values, part.weight if election == "weighted" else 1.0)
-        share = part.share(divisor) if divisor else None
-        if election == "unweighted":
-            votes.add(entries.clone())
-        up.add(entries.clamp_min(0), 1.0 if weighted else part.weight, share)
-        down.add(entries.clamp_max_(0), 1.0 if weighted else part.weight, share)
-        least = min(least, part.share(divisor or "count"))
-    if election == "weighted":
-        votes.add(up.values.total + down.values.total)
-    lost = negative(votes.total)
-    values = either(up.values.total, down.values.total, lost)
-    if not divisor:
-        return values
-    weights = either(up.weights.total, down.weights.total.neg_(), lost)
-    # Where no entry has the elected sign, 0 is divided by something. Weights that may cancel need a closer look.
-    return values.div_(weights.clamp_min_(least) if least > 0 else _without_zeros(weights))
+    weighted = election == "weighted"
+    voters = [(scaled(part.values, part.weight) if weighted else part.values, part) for part in parts]
+    # What follows is arithmetic on sign bits, because masks and torch.where take several times as long.
+    lost = _sign_bits(voters)
+    total = torch.zeros_like(voters[0][0])
+    weights = torch.zeros_like(total)
+    for entries, part in voters:
+        entries.view(lost.dtype).bitwise_xor_(lost)
+        entries.relu_()
+        total += entries if weighted else scaled(entries, part.weight)
+        if divisor:
+            weights += scaled(entries.sign_(), part.share(divisor))
+    if divisor:
+        # Where no entry has the elected sign, 0 is divided by something. Weights that may cancel need a closer look.
+        least = min(part.share(divisor) for _, part in voters)
+        total /= weights.clamp_min_(least) if least > 0 else _without_zeros(weights)
+    total.view(lost.dtype).bitwise_xor_(lost)
+    return total
 
 
-class _Half:
-    """The sums over the entries of one sign."""
-
-    def __init__(self) -> None:
-        self.values = Sum()
-        self.weights = Sum()
-
-    def add(self, entries: torch.Tensor, weight: float, share: float | None) -> None:
-        """Entries of one side, zero where they have the other sign; ``share`` of each is added with its sign."""
-        if share is not None:
-            self.weights.add(scaled(entries.sign(), share))
-        self.values.add(scaled(entries, weight))
+def _sign_bits(voters: Sequence[tuple[torch.Tensor, Part]]) -> torch.Tensor:
+    """Integers with the upper bit set where the sum is below 0."""
+    votes = voters[0][0].clone()
+    for entries, _ in voters[1:]:
+        votes += entries
+    integers = INTEGERS[votes.dtype]
+    return votes.view(integers).bitwise_and_(torch.iinfo(integers).min)
 
 
 def scaled(values: torch.Tensor, factor: float) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges import threshold
 from gittheta.merges.elections import Part, Sum, divided, either, elected, negative, scaled
+from gittheta.merges.kth import find_cuts
 from gittheta.merges.reductions import leaf_dots, totals
 from gittheta.merges.task_vectors import added_to_base, check_fraction, task_vector
 from gittheta.merges.threshold import Cut
@@ -48,7 +49,7 @@ class Sce:
         """Where the selected positions end, and Σδᵢ² over them for each side."""
         wanted, cut = threshold.floor_of(self.topk, blocks.elements), None
         if wanted < blocks.elements:
-            ((cut,),) = threshold.find_cuts(blocks, _variances, (wanted,)).values()
+            ((cut,),) = find_cuts(blocks, _variances, (wanted,)).values()
 
         def squares(group: Group) -> torch.Tensor:
             return torch.stack([leaf_dots(delta, delta) for delta in _selected(group, cut)])

@@ -29,6 +29,7 @@ import torch
 from gittheta.api import NEEDS_NO_BASE, Blocks, Group, MergeError
 from gittheta.merges import chance, threshold
 from gittheta.merges.elections import Divisor, Election, Part, added, divided, elected, scaled
+from gittheta.merges.kth import find_cuts
 from gittheta.merges.reductions import leaf_sums, totals
 from gittheta.merges.threshold import Cut
 
@@ -142,7 +143,7 @@ class Ties(TaskArithmetic):
     def measure(self, blocks: Blocks) -> Cuts | None:
         """Where the kept entries of each side end; None if all are kept."""
         wanted = threshold.floor_of(self.density, blocks.elements)
-        return threshold.find_cuts(blocks, task_vectors, (wanted,)) if wanted < blocks.elements else None
+        return find_cuts(blocks, task_vectors, (wanted,)) if wanted < blocks.elements else None
 
     def part(self, group: Group, side: int) -> Part:
         """The largest entries."""
@@ -185,7 +186,7 @@ class Breadcrumbs(TaskArithmetic):
         dropped = min(threshold.floor_of(self.gamma, elements), elements - wanted)
         if wanted == elements:
             return None
-        return threshold.find_cuts(blocks, task_vectors, (dropped, dropped + wanted))
+        return find_cuts(blocks, task_vectors, (dropped, dropped + wanted))
 
     def part(self, group: Group, side: int) -> Part:
         """The entries between the two cuts."""

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from gittheta.api import Group
-from gittheta.merges import threshold
+from gittheta.merges import kth
+from gittheta.merges.kth import find_cuts
 from gittheta.merges.reductions import leaf_dots, leaf_sums, row_sums, total, totals
-from gittheta.merges.threshold import Cut, find_cuts, floor_of, is_largest, keep_largest
+from gittheta.merges.threshold import Cut, floor_of, is_largest, keep_largest
 
 MIXED = "mixed"
 
@@ -80,13 +81,15 @@ def _values(kind: str, count: int, generator: torch.Generator) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, MIXED])
 @pytest.mark.parametrize("kind", ["distinct", "of 16 bits", "whole", "equal", "zero", "tiny"])
-@pytest.mark.parametrize("memory", ["plenty", "little"])
+@pytest.mark.parametrize("way", ["plain", "with little memory", "from a sample"])
 def test_as_many_as_wanted_are_kept_and_of_equals_the_first(
-    dtype: torch.dtype | str, kind: str, memory: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype | str, kind: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if memory == "little":
-        monkeypatch.setattr(threshold, "_REMEMBERED", 50)
-        monkeypatch.setattr(threshold, "_FEW", 10)
+    if way == "with little memory":
+        monkeypatch.setattr(kth, "_REMEMBERED", 50)
+        monkeypatch.setattr(kth, "_FEW", 10)
+    if way == "from a sample":
+        monkeypatch.setattr(kth, "_LARGE", 1)
     generator = torch.Generator().manual_seed(3)
     dtypes = (torch.float64, torch.float32) if dtype is MIXED else (dtype,)
     named = [
@@ -97,8 +100,31 @@ def test_as_many_as_wanted_are_kept_and_of_equals_the_first(
         tensors = Tensors(named, step)
         ranks = (0, 1, 500, 1500, 2700, 2701, 9000)
         cuts = find_cuts(tensors, _itself, ranks)[""]
-        for rank, cut in zip(ranks, cuts, strict=True):
+        alone = [find_cuts(tensors, _itself, (rank,))[""][0] for rank in ranks] if way == "from a sample" else []
+        for rank, cut in [*zip(ranks, cuts, strict=True), *zip(ranks, alone, strict=False)]:
             assert (_kept(tensors, cut) == _expected(tensors, rank)).all(), (rank, cut)
+
+
+@pytest.mark.parametrize("sampled", [0.0, 1.0, 9.0])
+def test_a_sample_that_misleads_costs_time_and_nothing_else(sampled: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kth, "_LARGE", 1)
+    values = torch.rand(5000, generator=torch.Generator().manual_seed(6)) + 1
+    values[::17] = sampled
+    tensors = Tensors([("x", values)], 17 * 50)
+    for rank in (100, 1000, 4000):
+        (cut,) = find_cuts(tensors, _itself, (rank,))[""]
+        assert (_kept(tensors, cut) == _expected(tensors, rank)).all()
+
+
+def test_a_good_sample_saves_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kth, "_LARGE", 1)
+    values = torch.randn(200_000, generator=torch.Generator().manual_seed(7)).to(torch.bfloat16).to(torch.float32)
+    tensors, looks = Tensors([("x", values)], 65536), []
+    looked = kth._Look.__call__
+    monkeypatch.setattr(kth._Look, "__call__", lambda look, group: looks.append(look.every) or looked(look, group))
+    (cut,) = find_cuts(tensors, _itself, (40_000,))[""]
+    assert looks == [17] * 4 + [1] * 4
+    assert (_kept(tensors, cut) == _expected(tensors, 40_000)).all()
 
 
 def test_streams_are_searched_apart_and_need_not_be_in_every_block() -> None:
