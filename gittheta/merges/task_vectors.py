@@ -299,13 +299,5 @@ class Della(TaskArithmetic):
         length = deltas.shape[-1]
         if length == 1:
             return torch.full(deltas.shape, self.density, dtype=torch.float64, device=deltas.device)
-        steps = ranks(deltas).to(torch.float64).mul_(2 * self.epsilon)
+        steps = threshold.ranks(deltas).to(torch.float64).mul_(2 * self.epsilon)
         return divided(steps, max(1, length - 1)).add_(self.density - self.epsilon)
-
-
-def ranks(values: torch.Tensor) -> torch.Tensor:
-    """The rank of each value by size in its row, 0 for the smallest; of equal ones the last has the lowest."""
-    order = torch.sort(values.abs(), dim=-1, descending=True, stable=True).indices
-    length = values.shape[-1]
-    descending = torch.arange(length - 1, -1, -1, device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, descending)

@@ -88,3 +88,17 @@ def _below(value: float, dtype: torch.dtype) -> float:
     kind = np.float32 if dtype == torch.float32 else np.float64
     found = _at_most(value, dtype)
     return float(np.nextafter(kind(found), kind(-np.inf))) if found == value else found
+
+
+def ranks(values: torch.Tensor) -> torch.Tensor:
+    """The rank of each absolute value in its row: 0 for the smallest; of equal ones the last is the smallest."""
+    length = values.shape[-1]
+    places = torch.arange(length, device=values.device)
+    if values.dtype == torch.float32:
+        # Size and place in one integer, so that none are equal: several times as fast as a stable sort.
+        keys = (values.abs().view(torch.int32).to(torch.int64) << 32) + (length - 1 - places)
+        ascending = torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else torch.sort(keys).values
+        order = length - 1 - (ascending & 0xFFFFFFFF)
+    else:
+        order = torch.sort(values.abs(), descending=True, stable=True).indices.flip(-1)
+    return torch.empty_like(order).scatter_(-1, order, places.expand_as(order))

@@ -14,7 +14,7 @@ from gittheta.api import Group
 from gittheta.merges import kth
 from gittheta.merges.kth import find_cuts
 from gittheta.merges.reductions import leaf_dots, leaf_sums, row_sums, total, totals
-from gittheta.merges.threshold import Cut, floor_of, is_largest, keep_largest
+from gittheta.merges.threshold import Cut, floor_of, is_largest, keep_largest, ranks
 
 MIXED = "mixed"
 
@@ -161,6 +161,15 @@ def test_a_fraction_is_the_one_that_was_written() -> None:
     assert [floor_of(0.29, 100), floor_of(0.1, 10), floor_of(0.7, 10), floor_of(1e-05, 100_000)] == [29, 1, 7, 1]
     assert floor_of(0.3, 10**18) == 3 * 10**17
     assert math.floor(0.29 * 100) == 28, "what floats would give"
+
+
+def test_ranks_in_a_row_and_the_quick_way_to_them() -> None:
+    assert ranks(torch.tensor([[0.5, -2, 1, -0.5]])).tolist() == [[1, 3, 2, 0]]
+    values = torch.randn(20, 300, generator=torch.Generator().manual_seed(8)).to(torch.bfloat16).to(torch.float32)
+    values[3] = 0
+    values[4] *= 1e-43
+    values[5, ::2] *= -1
+    assert torch.equal(ranks(values), ranks(values.to(torch.float64)))
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 65536, 65537, 200_000])
