@@ -65,10 +65,11 @@ def _tensor(decision: Decision, foreseen: Foreseen, compared: Comparison | None)
     found: dict[str, Any] = {"name": decision.name, "action": decision.action.name.lower()}
     if decision.origin:
         found["from"] = decision.origin
-    if decision.choice and decision.choice in foreseen.plan.recipes:
-        found["method"] = decision.choice.method
-        found["options"] = foreseen.plan.recipes[decision.choice].described()
-        found["because"] = decision.choice.source
+    choice, recipes = decision.choice, foreseen.plan.recipes
+    if choice and decision.action is not Action.CONFLICT:
+        found["method"] = choice.method
+        found["options"] = recipes[choice].described() if choice in recipes else {"from": decision.origin}
+        found["because"] = choice.source
     if decision.reason:
         found["reason"] = decision.reason
     if compared:
@@ -97,10 +98,8 @@ def _show(plan: dict[str, Any]) -> None:
 
 
 def _row(tensor: dict[str, Any]) -> tuple[str, ...]:
-    what = tensor["action"]
-    if "method" in tensor:
-        what = tensor["method"]
-    elif "from" in tensor:
+    what = tensor.get("method", tensor["action"])
+    if "from" in tensor:
         what = f"from {tensor['from']}"
     why = tensor.get("reason") or tensor.get("because", "")
     norms = ", ".join(f"{norm:.3g}" for norm in tensor.get("norms", ()))

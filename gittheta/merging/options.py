@@ -146,7 +146,7 @@ def _integer(what: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise MergeError(f"{what} is '{text}', which is no whole number") from None
+        raise MergeError(f"{what} is '{text}', which is no whole number", mend="give one such as 3") from None
 
 
 def _number(what: str, text: str) -> float:
@@ -155,5 +155,5 @@ def _number(what: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise MergeError(f"{what} is '{text}', which is no number")
+        raise MergeError(f"{what} is '{text}', which is no number", mend="give one such as 0.5")
     return number
