@@ -57,7 +57,7 @@ def _base(group: Group) -> torch.Tensor:
 
 def side_names(group: Group) -> tuple[str, ...]:
     """By what the sides are known in all tensors, though their order may differ from one to the next."""
-    return getattr(group, "labels", ()) or tuple(str(side) for side in range(len(group.sides)))
+    return group.labels or tuple(str(side) for side in range(len(group.sides)))
 
 
 def task_vectors(group: Group) -> Iterator[tuple[str, torch.Tensor]]:

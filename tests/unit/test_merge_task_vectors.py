@@ -204,38 +204,15 @@ def test_a_threshold_for_each_tensor_or_one_for_the_model() -> None:
     assert kept == [4, 0]
 
 
-@dataclass(frozen=True)
-class Labelled(Group):
-    """A group that knows what its sides are called."""
-
-    labels: tuple[str, ...] = ()
-
-
-@dataclass
-class Model:
-    groups: list[Labelled]
-
-    @property
-    def elements(self) -> int:
-        return sum(group.sides[0].numel() for group in self.groups)
-
-    def map(self, look: Callable[[Group], object]) -> Any:
-        return map(look, self.groups)
-
-    def block(self, index: int) -> Labelled:
-        return self.groups[index]
-
-
 def test_with_one_threshold_a_side_is_the_same_in_all_tensors_whatever_its_place() -> None:
-    zero = torch.zeros(4)
-    model = Model(
-        [
-            Labelled("a", zero, (LARGE, SMALL), (1.0, 1.0), labels=("x", "y")),
-            Labelled("b", zero, (LARGE, SMALL), (1.0, 1.0), labels=("y", "x")),
-        ]
-    )
-    cuts = Ties(density=0.5, scope="global").measure(model)
-    assert {name: cut.value for name, (cut,) in (cuts or {}).items()} == {"x": 7, "y": 7}
+    zero, method = torch.zeros(4), Ties(density=0.5, scope="global")
+    pairs = {"a": (LARGE, SMALL), "b": (SMALL, LARGE)}
+    tasks = [_task(method, zero, sides, (1.0, 1.0), name=name) for name, sides in pairs.items()]
+    with computing("cpu", 2) as compute:
+        cuts = measure_all(tasks, compute)
+        got = {task.name: torch.cat(list(merge_tensor(task, compute, cuts))).tolist() for task in tasks}
+    assert {name: cut.value for name, (cut,) in cuts.items()} == {"side 0": 7, "side 1": 7}
+    assert got == {"a": LARGE.tolist(), "b": LARGE.tolist()}
 
 
 # ---------------------------------------------------------------------------------------------- against the references
