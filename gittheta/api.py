@@ -263,6 +263,8 @@ class Traits:
     unit: Literal["tensor", "row", "element"] = "tensor"
     #: Whether θ0 is needed.
     needs_base: bool = False
+    #: Whether θ0 is not looked at; it is not read then.
+    ignores_base: bool = False
     #: How many sides it takes; None for any number.
     side_count: int | None = None
     #: Whether the order of the sides means something. If not, they arrive in one that does not depend on the user's.

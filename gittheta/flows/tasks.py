@@ -72,7 +72,9 @@ class Tasks:
         recent = _Recent(self._decoder)
         for decision in decisions:
             if decision.choice and getattr(self.plan.recipes[decision.choice].method, "scope", "tensor") == "global":
-                together.setdefault(decision.choice, []).append(self._task(decision, recent.values))
+                task = self._task(decision, recent.values)
+                if task.traits.scope == "global":
+                    together.setdefault(decision.choice, []).append(task)
         return {choice: measure_all(tasks, compute) for choice, tasks in together.items()}
 
     def _task(self, decision: Decision, read: Callable[[Stanza], Values]) -> Task:
@@ -89,10 +91,10 @@ class Tasks:
         method = suited(recipe.method, sides[0].spec)
         statistics = self._statistics(decision, method, read)
         method = informed(method, statistics)
-        needs_base = decision.base if decision.base and decision.base.spec == sides[0].spec else None
+        base = decision.base if decision.base and _is_of_use(decision.base, sides, method) else None
         return Task(
             name=decision.name,
-            base=Stored(read(needs_base), needs_base.digest) if needs_base else None,
+            base=Stored(read(base), base.digest) if base else None,
             sides=tuple(Stored(read(side), side.digest) for side in sides),
             labels=tuple(self.versions.labels[index] for index in decision.parts),
             weights=tuple(weights[index] for index in decision.parts),
@@ -171,6 +173,12 @@ class _Opened:
 
     def read(self, begin: int, end: int) -> memoryview:
         return self.recent.read(self.stanza, begin, end)
+
+
+def _is_of_use(base: Stanza, sides: list[Stanza], method: Merge) -> bool:
+    """Whether the base is to be read: because the method looks at it, or because the sides are stored over it."""
+    below = {link.base for side in sides for link in side.recipe}
+    return base.spec == sides[0].spec and (base.digest in below or not Traits.of(method).ignores_base)
 
 
 def _only(manifest: Manifest, names: set[str]) -> Manifest:

@@ -27,6 +27,7 @@ class Slerp:
     t: float = 0.5
 
     name: ClassVar[str] = "slerp"
+    ignores_base: ClassVar[bool] = True
     unit: ClassVar[Unit] = "element"
     side_count: ClassVar[int] = 2
     ordered: ClassVar[bool] = True
@@ -128,6 +129,7 @@ class Karcher:
     tolerance: float = 1e-5
 
     name: ClassVar[str] = "karcher"
+    ignores_base: ClassVar[bool] = True
     unit: ClassVar[Unit] = "element"
     idempotent: ClassVar[bool] = True
 

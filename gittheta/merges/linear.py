@@ -29,6 +29,7 @@ class Linear:
 
     name: ClassVar[str] = "linear"
     unit: ClassVar[Unit] = "element"
+    ignores_base: ClassVar[bool] = True
     idempotent: ClassVar[bool] = True
 
     def merge(self, group: Group) -> torch.Tensor:
@@ -72,6 +73,7 @@ class NearSwap:
 
     name: ClassVar[str] = "nearswap"
     unit: ClassVar[Unit] = "element"
+    ignores_base: ClassVar[bool] = True
     side_count: ClassVar[int] = 2
     ordered: ClassVar[bool] = True
     idempotent: ClassVar[bool] = True

@@ -70,6 +70,8 @@ def computing(
     there is replaced by the processor, with a warning.
     """
     chosen = find_device(device, warn)
+    if chosen.type == "cuda":
+        torch.cuda.synchronize(chosen)  # whatever the caller still has in the making there
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None

@@ -180,7 +180,7 @@ class TensorBlocks:
         sides = zip(task.sides, task.labels, strict=True)
         return Group(
             name=task.name,
-            base=None if task.base is None else self._read(task.base, "the base", begin, end),
+            base=self._read(task.base, "the base", begin, end) if task.base and not task.traits.ignores_base else None,
             sides=tuple(self._read(side, label, begin, end) for side, label in sides),
             weights=task.weights,
             labels=task.labels,

@@ -100,15 +100,22 @@ def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.T
         if task.spec.dtype.name not in TORCH:
             yield task.name, _agreed(task)
             continue
-        flat = torch.empty(arithmetic_elements(task.spec), dtype=TORCH[task.spec.dtype.name], device=compute.device)
+        flat = torch.empty(arithmetic_elements(task.spec), dtype=TORCH[task.spec.dtype.name], device=_home(task))
         at = 0
         for run in merge_tensor(task, compute, measured if task.traits.scope == "global" else None):
             flat[at : at + len(run)] = run
+            if run.is_cuda:  # made in another queue, where its memory must not be used again before it is copied
+                run.record_stream(torch.cuda.current_stream(run.device))
             at += len(run)
         if task.spec.dtype.kind == "complex":
             flat = torch.view_as_complex(flat.reshape(-1, 2))
-        where = task.sides[0].tensor.device if isinstance(task.sides[0], Resident) else CPU
-        yield task.name, flat.reshape(task.spec.shape).to(where)
+        yield task.name, flat.reshape(task.spec.shape)
+
+
+def _home(task: Task) -> torch.device:
+    """Where the result is to lie: beside the first side."""
+    first = task.sides[0]
+    return first.tensor.device if isinstance(first, Resident) else CPU
 
 
 def _agreed(task: Task) -> torch.Tensor:
