@@ -126,18 +126,17 @@ def sparsified(method: Any, side: Side, rows: int) -> tuple[Array, Array]:
 
 
 def family(method: Any, base: Array, sides: Sequence[Side], rows: int) -> Array:
-    """θ0 + λ·Σvᵢ/div, element by element."""
-    change = np.zeros(len(base))
-    entries = [sparsified(method, side, rows) for side in sides]
-    for place in range(len(base)):
-        here = [(values[place], kept[place], side.weight) for (values, kept), side in zip(entries, sides, strict=True)]
-        if method.sign:
-            votes = [value * (weight if method.election == "weighted" else 1) for value, _, weight in here]
-            wanted = 1 if sum(votes) >= -1e-14 else -1  # votes may be even but for how a quotient is rounded
-            here = [each for each, vote in zip(here, votes, strict=True) if np.sign(vote) == wanted]
-        total = sum(value * weight for value, _, weight in here)
-        divisor = sum((weight if method.divisor == "weight" else 1) * kept for _, kept, weight in here)
-        change[place] = total / (divisor or 1) if method.normalize else total
+    """θ0 + λ·Σvᵢ/div."""
+    values, kept = (np.stack(each) for each in zip(*(sparsified(method, side, rows) for side in sides), strict=True))
+    weights = np.array([[side.weight] for side in sides])
+    if method.sign:
+        votes = values * (weights if method.election == "weighted" else 1)
+        wanted = np.where(votes.sum(0) >= -1e-14, 1, -1)  # they may be even but for how a quotient is rounded
+        kept = np.sign(votes) == wanted
+    change = (values * weights * kept).sum(0)
+    if method.normalize:
+        divisor = (kept * (weights if method.divisor == "weight" else 1)).sum(0)
+        change = change / np.where(divisor == 0, 1, divisor)
     return base + method.lambda_ * change
 
 
