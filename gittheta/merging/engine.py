@@ -6,6 +6,7 @@ rounded once. Where blocks begin follows from the tensor alone, and so does the 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from gittheta.merging.compute import CPU, Compute, queue
 from gittheta.merging.operands import Operand
 
 Result = TypeVar("Result")
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator
     blocks = TensorBlocks(prepared(task), compute)
     measure = getattr(task.method, "measure", None)
     if measured is None and measure:
-        measured = measure(blocks)
+        measured = _asked(task.method, measure, blocks)
     return blocks.map(lambda group: blocks.result(replace(group, measured=measured)))
 
 
@@ -65,7 +67,20 @@ def measure_all(tasks: Sequence[Task], compute: Compute) -> Any:
     """What a method of global scope wants to know of all tensors that it merges."""
     method: Any = tasks[0].method
     by_name = sorted(tasks, key=lambda task: task.name)
-    return method.measure(ModelBlocks([TensorBlocks(prepared(task), compute) for task in by_name]))
+    blocks = ModelBlocks([TensorBlocks(prepared(task), compute) for task in by_name])
+    return _asked(method, method.measure, blocks)
+
+
+def _asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Result:
+    """What a method answers. Whatever it raises becomes a MergeError: Git must not end in a traceback for it."""
+    try:
+        return call(asked)
+    except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise MergeError(
+            f"{method.name} fails: {error!r}", mend="give it other options or weights, or choose another method"
+        ) from error
 
 
 def prepared(task: Task) -> Task:
@@ -161,16 +176,16 @@ class TensorBlocks:
     def _look(self, look: Callable[[Group], Result], index: int) -> Result:
         try:
             with queue(self._device):
-                return look(self.block(index))
+                return _asked(self.task.method, look, self.block(index))
         except torch.OutOfMemoryError as error:
             if self._device == CPU:
                 raise MergeError("there is not enough memory", tensor=self.task.name) from error
             self.compute.warn(f"tensor '{self.task.name}': out of memory on {self._device}; merging on the processor")
             self._device = CPU
             torch.cuda.empty_cache()
-            return look(self.block(index))
+            return _asked(self.task.method, look, self.block(index))
         except ThetaError as error:
-            raise error.located(tensor=self.task.name) from None
+            raise error.located(tensor=self.task.name) from error.__cause__
 
     def block(self, index: int) -> Group:
         """One block, widened and on the device. Raises MergeError for values that are not finite."""
@@ -272,4 +287,4 @@ def all_finite(values: torch.Tensor) -> bool:
     if not values.numel():
         return True
     low, high = torch.aminmax(values.to(torch.float32) if values.element_size() < 2 else values)
-    return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
+    return math.isfinite(low.item()) and math.isfinite(high.item())
