@@ -9,8 +9,8 @@ import click
 
 from gittheta.cli.console import open_workspace
 from gittheta.cli.filter_process import smudged
-from gittheta.cli.memory import keep_memory
 from gittheta.flows.clean import clean as clean_file
+from gittheta.memory import keep_memory
 from gittheta.store import write_all
 
 

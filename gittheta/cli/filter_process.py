@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 
 from gittheta.cli.console import Console
-from gittheta.cli.memory import keep_memory
 from gittheta.cli.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.clean import clean
@@ -21,6 +20,7 @@ from gittheta.flows.smudge import read_manifest, smudge
 from gittheta.flows.stream import ByteStream, Source
 from gittheta.flows.workspace import Workspace
 from gittheta.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.memory import keep_memory
 
 _F_SETPIPE_SZ = 1031
 _SNIFF = 4096

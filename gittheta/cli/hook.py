@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 from gittheta.cli.console import open_workspace
-from gittheta.cli.memory import keep_memory
 from gittheta.errors import GitError
 from gittheta.flows.hooks import LEGACY, NAMES
 from gittheta.flows.materialise import in_sequence, materialise_pending
+from gittheta.memory import keep_memory
 
 #: Set while a hook of ours changes the index, which calls the hook again.
 _INSIDE = "GITTHETA_HOOK"

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from gittheta.cli.console import open_workspace, stop_progress
-from gittheta.cli.memory import keep_memory
 from gittheta.cli.outcomes import tell_conflicts, tell_merged
 from gittheta.errors import ThetaError
 from gittheta.flows.merge import merge_versions
@@ -20,6 +19,7 @@ from gittheta.flows.smudge import read_manifest
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Repository
 from gittheta.manifest import format_manifest
+from gittheta.memory import keep_memory
 from gittheta.merging.policy import Verb
 from gittheta.model import Manifest
 

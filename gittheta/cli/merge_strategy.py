@@ -39,8 +39,8 @@ def main() -> None:
 
 def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
     from gittheta.cli.console import open_workspace, stop_progress
-    from gittheta.cli.memory import keep_memory
     from gittheta.flows.octopus import Request, merge_heads
+    from gittheta.memory import keep_memory
     from gittheta.merging.policy import Verb
 
     given, bases, heads = _parsed(words)

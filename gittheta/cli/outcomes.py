@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -19,16 +20,18 @@ def tell_merged(path: str, plan: MergePlan) -> None:
 def tell_conflicts(path: str, conflicts: Sequence[str]) -> None:
     """Why a person is needed, and how to settle it."""
     _name(path, conflicts)
+    name = shlex.quote(path)
     sys.stderr.write(
-        f"gittheta: {path} stays as it is in ours until you say how: git theta resolve {path} --method linear\n"
-        f"  or take one version: git theta resolve {path} take --from theirs; then: git add {path}\n"
+        f"gittheta: {path} stays as it is in ours until you say how: git theta resolve {name} --method linear\n"
+        f"  or take one version: git theta resolve {name} take --from theirs; then: git add {name}\n"
     )
 
 
 def tell_clash(path: str, problem: str) -> None:
     """The same where there is nothing that a method could merge."""
     _name(path, [problem])
-    sys.stderr.write(f"gittheta: put {path} as you want it, then: git add {path} (or git rm {path})\n")
+    name = shlex.quote(path)
+    sys.stderr.write(f"gittheta: put {path} as you want it, then: git add {name} (or git rm {name})\n")
 
 
 def _name(path: str, conflicts: Sequence[str]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
-from gittheta.cli.memory import keep_memory
 from gittheta.flows.sparsify import METHODS, Options, Report
 from gittheta.flows.sparsify import sparsify as run
 from gittheta.flows.taskvector import Loss
+from gittheta.memory import keep_memory
 
 _SHOWN = 10
 

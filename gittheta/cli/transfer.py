@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from gittheta.cli.console import open_workspace
-from gittheta.cli.memory import keep_memory
 from gittheta.errors import GitError
 from gittheta.flows.materialise import materialise_all
 from gittheta.flows.transfer import fetch_revisions, manifests_in, needed_objects, open_remote, upload
 from gittheta.flows.workspace import Workspace
+from gittheta.memory import keep_memory
 
 
 @click.command()

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from gittheta.errors import MergeError, ThetaError
 from gittheta.flows.merge import Outcome, merge_versions
 from gittheta.flows.plan import Decision, MergePlan, Versions, plan_merge
-from gittheta.flows.record import ASK, Record, concluded, records, save
+from gittheta.flows.record import ASK, Record, concluded, merge_heads, records, save
 from gittheta.flows.replacing import replace_ours
 from gittheta.flows.rules import read_policy
 from gittheta.flows.workspace import Workspace
+from gittheta.merging.options import Recipe
 from gittheta.merging.policy import BOTH, TAKE, Policy, Rule, Verb, glob_fits, literal, literal_path
 from gittheta.model import OPAQUE, Manifest
+from gittheta.registry import Registry
 
 _RESOLVED = "resolve"
 
@@ -72,11 +74,11 @@ def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> Recor
     names = {1: "base", 2: "ours", 3: "theirs"}
     if not oids.keys() & {2, 3} or any(workspace.try_manifest(oid) is None for oid in oids.values()):
         return None
-    merging = (workspace.repository.git_dir / "MERGE_HEAD").exists()
+    heads = merge_heads(workspace.repository)
+    commits = {2: "HEAD", 3: heads[0] if len(heads) == 1 else None}
+    sides = tuple((names[stage], commits[stage], oids[stage]) for stage in (2, 3) if stage in oids)
     head = (workspace.repository.revisions("HEAD") or [""])[0]
-    sides = tuple((names[stage], "HEAD" if stage == 2 else None, oids[stage]) for stage in (2, 3) if stage in oids)
-    verb = Verb.MERGE if merging else Verb.PICK
-    made = Record(path, verb, head, (), oids.get(1), sides, (ASK,))
+    made = Record(path, Verb.MERGE if heads else Verb.PICK, head, heads, oids.get(1), sides, (ASK,))
     if len(sides) < 2:
         gone = "ours" if 2 not in oids else "theirs"
         reason = f"deleted in {gone}, changed in {sides[0][0]}" if 1 in oids else f"only in {sides[0][0]}"
@@ -134,7 +136,7 @@ def settle(
     if metadata is not None:
         made = replace(made, metadata=_side(found.versions, metadata))
     if method is not None:
-        made = _ruled(found, made, globs, method, options)
+        made = _ruled(workspace.registry, found, made, globs, method, options)
     settled = _planned(workspace, made)
     if method is not None:
         _check_settled(settled, made.rules[0])
@@ -144,7 +146,9 @@ def settle(
     return settled
 
 
-def _ruled(found: Conflict, made: Record, globs: Sequence[str], method: str, options: dict[str, str]) -> Record:
+def _ruled(
+    registry: Registry, found: Conflict, made: Record, globs: Sequence[str], method: str, options: dict[str, str]
+) -> Record:
     """The record with one more rule: for the tensors in conflict that were named, or that were settled like this."""
     names = [decision.name for decision in found.tensors if _is_named(decision, globs)]
     if globs:
@@ -154,6 +158,8 @@ def _ruled(found: Conflict, made: Record, globs: Sequence[str], method: str, opt
             raise MergeError(
                 f"no tensor in conflict fits {' '.join(globs)}", path=made.path, mend="see `git theta conflicts`"
             )
+    if method != TAKE:  # a word without meaning is not to be taken for one that cannot settle this
+        Recipe.make(registry, method, options)
     tensors = tuple(map(literal, names)) or ("*",)
     pairs = tuple(sorted(options.items()))
     rule = Rule(f"{_RESOLVED} {method}", method, pairs, literal_path(made.path), tensors, BOTH)

@@ -116,7 +116,7 @@ def save(repository: Repository, made: Record) -> None:
 
 def records(repository: Repository) -> Iterator[Record]:
     """What has been merged by the merge, pick or rebase that is going on, by path."""
-    merging = _merge_heads(repository)
+    merging = merge_heads(repository)
     head = _head(repository)
     found = [_load(path) for path in _files(repository)]
     for made in sorted((made for made in found if made), key=lambda made: made.path):
@@ -145,14 +145,15 @@ def _files(repository: Repository) -> list[Path]:
 def _where(repository: Repository) -> tuple[str, tuple[str, ...]]:
     """The commit that is merged into, and those that are merged, as far as Git tells."""
     named = sorted(name.removeprefix("GITHEAD_") for name in repository.git.environment if name.startswith("GITHEAD_"))
-    return _head(repository), tuple(named) or _merge_heads(repository)
+    return _head(repository), tuple(named) or merge_heads(repository)
 
 
 def _head(repository: Repository) -> str:
     return repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").stdout.decode().strip()
 
 
-def _merge_heads(repository: Repository) -> tuple[str, ...]:
+def merge_heads(repository: Repository) -> tuple[str, ...]:
+    """The commits that `git commit` will make a merge of; none if no merge is going on."""
     try:
         named = (repository.git_dir / "MERGE_HEAD").read_text().split()
     except OSError:
@@ -221,7 +222,7 @@ def _load(path: Path) -> Record | None:
             found["result"],
             found["metadata"],
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

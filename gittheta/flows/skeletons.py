@@ -35,12 +35,12 @@ def merged_frame(workspace: Workspace, encoder: Encoder, versions: Versions, wan
     base, sides = versions.base, [side.manifest for side in versions.sides]
     if versions.metadata is not None:
         base, sides = None, [side.manifest for side in versions.sides if side.label == versions.metadata]
-    names = {spec.name for spec in wanted}
+    specs = set(wanted)  # a header says dtypes and shapes too, and one version of a tensor may have been taken
     for side in sides:
         same = [base.skeleton.digest] if base else []
         agreed = all(other.skeleton.digest in (*same, side.skeleton.digest) for other in sides)
         order = tuple((stanza.spec.name, stanza.skip) for stanza in side.stanzas)
-        if agreed and {name for name, _ in order} == names:
+        if agreed and {stanza.spec for stanza in side.stanzas} == specs:
             return Frame(side.skeleton, order)
     return _composed(workspace, encoder, base, sides, wanted)
 

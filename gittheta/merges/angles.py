@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta.merges.linear import weighted_sum
+from gittheta.merges.linear import divided, weighted_sum
 from gittheta.merges.reductions import leaf_dots, row_dots, totals
 
 #: Vectors whose angle has a cosine beyond this are mixed along a line, be they parallel or opposite.
@@ -144,7 +144,7 @@ class _Look:
 def _look(group: Group, *, on_deltas: bool, peaks: Sequence[float] | None = None) -> _Look:
     vectors = _wide(group, on_deltas)
     if peaks is not None:
-        vectors = [vector / (peak or 1.0) for vector, peak in zip(vectors, peaks, strict=True)]
+        vectors = [divided(vector, peak or 1.0) for vector, peak in zip(vectors, peaks, strict=True)]
     alike = all(torch.equal(group.sides[0], side) for side in group.sides[1:])
     products = torch.stack([leaf_dots(a, b) for a, b in combinations_with_replacement(vectors, 2)])
     return _Look(group.name, group.weights, alike, products)

@@ -102,14 +102,6 @@ def scaled(values: torch.Tensor, factor: float) -> torch.Tensor:
     return values if factor == 1 else values * factor
 
 
-def divided(values: torch.Tensor, divisor: float) -> torch.Tensor:
-    """Each value divided by a number.
-
-    A plain ``/`` with a number is a multiplication by its reciprocal on some devices, and that is not the same.
-    """
-    return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
-
-
 def _without_zeros(weights: torch.Tensor) -> torch.Tensor:
     """1 where there is 0."""
     return weights + (weights == 0)

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
+from gittheta.merges.linear import divided
 
 #: The accuracy of Gram matrices in files: they are stored as float32.
 _STORED = 2.0**-23
@@ -65,7 +66,7 @@ def _total(values: list[torch.Tensor]) -> torch.Tensor:
 
 def _mean(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.Tensor:
     """Σwᵢxᵢ / Σwᵢ."""
-    return _total([value * weight for value, weight in zip(values, weights, strict=True)]) / sum(weights)
+    return divided(_total([value * weight for value, weight in zip(values, weights, strict=True)]), sum(weights))
 
 
 def _greatest(values: torch.Tensor) -> float:

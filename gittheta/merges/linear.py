@@ -23,6 +23,14 @@ def weighted_sum(values: tuple[torch.Tensor, ...], weights: tuple[float, ...]) -
     return total
 
 
+def divided(values: torch.Tensor, divisor: float) -> torch.Tensor:
+    """Each value divided by a number.
+
+    A plain ``/`` with a number is a multiplication by its reciprocal on some devices, and that is not the same.
+    """
+    return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
+
+
 @dataclass(frozen=True)
 class Linear:
     """Weighted mean of the sides, Σwᵢθᵢ / Σwᵢ (model soups, Wortsman et al., 2022). Needs no base."""
@@ -37,7 +45,7 @@ class Linear:
         total = sum(group.weights)
         if total == 0:
             raise MergeError("the weights sum to zero", tensor=group.name, mend="give others: -X weight=1,1")
-        return weighted_sum(group.sides, group.weights) / total
+        return divided(weighted_sum(group.sides, group.weights), total)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import torch
 
 from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges import threshold
-from gittheta.merges.elections import Part, Sum, divided, either, elected, negative, scaled
+from gittheta.merges.elections import Part, Sum, either, elected, negative, scaled
 from gittheta.merges.kth import find_cuts
+from gittheta.merges.linear import divided
 from gittheta.merges.reductions import leaf_dots, totals
 from gittheta.merges.task_vectors import added_to_base, check_fraction, task_vector
 from gittheta.merges.threshold import Cut

@@ -28,8 +28,9 @@ import torch
 
 from gittheta.api import NEEDS_NO_BASE, Blocks, Group, MergeError
 from gittheta.merges import chance, threshold
-from gittheta.merges.elections import Divisor, Election, Part, added, divided, elected, scaled
+from gittheta.merges.elections import Divisor, Election, Part, added, elected, scaled
 from gittheta.merges.kth import find_cuts
+from gittheta.merges.linear import divided
 from gittheta.merges.reductions import leaf_sums, totals
 from gittheta.merges.threshold import Cut
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from gittheta.errors import ConfigError
+from gittheta.memory import keep_memory
 
 Result = TypeVar("Result")
 
@@ -74,6 +75,7 @@ def computing(
         torch.cuda.synchronize(chosen)  # whatever the caller still has in the making there
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_memory(of_this_process=False)
     pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None
     try:
         yield Compute(chosen, pool, 2 * threads, block or BLOCK[chosen.type], warn)

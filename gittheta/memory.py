@@ -12,14 +12,15 @@ from contextlib import suppress
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
-def keep_memory() -> None:
-    """Tell the allocator, where there is one that listens."""
+def keep_memory(of_this_process: bool = True) -> None:
+    """Tell the allocator, where there is one that listens. All threads share one arena if the process is all ours."""
     if sys.platform != "linux":
         return
     import ctypes
 
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, 1)
+        if of_this_process:
+            mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
