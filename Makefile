@@ -1,4 +1,4 @@
-# `make test` and `make demo` set up everything they need in .venv, from nothing.
+# `make test`, `make demo` and `make demo-collab` set up everything they need in .venv, from nothing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
 
-.PHONY: test lint types contracts pytest slow bench demo setup clean
+.PHONY: test lint types contracts pytest slow bench demo demo-collab setup clean
 
 test: lint types contracts pytest
 
@@ -31,6 +31,9 @@ bench: $(READY)
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/demo/digits.py
+
+demo-collab: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/demo/collab.py
 
 setup: $(READY)
 
