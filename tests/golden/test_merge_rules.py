@@ -1,0 +1,58 @@
+"""Rules and trailers that were committed once mean the same for ever. See README.md before touching the files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gittheta.flows.trailers import parse_trailers
+from gittheta.merging.policy import Policy, Rule, Verb, parse_rules
+
+HERE = Path(__file__).parent / "merge"
+TOML, TRAILERS = (HERE / "theta.toml").read_text(), (HERE / "trailers.txt").read_text()
+WANTED = json.loads((HERE / "meaning.json").read_text())
+SPECIFICATION = (Path(__file__).parents[2] / "docs/spec/merge-rules.md").read_text()
+
+
+def as_json(rule: Rule) -> dict[str, Any]:
+    return {
+        "method": rule.method,
+        "options": dict(rule.options),
+        "path": rule.path,
+        "tensors": list(rule.tensors),
+        "verbs": sorted(verb.value for verb in rule.verbs),
+    }
+
+
+def test_a_theta_toml_of_then_still_means_the_same() -> None:
+    assert [as_json(rule) for rule in parse_rules(TOML)] == WANTED["rules"]
+
+
+@pytest.mark.parametrize("case", WANTED["choices"], ids=lambda case: f"{case['verb']} {case['path']} {case['tensor']}")
+def test_the_rules_of_then_still_decide_the_same(case: dict[str, Any]) -> None:
+    choice = Policy(parse_rules(TOML)).choice(case["path"], case["tensor"], Verb(case["verb"]))
+    found = {"method": choice.method, "own": dict(choice.options), "offered": dict(choice.offered)}
+    assert found == {key: case[key] for key in found}
+
+
+def test_the_trailers_of_then_still_give_back_the_same_policy() -> None:
+    told = parse_trailers(TRAILERS.splitlines())
+    assert [as_json(rule) for rule in told.policy.rules] == WANTED["trailers"]
+    assert list(told.paths) == ["model.safetensors", "some models/the *new* one.safetensors"]
+    assert told.labels == ("HEAD", "origin/left", "an odd name")
+    starred = told.policy.choice("some models/the *new* one.safetensors", "w", Verb.MERGE)
+    assert (starred.method, starred.option("weight")) == ("dare", "0.5,0.3,0.2")
+    assert told.policy.choice("some models/the brand new one.safetensors", "w", Verb.MERGE).method == "linear"
+
+
+def test_the_examples_of_the_specification_are_valid() -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", SPECIFICATION, re.DOTALL)
+    assert [rule.method for rule in parse_rules(toml)] == ["linear", "take", "ties"]
+    (trailers,) = re.findall(r"```text\n(Theta-Merge.*?)```", SPECIFICATION, re.DOTALL)
+    told = parse_trailers(trailers.splitlines())
+    assert [rule.method for rule in told.policy.rules] == ["linear", "ties"]
+    assert told.labels == ("HEAD", "left", "right")
