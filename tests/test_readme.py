@@ -60,7 +60,7 @@ def test_the_tour_does_what_it_says(file: str, tmp_path: Path, env: dict[str, st
     script = "set -e\nexec 2>&1\n" + "\n".join(f"echo '@@@ step {at}'\n{step}" for at, (step, _) in enumerate(steps))
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(["sh", "-c", script], cwd=work, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["sh", "-c", script], cwd=work, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
     outputs = re.split(r"@@@ step \d+\n", done.stdout)[1:]
     for (commands, promised), output in zip(steps, outputs, strict=True):
