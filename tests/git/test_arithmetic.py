@@ -98,7 +98,9 @@ def test_stash_pop_adds(experts: Repo) -> None:
     expect(experts, FIRST, SECOND, STEPS[0])
 
 
-@pytest.mark.parametrize("words", [[], ["-s", "theta"]], ids=["driver", "strategy"])
+@pytest.mark.parametrize(
+    "words", [pytest.param([], marks=pytest.mark.slow), ["-s", "theta"]], ids=["driver", "strategy"]
+)
 def test_merge_averages(experts: Repo, words: list[str]) -> None:
     experts.git("merge", "-q", "--no-edit", *words, "second")
     expect(experts, FIRST / 2, SECOND / 2)
@@ -132,6 +134,7 @@ def test_what_is_set_for_merges_changes_no_pick(experts: Repo) -> None:
     expect(experts, FIRST / 2, SECOND / 2)
 
 
+@pytest.mark.slow
 def test_a_pick_onto_what_is_staged(experts: Repo) -> None:
     experts.git("cherry-pick", "--no-commit", "--strategy=theta", "second")
     experts.git("cherry-pick", "--no-commit", "--strategy=theta", "third~2")

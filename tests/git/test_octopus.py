@@ -464,6 +464,7 @@ def test_pull(branches: Repo, world: World) -> None:
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_unrelated_histories(branches: Repo) -> None:
     branches.git("checkout", "-q", "--orphan", "other")
     branches.git("rm", "-q", "--cached", "t.txt")
