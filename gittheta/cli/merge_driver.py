@@ -38,6 +38,7 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
         if manifests[1] is None or manifests[2] is None:
             click.echo(f"CONFLICT ({path}): not stored by gittheta on both sides, so it cannot be merged", err=True)
             sys.exit(1)
+        inner = _makes_a_base(workspace.repository, path, marker_size)
         verb, other = _what_is_done(workspace.repository)
         sides = (Side("ours", manifests[1], "HEAD"), Side("theirs", manifests[2], other))
         versions = Versions(path, manifests[0], sides, verb)
@@ -46,11 +47,13 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             error.path = None  # it is said already
-            record_failure(workspace, versions, str(error))
+            if not inner:
+                record_failure(workspace, versions, str(error))
             tell_conflicts(path, [str(error)])
             sys.exit(1)
         stop_progress(workspace)
-        record(workspace, versions, outcome, {})
+        if not inner:
+            record(workspace, versions, outcome, {})
         if outcome.manifest is None:
             tell_conflicts(path, outcome.conflicts)
             sys.exit(1)
@@ -68,6 +71,13 @@ def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
         found = merging.read_text().split()
         return Verb.MERGE, found[0] if len(found) == 1 else None
     return Verb.PICK, None
+
+
+def _makes_a_base(repository: Repository, path: str, marker_size: str) -> bool:
+    """Whether two common ancestors are merged, to start from that (`merge.theta.recursive` is `theta`)."""
+    usual = repository.attributes(["conflict-marker-size"], [path])[path]["conflict-marker-size"]
+    # One more where a file was renamed on both sides, two more for each level of ancestors.
+    return marker_size.isdigit() and int(marker_size) > (int(usual) if usual.isdigit() else 7) + 1
 
 
 def _read(workspace: Workspace, path: str, name: str) -> Manifest | None:

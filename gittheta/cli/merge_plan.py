@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gittheta.cli.console import open_workspace, stop_progress
+from gittheta.cli.resolve import pair
 from gittheta.flows.plan import Action, Decision
 from gittheta.flows.replay import Foreseen, compare, foresee, replay
 from gittheta.flows.workspace import Workspace
@@ -20,21 +21,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("commits", nargs=-1)
-@click.option("-X", "pairs", multiple=True, metavar="KEY=VALUE", help="As for git merge -s theta: method=ties, ...")
+@click.option("-X", "words", multiple=True, metavar="KEY=VALUE", help="As for git merge -s theta: method=ties, ...")
 @click.option("--numbers/--no-numbers", default=True, help="Compare the changes with each other (reads the tensors).")
 @click.option("--replay", "again", metavar="COMMIT", help="Whether a merge comes out the same to the bit again.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def merge_plan(
-    commits: tuple[str, ...], pairs: tuple[str, ...], numbers: bool, again: str | None, as_json: bool
+    commits: tuple[str, ...], words: tuple[str, ...], numbers: bool, again: str | None, as_json: bool
 ) -> None:
     """What `git merge COMMITS` would do with each tensor, and why. Nothing is changed.
 
     Of tensors that several sides changed: norm of each change, cosine and agreement in sign (the least of all pairs),
     and a hint which method suits.
     """
-    given = dict(pair.partition("=")[::2] for pair in pairs)
+    given = dict(pair(word) for word in words)
     with open_workspace() as workspace:
         if again:
+            if commits:
+                raise click.UsageError("--replay takes the merge commit alone")
             _replay(workspace, again, as_json)
             return
         if not commits:
@@ -47,7 +50,7 @@ def merge_plan(
     for plan in plans:
         _show(plan)
     if not plans:
-        click.echo("no checkpoint has changed")
+        click.echo("no checkpoint would change")
 
 
 def _described(workspace: Workspace, foreseen: Foreseen, numbers: bool) -> dict[str, Any]:
@@ -74,11 +77,16 @@ def _tensor(decision: Decision, foreseen: Foreseen, compared: Comparison | None)
         found["reason"] = decision.reason
     if compared:
         found["sides"] = [foreseen.versions.labels[index] for index in decision.parts]
-        found["norms"] = list(compared.norms)
-        found["cosines"] = [None if math.isnan(each) else each for each in compared.cosines]
-        found["sign_agreements"] = [None if math.isnan(each) else each for each in compared.agreements]
+        found["norms"] = _known(compared.norms)
+        found["cosines"] = _known(compared.cosines)
+        found["sign_agreements"] = _known(compared.agreements)
         found["hint"] = compared.hint
     return found
+
+
+def _known(values: tuple[float, ...]) -> list[float | None]:
+    """JSON has no words for what is no number."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -102,7 +110,7 @@ def _row(tensor: dict[str, Any]) -> tuple[str, ...]:
     if "from" in tensor:
         what = f"from {tensor['from']}"
     why = tensor.get("reason") or tensor.get("because", "")
-    norms = ", ".join(f"{norm:.3g}" for norm in tensor.get("norms", ()))
+    norms = ", ".join("?" if norm is None else f"{norm:.3g}" for norm in tensor.get("norms", ()))
     return (
         tensor["name"],
         what,

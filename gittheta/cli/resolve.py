@@ -42,7 +42,7 @@ def resolve(
         raise click.UsageError("say how: --method linear, or take --from theirs")
     if chosen == CONFLICT:
         raise click.UsageError("that is what you have: name a method, or take --from theirs")
-    options = dict(_pair(word) for word in pairs)
+    options = dict(pair(word) for word in pairs)
     if origin:
         options["from"] = origin
     with open_workspace() as workspace:
@@ -67,8 +67,9 @@ def _tell(settled: Conflict) -> None:
     )
 
 
-def _pair(word: str) -> tuple[str, str]:
+def pair(word: str) -> tuple[str, str]:
+    """KEY=VALUE. Raises click's UsageError."""
     key, equals, value = word.partition("=")
-    if not equals:
+    if not equals or not key:
         raise click.UsageError(f"'{word}' is no KEY=VALUE")
     return key.lower(), value

@@ -20,6 +20,7 @@ from gittheta.flows.skeletons import merged_frame
 from gittheta.flows.spool import Spool
 from gittheta.flows.tasks import LANES, Tasks
 from gittheta.flows.workspace import Workspace
+from gittheta.merging.options import Recipe
 from gittheta.merging.policy import Choice, Policy
 from gittheta.model import OPAQUE, Digest, Manifest, Stanza, TensorSpec
 
@@ -209,13 +210,13 @@ def compare_versions(workspace: Workspace, versions: Versions, plan: MergePlan) 
     from gittheta.merging.compute import computing
     from gittheta.merging.engine import measure_all
 
-    tasks = Tasks(workspace, versions, plan)
+    looking = {choice: Recipe(Compare(), propagate=True) for choice in plan.recipes}
+    tasks = Tasks(workspace, versions, MergePlan(plan.decisions, looking))
     tasks.fetch(decisions)
     found = {}
     with computing("cpu", workspace.settings.threads) as compute:
         for decision in decisions:
             task, _ = tasks.opened(decision)
-            task = replace(task, method=Compare(), statistics=(), propagate=True)
             found[decision.name] = measure_all([task], compute)
     return found
 

@@ -162,7 +162,7 @@ class _Planner:
         if len(changed) == 1 and not (changed == (1,) and self._scales(choice) and base and first):
             return decision(Action.TAKEN, stanza=first, origin=self.versions.labels[changed[0]])
         alike = len(changed) > 1 and all(equal(sides[index], first) for index in changed)
-        if alike and (base is None or first is None or choice.method in (CONFLICT, TAKE) or self._idempotent(choice)):
+        if alike and (choice.method in (CONFLICT, TAKE) or _is_settled(base, first) or self._idempotent(choice)):
             return decision(Action.SAME, stanza=first)
         if choice.method == TAKE:
             origin, stanza = self._taken(choice, base, sides)
@@ -253,6 +253,11 @@ class _Planner:
     def _without_base(self, choice: Choice) -> bool:
         """Whether somebody asked for a method that can do without a base."""
         return choice.explicit and choice.method != CONFLICT and not Traits.of(self.recipe(choice).method).needs_base
+
+
+def _is_settled(base: Stanza | None, alike: Stanza | None) -> bool:
+    """Whether sides that are alike are the result whatever the method: there is nothing to compute with."""
+    return base is None or alike is None or base.spec != alike.spec or not can_average(alike.spec.dtype)
 
 
 def _both(count: int) -> str:

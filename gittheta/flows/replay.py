@@ -42,7 +42,11 @@ def _plans(
     workspace: Workspace, heads: list[str], labels: Sequence[str], given: Mapping[str, str]
 ) -> Iterator[Foreseen]:
     base = merge_base(workspace, heads)
-    sides = [(label, head) for label, head in zip(labels, heads, strict=True) if head != base]
+    counting = workspace.repository.git.run("merge-base", "--independent", *heads).decode().split()
+    labelled = dict(zip(reversed(heads), reversed(labels), strict=True))  # each once, by its first name
+    sides = [(labelled[head], head) for head in dict.fromkeys(heads) if head in counting]
+    if [head for _, head in sides] == heads[:1]:  # all is merged already
+        return
     trees = [_checkpoints(workspace, commit) for commit in (base, *(head for _, head in sides)) if commit]
     paths = sorted({path for tree in trees for path in tree})
     changed = [path for path in paths if len({tree.get(path) for tree in trees}) > 1]
@@ -84,7 +88,8 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
             f"{revision} is no merge in which tensors were computed",
             mend="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
         )
-    base = merge_base(workspace, parents)
+    bases = git.attempt("merge-base", "--all", "--octopus", *parents).stdout.decode().split()
+    base = bases[0] if bases else None
     labels = told.labels
     if len(labels) != len(parents):
         labels = ("ours", "theirs") if len(parents) == 2 else tuple(f"parent {n}" for n in range(1, len(parents) + 1))
@@ -95,7 +100,10 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
         if versions is None or merged is None or len(versions.sides) < 2:
             yield Replayed(path, problem="it does not stand under this name in all parents and in the commit")
             continue
-        yield _compared(workspace, versions, told.policy, merged)
+        found = _compared(workspace, versions, told.policy, merged)
+        if found.different and len(bases) > 1:
+            found = Replayed(path, problem=f"cannot be repeated: its sides have {len(bases)} merge bases (criss-cross)")
+        yield found
 
 
 def _compared(workspace: Workspace, versions: Versions, policy: Policy, merged: Manifest) -> Replayed:

@@ -28,6 +28,8 @@ class Comparison:
     def hint(self) -> str:
         """Which method suits, in a few words. A rule of thumb, not a promise."""
         cosine, agreement = min(self.cosines, default=1.0), min(self.agreements, default=1.0)
+        if not all(map(math.isfinite, self.norms)):
+            return "values that are not finite: take one"
         if max(self.norms) > 10 * min(self.norms):
             return "one change is far larger: weights, or nuslerp"
         if cosine > 0.9:

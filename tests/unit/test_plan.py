@@ -171,6 +171,8 @@ def test_take_from_nobody() -> None:
 def test_what_all_changed_alike_is_computed_where_that_makes_a_difference() -> None:
     assert decide(A, B, B, rules=(Rule("test", "task_arithmetic"),)).action is Action.MERGE
     assert decide(A, B, B, rules=(Rule("test", "linear"),)).action is Action.SAME
+    for base, alike in ((tensor("a", dtype="i64"), tensor("b", dtype="i64")), (A, tensor("b", shape=(1, 2)))):
+        assert decide(base, alike, alike, rules=(Rule("test", "task_arithmetic"),)).stanza == alike
 
 
 def test_without_an_ancestor_a_chosen_method_that_needs_none_merges() -> None:
