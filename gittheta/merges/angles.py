@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta.merges.linear import divided, weighted_sum
+from gittheta.merges.linear import divided, sum_of, weighted_sum
 from gittheta.merges.reductions import leaf_dots, row_dots, totals
 
 #: Vectors whose angle has a cosine beyond this are mixed along a line, be they parallel or opposite.
@@ -73,9 +73,7 @@ def dot(a: Sequence[float], b: Sequence[float]) -> float:
 
 def shares_of(weights: Sequence[float], tensor: str, *, negative: bool = True) -> list[float]:
     """The weights, made to sum to one. Raises MergeError if that cannot be."""
-    total = math.fsum(weights)
-    if total == 0:
-        raise MergeError("the weights sum to zero", tensor=tensor, mend="give others: -X weight=1,1")
+    total = sum_of(weights, tensor)
     if not negative and min(weights) < 0:
         raise MergeError("a weight is below zero, and directions cannot be", tensor=tensor)
     return [weight / total for weight in weights]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,6 +33,14 @@ def divided(values: torch.Tensor, divisor: float) -> torch.Tensor:
     return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
 
 
+def sum_of(weights: Sequence[float], tensor: str) -> float:
+    """Σwᵢ, to divide by. Raises MergeError if it is zero, or what rounding leaves of zero: 0.1 + 0.2 − 0.3."""
+    total = math.fsum(weights)
+    if abs(total) <= len(weights) * 2.0**-52 * max(map(abs, weights)):
+        raise MergeError("the weights sum to zero", tensor=tensor, mend="give others: -X weight=1,1")
+    return total
+
+
 @dataclass(frozen=True)
 class Linear:
     """Weighted mean of the sides, Σwᵢθᵢ / Σwᵢ (model soups, Wortsman et al., 2022). Needs no base."""
@@ -42,10 +52,7 @@ class Linear:
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError if the weights sum to zero."""
-        total = sum(group.weights)
-        if total == 0:
-            raise MergeError("the weights sum to zero", tensor=group.name, mend="give others: -X weight=1,1")
-        return divided(weighted_sum(group.sides, group.weights), total)
+        return divided(weighted_sum(group.sides, group.weights), sum_of(group.weights, group.name))
 
 
 @dataclass(frozen=True)

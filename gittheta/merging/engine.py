@@ -121,8 +121,15 @@ def _check(task: Task) -> None:
             )
     for kind in traits.kinds:
         for side, label in enumerate(task.labels):
-            if not task.statistics or kind not in task.statistics[side]:
+            known = task.statistics[side].get(kind) if task.statistics else None
+            if known is None:
                 raise MergeError(f"{name} needs statistics ({kind}), and {label} has none", tensor=task.name)
+            if known.spec.dtype.kind != "float" or known.spec.dtype.name not in TORCH:
+                raise MergeError(
+                    f"the statistics ({kind}) of {label} are {known.spec.dtype.name}, and nothing can be computed with",
+                    tensor=task.name,
+                    mend=f"collect them again: gittheta.statistics.{kind}",
+                )
 
 
 def _kind(spec: TensorSpec) -> str:

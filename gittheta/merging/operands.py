@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -64,4 +65,8 @@ class Resident:
 
     def digest(self) -> Digest:
         """Of its bytes, on the CPU."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> Digest:
         return digest_of(raw_bytes(self.tensor))

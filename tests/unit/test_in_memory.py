@@ -187,11 +187,16 @@ def test_options_without_meaning() -> None:
     refused("3 weights for 2 sides", BASE, [A, B], weight=[1, 2, 3])
     refused("2 weights for 1 sides", None, [{}], weight=[1, 2])
     refused("sum to zero", BASE, [A, B], weight=[1, -1])
+    for method in ("linear", "multislerp"):  # 0.1 + 0.2 is not 0.3, and what is left is nothing to divide by
+        refused("sum to zero", BASE, [A, B, C], method=method, weight=[0.1, 0.2, -0.3])
     refused("nonfinite", BASE, [A, B], nonfinite="ignore")
     refused("takes 2 sides", BASE, [A, B, C], method="slerp")
     refused("no device", BASE, [A, B], device="toaster", error=ConfigError)
     refused("for 2 sides", BASE, [A, B], method="fisher", statistics=[{"fisher": A}])
     said = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
+    assert "tensor 'z.weight'" in said
+    whole = {name: values.to(torch.int32) for name, values in A.items()}
+    said = refused("side 2 are i32", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {"fisher": whole}])
     assert "tensor 'z.weight'" in said
 
 
