@@ -7,7 +7,7 @@
     Theta-Sides: HEAD left right
 
 Words are quoted as in a shell. The first line that fits a tensor is the one by which it was merged. ``Theta-Sides``
-stands there if there were more than two.
+stands there unless they are ours and theirs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
             others += alike
         for globs in _globs(choice, used[choice], others):
             found.append(_line(versions.path, plan, choice, globs))  # noqa: PERF401 - two loops in one are a riddle
-    if found and len(versions.sides) > 2:
+    if found and versions.labels != ("ours", "theirs"):
         found.append(f"{SIDES}: {shlex.join(versions.labels)}")
     return tuple(found)
 
@@ -83,7 +83,7 @@ class Told:
     policy: Policy
     #: The checkpoints that were merged.
     paths: tuple[str, ...]
-    #: What the sides were called, if there were more than two.
+    #: What the sides were called, unless ours and theirs.
     labels: tuple[str, ...]
 
 
@@ -98,7 +98,7 @@ def parse_trailers(lines: Iterable[str]) -> Told:
         except ValueError:
             continue
         if key == SIDES:
-            labels = tuple(words)
+            labels = max(labels, tuple(words), key=len)  # not every checkpoint was there on all sides
         elif key == MERGE and len(words) > 1:
             rules.append(_rule(words))
             paths.append(words[0])

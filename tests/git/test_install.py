@@ -9,7 +9,7 @@ import pytest
 from .checkpoints import model
 from .conftest import Place, Repo, World
 
-HOOKS = ["post-checkout", "post-index-change", "post-merge", "post-rewrite", "pre-push"]
+HOOKS = ["post-checkout", "post-index-change", "post-merge", "post-rewrite", "pre-push", "prepare-commit-msg"]
 #: A hook that writes down how it was called.
 SPY = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$SPY_LOG"
