@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from threading import local
 from typing import TypeVar
 
@@ -43,14 +44,19 @@ class Compute:
     warn: Callable[[str], None] = _silent
 
     def each(self, jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:
-        """The results of some jobs in their order, a few of them ahead of the one who takes them."""
-        if self.pool is None:
-            for job in jobs:
+        """The results of some jobs in their order, a few of them ahead of the one who takes them.
+
+        A job that is alone is done here: to wake up a thread for it would take longer than most small tensors do.
+        """
+        jobs = iter(jobs)
+        first = list(islice(jobs, 2))
+        if self.pool is None or len(first) < 2:
+            for job in chain(first, jobs):
                 yield job()
             return
         waiting: deque[Future[Result]] = deque()
         try:
-            for job in jobs:
+            for job in chain(first, jobs):
                 waiting.append(self.pool.submit(job))
                 if len(waiting) >= self.ahead:
                     yield waiting.popleft().result()
