@@ -104,6 +104,8 @@ class BlobReader:
         """The content of a blob; None if the name resolves to no blob, or to one larger than ``limit`` bytes."""
         assert self.process.stdin  # noqa: S101 - both were asked for as pipes
         assert self.process.stdout  # noqa: S101
+        if "\0" in name:  # no object has such a name, and Git would take it for two
+            return None
         self.process.stdin.write(os.fsencode(name) + b"\0")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

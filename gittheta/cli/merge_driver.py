@@ -13,15 +13,16 @@ from gittheta.cli.outcomes import tell_conflicts, tell_merged
 from gittheta.errors import ThetaError
 from gittheta.flows.merge import merge_versions
 from gittheta.flows.plan import Side, Versions
-from gittheta.flows.record import record, record_failure
+from gittheta.flows.record import concluded, of_several, record, record_failure, save
 from gittheta.flows.rules import read_policy
 from gittheta.flows.smudge import read_manifest
 from gittheta.flows.workspace import Workspace
 from gittheta.git import Repository
 from gittheta.manifest import format_manifest
 from gittheta.memory import keep_memory
-from gittheta.merging.policy import Verb
+from gittheta.merging.policy import Policy, Verb
 from gittheta.model import Manifest
+from gittheta.store import translated
 
 
 @click.command(hidden=True)
@@ -42,8 +43,19 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
         verb, other = _what_is_done(workspace.repository)
         sides = (Side("ours", manifests[1], "HEAD"), Side("theirs", manifests[2], other))
         versions = Versions(path, manifests[0], sides, verb)
+        again = None if _heads() else of_several(workspace.repository, path)
+        if again:
+            versions = again.versions(workspace)
         try:
-            outcome = merge_versions(workspace, versions, read_policy(workspace, [path]))
+            policy = Policy(again.rules) if again else read_policy(workspace, [path])
+            outcome = merge_versions(workspace, versions, policy)
+            stop_progress(workspace)
+            if again:
+                save(workspace.repository, concluded(again, versions, outcome))
+            elif not inner:
+                record(workspace, versions, outcome, {})
+            if outcome.manifest:
+                _put(Path(ours), format_manifest(outcome.manifest))
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             error.path = None  # it is said already
@@ -51,26 +63,37 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
                 record_failure(workspace, versions, str(error))
             tell_conflicts(path, [str(error)])
             sys.exit(1)
-        stop_progress(workspace)
-        if not inner:
-            record(workspace, versions, outcome, {})
         if outcome.manifest is None:
             tell_conflicts(path, outcome.conflicts)
             sys.exit(1)
-        Path(ours).write_bytes(format_manifest(outcome.manifest))
         tell_merged(path, outcome.plan)
+
+
+def _put(ours: Path, text: bytes) -> None:
+    """Replace a file in one step. Raises StoreError; Git would take half a file for ours in a conflict."""
+    temporary = ours.with_name(f"{ours.name}.new")
+    with translated(ours):
+        try:
+            temporary.write_bytes(text)
+            os.replace(temporary, ours)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
     """Merge, or pick; and the commit of theirs if Git tells. Only `git merge` names the heads that it merges."""
-    heads = [name.removeprefix("GITHEAD_") for name in os.environ if name.startswith("GITHEAD_")]
-    if heads:
+    if heads := _heads():
         return Verb.MERGE, heads[0] if len(heads) == 1 else None
     merging = repository.git_dir / "MERGE_HEAD"
     if merging.exists():  # a conflicted merge that is done again: git checkout --merge
         found = merging.read_text().split()
         return Verb.MERGE, found[0] if len(found) == 1 else None
     return Verb.PICK, None
+
+
+def _heads() -> list[str]:
+    """The heads that `git merge` merges; none if something else is done."""
+    return [name.removeprefix("GITHEAD_") for name in os.environ if name.startswith("GITHEAD_")]
 
 
 def _makes_a_base(repository: Repository, path: str, marker_size: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from gittheta.errors import MergeError
@@ -11,15 +12,17 @@ from gittheta.model import Manifest, Stanza
 
 #: Where the statistics of ``model.safetensors`` lie: ``model.fisher.safetensors``.
 PATTERN = "{stem}.{kind}{suffix}"
+_WORDS = re.compile("{stem}|{suffix}|{kind}")
 
 
 def sidecar_path(pattern: str, path: str, kind: str) -> str:
     """The path of a sidecar. Raises MergeError for a pattern with other words in braces, or that leaves the tree."""
     here = PurePosixPath(path)
-    try:
-        name = pattern.format(stem=here.stem, suffix=here.suffix, kind=kind)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {PATTERN}") from None
+    words = {"{stem}": here.stem, "{suffix}": here.suffix, "{kind}": kind}
+    # A pattern may come from whoever wrote theta.toml: str.format would let it look into objects, or pad without end.
+    name = _WORDS.sub(lambda found: words[found[0]], pattern)
+    if set(_WORDS.sub("", pattern)) & {"{", "}"} or not name:
+        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {PATTERN}")
     found = PurePosixPath(name[1:]) if name.startswith("/") else here.parent / name
     if ".." in found.parts:
         raise MergeError(f"stats is '{pattern}', which leaves the repository")
