@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gittheta.errors import MergeError, ThetaError
 from gittheta.flows.merge import Outcome, merge_versions
 from gittheta.flows.plan import Decision, MergePlan, Versions, plan_merge
-from gittheta.flows.record import ASK, Record, concluded, merge_heads, records, save
+from gittheta.flows.record import ASK, MERGE_AGAIN, RESOLVED, Record, concluded, merge_heads, records, save
 from gittheta.flows.replacing import replace_ours
 from gittheta.flows.rules import read_policy
 from gittheta.flows.workspace import Workspace
@@ -16,8 +16,6 @@ from gittheta.merging.options import Recipe
 from gittheta.merging.policy import BOTH, TAKE, Policy, Rule, Verb, glob_fits, literal, literal_path
 from gittheta.model import OPAQUE, Manifest
 from gittheta.registry import Registry
-
-_RESOLVED = "resolve"
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,9 @@ def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> Recor
     if not oids.keys() & {2, 3} or any(workspace.try_manifest(oid) is None for oid in oids.values()):
         return None
     heads = merge_heads(workspace.repository)
+    if len(heads) > 1:  # the index has two of the sides; to merge these would lose the others
+        lost = f"it is not known any more what all the heads had here: {MERGE_AGAIN}"
+        return Record(path, Verb.MERGE, "", heads, None, (), (ASK,), objections=(lost,))
     commits = {2: "HEAD", 3: heads[0] if len(heads) == 1 else None}
     sides = tuple((names[stage], commits[stage], oids[stage]) for stage in (2, 3) if stage in oids)
     head = (workspace.repository.revisions("HEAD") or [""])[0]
@@ -152,7 +153,7 @@ def _ruled(
     """The record with one more rule: for the tensors in conflict that were named, or that were settled like this."""
     names = [decision.name for decision in found.tensors if _is_named(decision, globs)]
     if globs:
-        before = [each for each in found.plan.decisions if each.choice and each.choice.source.startswith(_RESOLVED)]
+        before = [each for each in found.plan.decisions if each.choice and each.choice.source.startswith(RESOLVED)]
         names += [decision.name for decision in before if _is_named(decision, globs) and decision.name not in names]
         if not names:
             raise MergeError(
@@ -162,7 +163,7 @@ def _ruled(
         Recipe.make(registry, method, options)
     tensors = tuple(map(literal, names)) or ("*",)
     pairs = tuple(sorted(options.items()))
-    rule = Rule(f"{_RESOLVED} {method}", method, pairs, literal_path(made.path), tensors, BOTH)
+    rule = Rule(f"{RESOLVED} {method}", method, pairs, literal_path(made.path), tensors, BOTH)
     refused = tuple((name, reason) for name, reason in made.refused if name not in names)
     return replace(made, rules=(rule, *made.rules), refused=refused)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from gittheta.errors import ManifestError
+from gittheta.errors import ManifestError, MergeError
 from gittheta.flows.merge import Outcome
 from gittheta.flows.plan import Side, Versions
 from gittheta.flows.rules import read_policy
@@ -29,6 +29,8 @@ from gittheta.model import Manifest
 
 #: What is done where nobody can tell what is meant.
 ASK = Rule("nobody", CONFLICT, verbs=BOTH)
+#: Where a rule comes from that somebody gave to settle a conflict, in the first of its words.
+RESOLVED = "resolve"
 _FOLDER = "theta-merge"
 
 
@@ -61,6 +63,24 @@ class Record:
         base = _manifest(workspace, self.path, self.base) if self.base else None
         sides = tuple(Side(label, _manifest(workspace, self.path, oid), commit) for label, commit, oid in self.sides)
         return Versions(self.path, base, sides, self.verb, self.metadata)
+
+
+def of_several(repository: Repository, path: str) -> Record | None:
+    """What a merge of several heads began with, where Git, that is to do it again, has only two versions; else None.
+
+    Raises MergeError if that is not known any more: with two of its sides the others would be lost.
+    """
+    if len(merge_heads(repository)) < 2:
+        return None
+    for made in records(repository):
+        if made.path == path:
+            rules = tuple(rule for rule in made.rules if rule.source.split(" ")[0] != RESOLVED)
+            return replace(made, rules=rules, trailers=(), objections=(), refused=(), result=None, metadata=None)
+    raise MergeError("it is not known any more what all the heads had here", path=path, mend=MERGE_AGAIN)
+
+
+#: There is no other way to get at all sides.
+MERGE_AGAIN = "git merge --abort, then merge once more"
 
 
 def record(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
