@@ -190,6 +190,7 @@ def test_odd_names_two_files_and_a_sub_directory(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_in_a_linked_work_tree(sides: Repo) -> None:
     sides.git("worktree", "add", "-q", "-b", "mine", "../linked", "main")
     linked = Repo(sides.path.parent / "linked", sides.env)
@@ -203,7 +204,7 @@ def test_in_a_linked_work_tree(sides: Repo) -> None:
     linked.healthy()
 
 
-@pytest.mark.parametrize("verb", ["rebase", "cherry-pick"])
+@pytest.mark.parametrize("verb", ["rebase", pytest.param("cherry-pick", marks=pytest.mark.slow)])
 def test_during_a_rebase_or_several_picks(sides: Repo, verb: str) -> None:
     sides.git("checkout", "-q", "side")
     sides.commit(checkpoint(THEIRS | {"x": normal(33, 9)}))
@@ -223,6 +224,7 @@ def test_during_a_rebase_or_several_picks(sides: Repo, verb: str) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_a_stash_that_clashes(sides: Repo) -> None:
     sides.write(M, checkpoint(THEIRS))
     sides.git("stash")
@@ -247,6 +249,7 @@ def test_large_files_go_past_git(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_added_on_both_sides(sides: Repo) -> None:
     name = "new.safetensors"
     sides.git("checkout", "-q", "side")
@@ -263,6 +266,7 @@ def test_added_on_both_sides(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_deleted_on_one_side(sides: Repo) -> None:
     sides.git("rm", "-q", M)
     sides.git("commit", "-q", "-m", "gone")
@@ -275,6 +279,7 @@ def test_deleted_on_one_side(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_files_of_no_known_format_can_be_taken_whole(sides: Repo) -> None:
     name = "o.safetensors"
     for branch, content in {"side": b"theirs" * 99, "main": b"ours" * 99}.items():
@@ -340,6 +345,7 @@ def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
     """Without the driver; or if it was killed. Nothing may look settled then."""
     sides.fails("-c", "merge.theta.driver=false", "merge", "--no-edit", "side", status=1)
@@ -358,6 +364,7 @@ def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
     assert sides.read() == checkpoint(THEIRS | {"w": normal(9, 6, 4)})
 
 
+@pytest.mark.slow
 def test_records_that_are_damaged_are_none(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     (record,) = (sides.git_dir / "theta-merge").iterdir()

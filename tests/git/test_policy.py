@@ -249,6 +249,7 @@ def test_what_is_wrong_with_git_config(sides: Repo) -> None:
     assert sides.status() == f"UU {M}\n"
 
 
+@pytest.mark.slow
 def test_an_option_given_once_is_not_forgotten_when_it_turns_out_to_be_wrong(sides: Repo) -> None:
     """Nothing may look settled while the file in the work tree is only ours."""
     sides.fails("-c", "theta.merge.method=take", "merge", "--no-edit", "side", status=1)
@@ -305,6 +306,7 @@ def test_what_is_set_for_picks(sides: Repo) -> None:
     assert chosen({"merge.method": "dare", "pick.method": "pick", "pick.lambda": "2"}) == "pick 2"
 
 
+@pytest.mark.slow
 def test_who_wants_to_be_asked_is_asked_by_picks_too(sides: Repo) -> None:
     sides.git("config", "theta.merge.method", "conflict")
     assert "you want to be asked" in sides.fails("cherry-pick", "side", status=1)
