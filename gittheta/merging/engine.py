@@ -59,7 +59,10 @@ def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator
     blocks = TensorBlocks(prepared(task), compute)
     measure = getattr(task.method, "measure", None)
     if measured is None and measure:
-        measured = _asked(task.method, measure, blocks)
+        try:
+            measured = _asked(task.method, measure, blocks)
+        except ThetaError as error:
+            raise error.located(tensor=task.name) from error.__cause__
     return blocks.map(lambda group: blocks.result(replace(group, measured=measured)))
 
 
