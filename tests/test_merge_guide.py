@@ -37,6 +37,8 @@ def as_written(method: type[Merge], field: str, default: Any) -> str | None:
         return "/".join(get_args(hint))
     if isinstance(default, bool) or default is None:
         return None if default is None else str(default).lower()
+    if isinstance(default, str):
+        return default
     return repr(int(default)) if default == int(default) else repr(default).replace("e-0", "e-")
 
 

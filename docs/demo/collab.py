@@ -163,7 +163,6 @@ class Project:
             before = size_of(self.origin)
             self._all_take_part(number)
             untold(self.main, "fetch", "-q", "origin")
-            untold(self.main, "theta", "fetch", "--all")  # the sidecars of all branches
             branches = [f"origin/{contributor.name}" for contributor in self.contributors]
             told(self.main, "merge", "-s", "theta", "-m", f"Round {number}", *branches)
             untold(self.main, "push", "-q", "origin", "main")

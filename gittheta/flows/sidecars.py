@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from gittheta.errors import MergeError
 from gittheta.flows.plan import Side
+from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, Stanza
 
@@ -43,4 +44,5 @@ def sidecar(workspace: Workspace, side: Side, pattern: str | None, path: str, ki
             f"{side.label} has no {wanted}, the statistics ({kind}) of {path}",
             mend=f"collect them (gittheta.statistics), `git theta track {wanted}` and commit it there",
         )
+    fetch_missing(workspace, found)
     return {stanza.spec.name: stanza for stanza in found.stanzas}

@@ -82,6 +82,8 @@ class Fisher:
     """
 
     floor: float = 0.0
+    #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
+    stats: str = "{stem}.{kind}{suffix}"
 
     name: ClassVar[str] = "fisher"
     unit: ClassVar[Literal["element"]] = "element"
@@ -157,6 +159,8 @@ class RegMean:
     """
 
     alpha: float = 0.9
+    #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
+    stats: str = "{stem}.{kind}{suffix}"
 
     name: ClassVar[str] = "regmean"
     unit: ClassVar[Literal["tensor"]] = "tensor"
@@ -223,6 +227,8 @@ class Mats:
     iterations: int = 100
     tolerance: float = 1e-8
     form: Literal["forward", "kfac"] = "forward"
+    #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
+    stats: str = "{stem}.{kind}{suffix}"
 
     name: ClassVar[str] = "mats"
     unit: ClassVar[Literal["tensor"]] = "tensor"

@@ -64,7 +64,8 @@ class Statistics:
             unfinished.unlink(missing_ok=True)
 
     def _header(self) -> bytes:
-        described = {"examples": str(self.examples), "format": "pt", "statistics": self.kind}
+        # No number of examples: it differs from side to side, and metadata that differs does not merge.
+        described = {"format": "pt", "statistics": self.kind}
         skeleton = bytes(8) + json.dumps({"__metadata__": described}).encode()
         wanted = [TensorSpec(name, DTYPES["f32"], tuple(self.tensors[name].shape)) for name in sorted(self.tensors)]
         header = Safetensors().merge_skeletons(None, skeleton, skeleton, wanted)

@@ -332,7 +332,7 @@ class TestFiles:
         path = found.beside(tmp_path / "model.safetensors")
         assert path == tmp_path / "model.fisher.safetensors" == sidecar(tmp_path / "model.safetensors", "fisher")
         with safe_open(path, "pt") as file:
-            assert file.metadata() == {"format": "pt", "statistics": "fisher", "examples": "37"}
+            assert file.metadata() == {"format": "pt", "statistics": "fisher"}
             assert sorted(file.keys()) == sorted(found.tensors)
             for name in file.keys():  # noqa: SIM118 - it is no mapping
                 assert torch.equal(file.get_tensor(name), found.tensors[name].float())
