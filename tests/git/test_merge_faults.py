@@ -129,7 +129,8 @@ def strike(repo: Repo, words: tuple[str, ...], count: int) -> None:
     assert not [file for file in repo.path.iterdir() if file.name.endswith((".new", ".gittheta"))]
 
 
-@pytest.mark.parametrize("words", [pytest.param(MERGE, marks=pytest.mark.slow), OCTOPUS], ids=["driver", "strategy"])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [MERGE, OCTOPUS], ids=["driver", "strategy"])
 def test_killed(sides: Repo, words: tuple[str, ...]) -> None:
     strike(sides, words, 1)
 
@@ -137,7 +138,7 @@ def test_killed(sides: Repo, words: tuple[str, ...]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [MERGE, OCTOPUS, PICK, REBASE, RESOLVE], ids=lambda words: "-".join(words[:2]))
 def test_killed_often(sides: Repo, words: tuple[str, ...]) -> None:
-    strike(sides, words, 12)
+    strike(sides, words, 6)
 
 
 @pytest.mark.slow
@@ -145,7 +146,7 @@ def test_killed_often(sides: Repo, words: tuple[str, ...]) -> None:
 def test_interrupted(sides: Repo, words: tuple[str, ...]) -> None:
     """Ctrl-C goes to git and to all that it has started."""
     chance = random.Random(5)
-    for _ in range(6):
+    for _ in range(4):
         if words == RESOLVE:
             conflict(sides)
         merging = subprocess.Popen(
@@ -229,6 +230,7 @@ def test_lost_objects(world: World, sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_a_damaged_object(sides: Repo) -> None:
     text = sides.manifest(revision="a")
     found = re.search(r"\[w1\]\n.*\n(?:.* )?(\w{64}):(\d+)\+", text)
@@ -326,6 +328,7 @@ def test_malformed_manifests(small: Repo, names: tuple[str, ...]) -> None:
     assert (small.read(), small.status()) == (before, "")
 
 
+@pytest.mark.slow
 def test_rules_and_attributes_of_the_other_side_have_no_say(small: Repo) -> None:
     rules = "[[rule]]\nmethod = 'take'\nfrom = 'theirs'\n"
     attributes = "*.safetensors filter=theta merge=theta diff=theta -text theta-merge=take:from=theirs\n"
@@ -419,6 +422,7 @@ def test_a_method_may_raise_anything() -> None:
     assert isinstance(got.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.slow
 def test_devices_that_are_not_there(small: Repo) -> None:
     said = small.run("-c", "theta.device=cuda:77", "merge", "--no-edit", "side").stderr
     assert "warning: the device cuda:77 is not there" in said
