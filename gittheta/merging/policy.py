@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import translate
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from gittheta.errors import ConfigError, ThetaError
@@ -21,6 +21,7 @@ RULES_FILE = "theta.toml"
 #: Rules longer than this, in bytes or characters, are somebody's joke.
 MAX_RULES = 1 << 18
 _MAX_DOTS = 256
+_MAGIC = re.compile(r"[*?\[]")
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -57,7 +58,14 @@ class Rule:
 
     def is_about(self, tensor: str) -> bool:
         """Whether one of its globs fits the name of a tensor."""
-        return any(glob_fits(glob, tensor) for glob in self.tensors)
+        names, globs = self._sorted
+        return tensor in names or any(glob_fits(glob, tensor) for glob in globs)
+
+    @cached_property
+    def _sorted(self) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Globs that are plain names, and the others: who settles conflicts may name tensors by the thousand."""
+        globs = tuple(glob for glob in self.tensors if _MAGIC.search(glob))
+        return frozenset(self.tensors).difference(globs), globs
 
 
 @dataclass(frozen=True)
