@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from pathlib import PurePosixPath
 
 from gittheta.api import Traits
 from gittheta.errors import MergeError, ThetaError
@@ -157,7 +158,7 @@ class _Planner:
         changed = tuple(index for index, side in enumerate(sides) if not equal(side, base))
         if not changed:
             return decision(Action.UNCHANGED, stanza=base)
-        choice = self.policy.choice(self.versions.path, name, self.versions.verb)
+        choice = self._or_mean(self.policy.choice(self.versions.path, name, self.versions.verb))
         first = sides[changed[0]]
         if len(changed) == 1 and not (changed == (1,) and self._scales(choice) and base and first):
             return decision(Action.TAKEN, stanza=first, origin=self.versions.labels[changed[0]])
@@ -196,6 +197,16 @@ class _Planner:
                 raise error.located(path=self.versions.path) from None
             self.recipes[choice] = recipe
         return self.recipes[choice]
+
+    def _or_mean(self, choice: Choice) -> Choice:
+        """The choice, but the mean for sidecars of a method that reads them: they have none themselves."""
+        stem = PurePosixPath(self.versions.path).stem
+        if "." not in stem or not choice.explicit or choice.method in (CONFLICT, TAKE):
+            return choice
+        kinds = Traits.of(self.recipe(choice).method).kinds
+        if stem.rpartition(".")[2] not in kinds:
+            return choice
+        return Choice(DEFAULTS[Verb.MERGE], source=f"{choice.source}, whose statistics these are")
 
     def _scales(self, choice: Choice) -> bool:
         """Whether a picked change is to be added in another measure than whole."""

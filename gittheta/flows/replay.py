@@ -90,10 +90,12 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
         )
     bases = git.attempt("merge-base", "--all", "--octopus", *parents).stdout.decode().split()
     base = bases[0] if bases else None
+    counting = git.run("merge-base", "--independent", *parents).decode().split()
+    heads = [parent for parent in parents if parent in counting]  # --no-ff: a parent that others have in them
     labels = told.labels
-    if len(labels) != len(parents):
-        labels = ("ours", "theirs") if len(parents) == 2 else tuple(f"parent {n}" for n in range(1, len(parents) + 1))
-    sides = [(label, head) for label, head in zip(labels, parents, strict=True) if head != base]
+    if len(labels) != len(heads):
+        labels = ("ours", "theirs") if len(heads) == 2 else tuple(f"parent {n}" for n in range(1, len(heads) + 1))
+    sides = list(zip(labels, heads, strict=True))
     for path in told.paths:
         versions = _versions(workspace, path, base, sides)
         merged = workspace.read_manifest(f"{commit}:{path}")

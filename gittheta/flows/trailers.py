@@ -45,6 +45,8 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
             found.append(_line(versions.path, plan, choice, globs))  # noqa: PERF401 - two loops in one are a riddle
     if found and versions.labels != ("ours", "theirs"):
         found.append(f"{SIDES}: {shlex.join(versions.labels)}")
+    if any("\n" in line or "\r" in line for line in found):  # nor names of tensors that break lines
+        return ()
     return tuple(found)
 
 

@@ -25,6 +25,9 @@ CPU = torch.device("cpu")
 #: Elements of a block: on a processor it should fit the cache, on an accelerator it should be worth the trip.
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24, "mps": 1 << 22}
 
+#: Threads that feed an accelerator.
+_FEEDERS = 4
+
 
 def _silent(message: str) -> None:
     """Warn nobody."""
@@ -82,6 +85,8 @@ def computing(
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_memory(of_this_process=False)
+    if chosen.type != "cpu":  # a few blocks at once keep it busy, and each takes its share of its memory
+        threads = min(threads, _FEEDERS)
     pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None
     try:
         yield Compute(chosen, pool, 2 * threads, block or BLOCK[chosen.type], warn)
