@@ -32,6 +32,7 @@ def rows(folder: Path, *words: str) -> dict[str, list[float]]:
     }
 
 
+@pytest.mark.slow
 def test_one_round_is_better_than_each_contributor_and_can_be_repeated(tmp_path: Path) -> None:
     table = rows(tmp_path / "demo", "--rounds", "1", "--methods", "ties")
     assert list(table) == ["ties 1"]

@@ -53,7 +53,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(home)
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/guide/merging.md", MERGE_GUIDE])
+@pytest.mark.parametrize(
+    "file", ["README.md", pytest.param("docs/guide/merging.md", marks=pytest.mark.slow), MERGE_GUIDE]
+)
 def test_the_tour_does_what_it_says(file: str, tmp_path: Path, env: dict[str, str]) -> None:
     steps = tour(file)
     assert len(steps) >= 4

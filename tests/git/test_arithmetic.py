@@ -70,6 +70,7 @@ def test_pick_adds_and_revert_takes_back(experts: Repo, words: list[str]) -> Non
     experts.healthy()
 
 
+@pytest.mark.slow
 def test_reverting_what_others_have_built_on(experts: Repo) -> None:
     experts.git("checkout", "-q", "third")
     experts.git("revert", "--no-edit", "HEAD~1")
@@ -116,6 +117,7 @@ def test_part_of_a_change(experts: Repo) -> None:
     experts.healthy()
 
 
+@pytest.mark.slow
 def test_part_of_a_change_where_nothing_else_happened(experts: Repo) -> None:
     """No merge driver is called then; the strategy scales all the same."""
     experts.git("checkout", "-q", "main")
@@ -142,6 +144,7 @@ def test_a_pick_onto_what_is_staged(experts: Repo) -> None:
     expect(experts, FIRST, SECOND, STEPS[0])
 
 
+@pytest.mark.slow
 def test_a_conflicted_pick(experts: Repo) -> None:
     experts.git("config", "theta.pick.method", "conflict")
     before = experts.sha()

@@ -100,6 +100,7 @@ def test_what_cannot_settle_changes_nothing(sides: Repo) -> None:
     assert sides.read() == checkpoint(OURS)
 
 
+@pytest.mark.slow
 def test_what_was_done_to_the_file_meanwhile_is_not_lost(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     take = ("theta", "resolve", M, "take", "--from", "theirs")
@@ -121,6 +122,7 @@ def test_what_was_done_to_the_file_meanwhile_is_not_lost(sides: Repo) -> None:
     assert trailers(sides) == [f"{M} take from=theirs"]
 
 
+@pytest.mark.slow
 def test_what_was_settled_by_hand_is_not_said_to_be_computed(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     sides.git("theta", "resolve", M, "take", "--from", "theirs")
@@ -159,6 +161,7 @@ def test_a_merge_that_was_given_up_leaves_nothing_behind(sides: Repo) -> None:
     assert sides.read() == checkpoint(OURS)
 
 
+@pytest.mark.slow
 def test_odd_names_two_files_and_a_sub_directory(sides: Repo) -> None:
     folder = "models [v1]"
     names = [f"{folder}/a b's.safetensors", f"{folder}/[é]*.safetensors"]
@@ -236,6 +239,7 @@ def test_a_stash_that_clashes(sides: Repo) -> None:
     assert sides.read() == checkpoint(THEIRS)
 
 
+@pytest.mark.slow
 def test_large_files_go_past_git(sides: Repo) -> None:
     sides.git("config", "theta.smudgeLimit", "1k")
     sides.fails("merge", "--no-edit", "side", status=1)

@@ -185,6 +185,7 @@ def test_no_space(sides: Repo, words: tuple[str, ...]) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_no_space_to_settle_a_conflict(sides: Repo) -> None:
     conflict(sides)
     done = _limited(sides, " ".join(RESOLVE), 100)
@@ -197,6 +198,7 @@ def test_no_space_to_settle_a_conflict(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_no_space_for_the_merged_manifest(repo: Repo) -> None:
     """Each version fits, both together do not: Git must not get half a manifest."""
     base = {"x": normal(1, 2)}
@@ -313,6 +315,7 @@ MALFORMED = {
         pytest.param(tuple(MALFORMED), id="all", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_malformed_manifests(small: Repo, names: tuple[str, ...]) -> None:
     text, before = small.manifest(revision="side"), small.read()
     for name in names:
@@ -346,6 +349,7 @@ def test_rules_and_attributes_of_the_other_side_have_no_say(small: Repo) -> None
 SIDECAR = "m.fisher.safetensors"
 
 
+@pytest.mark.slow
 def test_hostile_statistics(repo: Repo) -> None:
     values = {"a": (6, 4), "b": (3,), "c": (5,)}
     base, ours, theirs = ({name: normal(seed, *shape) for name, shape in values.items()} for seed in (1, 2, 3))

@@ -165,6 +165,7 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
     assert "no commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)
 
 
+@pytest.mark.slow
 def test_messages(sides: Repo) -> None:
     """Of whatever kind, they keep what they say, and have the trailers as a paragraph of their own."""
     line = f"Theta-Merge: {M} take from=theirs"
@@ -185,6 +186,7 @@ def test_messages(sides: Repo) -> None:
     assert trailers(sides) == [], "who writes another message means it"
 
 
+@pytest.mark.slow
 def test_where_no_trailers_belong(sides: Repo) -> None:
     tip = sides.git("rev-parse", "HEAD").strip()
     sides.git(*TAKE, "merge", "-q", "--squash", "side")
@@ -209,6 +211,7 @@ def test_an_annotated_tag_is_merged_like_its_commit(sides: Repo) -> None:
     assert trailers(sides) == [f"{M} take from=theirs"]
 
 
+@pytest.mark.slow
 def test_the_user_s_own_hook_is_kept(sides: Repo) -> None:
     hook = sides.git_dir / "hooks" / "prepare-commit-msg"
     hook.unlink(missing_ok=True)
@@ -238,6 +241,7 @@ def test_several_files(sides: Repo) -> None:
 
 
 @pytest.mark.parametrize("recursive", [pytest.param("binary", marks=pytest.mark.slow), "theta"])
+@pytest.mark.slow
 def test_criss_cross(sides: Repo, recursive: str) -> None:
     """With two merge bases: Git may have them merged first, which is no part of this merge."""
     sides.git("config", "merge.theta.recursive", recursive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from .checkpoints import checkpoint, normal, tensors_of
 from .conftest import Repo
@@ -59,6 +60,7 @@ def test_plain_merges_and_octopuses_use_an_installed_method(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_what_an_installed_method_refuses_is_a_conflict(repo: Repo) -> None:
     diverged(repo, changed(10), changed(20))
     before = repo.read(M)
@@ -70,6 +72,7 @@ def test_what_an_installed_method_refuses_is_a_conflict(repo: Repo) -> None:
     assert repo.read(M) == before
 
 
+@pytest.mark.slow
 def test_a_method_that_sees_the_whole_model(repo: Repo) -> None:
     """The same network with its units in another order, and small changes on both sides: nothing is lost."""
     ours = changed(10)

@@ -205,6 +205,7 @@ def test_one_head(branches: Repo) -> None:
     assert branches.read() == checkpoint(model("two"))
 
 
+@pytest.mark.slow
 def test_changed_alike_is_added_up_where_the_method_adds(branches: Repo) -> None:
     branches.branch("twin", checkpoint(model("a")), "start")
     branches.git("checkout", "-q", "a")
@@ -271,6 +272,7 @@ def test_local_changes_are_never_lost(branches: Repo) -> None:
     assert branches.read("untracked") == b"mine"
 
 
+@pytest.mark.slow
 def test_an_untracked_file_in_the_way(branches: Repo) -> None:
     branches.branch("d", b"theirs", "start", "new.txt")
     branches.git("checkout", "-q", "main")
@@ -307,6 +309,7 @@ def test_renamed_on_one_side(branches: Repo) -> None:
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_renamed_to_two_names_is_a_conflict(branches: Repo) -> None:
     for branch, name in (("main", "1.safetensors"), ("a", "2.safetensors")):
         branches.git("checkout", "-q", branch)
@@ -348,6 +351,7 @@ def test_deleted_on_one_side(branches: Repo) -> None:
     assert branches.sha() == sha256(checkpoint(model("a")))
 
 
+@pytest.mark.slow
 def test_deleted_where_nobody_else_changed_it(branches: Repo) -> None:
     delete(branches, "d")
     branches.git("checkout", "-q", "-b", "e", "start")
@@ -357,6 +361,7 @@ def test_deleted_where_nobody_else_changed_it(branches: Repo) -> None:
     assert branches.read("e.txt") == b"text"
 
 
+@pytest.mark.slow
 def test_added_on_several_sides(branches: Repo) -> None:
     name = "neu ü.safetensors"
     values = {branch: {"same": normal(1, 9), branch: normal(seed, 9)} for seed, branch in enumerate("ab", 5)}
@@ -380,6 +385,7 @@ def test_added_on_several_sides(branches: Repo) -> None:
     np.testing.assert_allclose(tensor(branches, "same", name), added, rtol=3e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_plain_file_on_one_side(branches: Repo) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 0\n"
     branches.git("checkout", "-q", "-b", "d", "start")
@@ -428,6 +434,7 @@ def test_criss_cross_of_what_both_changed(branches: Repo) -> None:
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_from_a_subdirectory_and_a_linked_worktree(branches: Repo, world: World) -> None:
     branches.git("worktree", "add", "-q", "../linked", "start")
     (world.root / "linked/sub").mkdir()
@@ -438,6 +445,7 @@ def test_from_a_subdirectory_and_a_linked_worktree(branches: Repo, world: World)
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_without_attributes(branches: Repo) -> None:
     """The strategy knows a checkpoint by its manifest."""
     branches.git("rm", "-q", ".gitattributes")
@@ -452,6 +460,7 @@ def test_without_attributes(branches: Repo) -> None:
     assert branches.read() == checkpoint(together("main", "a", "b"))
 
 
+@pytest.mark.slow
 def test_pull(branches: Repo, world: World) -> None:
     clone = world.clone(branches.path)
     clone.git("pull", "-q", "--no-rebase", "--no-edit", "-s", "theta", "origin", "a")
@@ -477,6 +486,7 @@ def test_unrelated_histories(branches: Repo) -> None:
     assert branches.read("t.txt").decode() == text("two")
 
 
+@pytest.mark.slow
 def test_large_files_are_written_past_git(branches: Repo) -> None:
     branches.git("config", "theta.smudgeLimit", "1000")
     merge(branches, "a", "b")

@@ -204,6 +204,7 @@ BROKEN |= {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rules_without_meaning_are_said_to_be(sides: Repo) -> None:
     for name, (content, said, status) in BROKEN.items():
         rules(sides, content)
@@ -214,6 +215,7 @@ def test_rules_without_meaning_are_said_to_be(sides: Repo) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (status, False)
 
 
+@pytest.mark.slow
 def test_with_rules_without_meaning_a_merge_is_a_conflict_that_can_be_settled(sides: Repo) -> None:
     rules(sides, "[[rule]]\nmethod = 'tise'\n")
     ours = sides.sha()
@@ -289,6 +291,7 @@ def test_what_persists_for_merges_does_not_apply_to_picks(sides: Repo) -> None:
     assert sides.read() == checkpoint(THEIRS)
 
 
+@pytest.mark.slow
 def test_what_is_set_for_picks(sides: Repo) -> None:
     def chosen(once: Mapping[str, str] | None = None) -> str:
         with configured(once), Workspace.open(sides.path) as workspace:
