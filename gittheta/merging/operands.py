@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+from blake3 import blake3
 
-from gittheta.api import Digest, TensorSpec, Values, digest_of
+from gittheta.api import Digest, TensorSpec, Values
 from gittheta.merging.arrays import arithmetic_elements, flat_values, raw_bytes
 
 
@@ -69,4 +70,4 @@ class Resident:
 
     @cached_property
     def _digest(self) -> Digest:
-        return digest_of(raw_bytes(self.tensor))
+        return Digest(blake3(raw_bytes(self.tensor), max_threads=blake3.AUTO).digest())
