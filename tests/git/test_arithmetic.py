@@ -90,6 +90,7 @@ def test_rebase_adds_commit_by_commit(experts: Repo, words: list[str]) -> None:
     experts.healthy()
 
 
+@pytest.mark.slow
 def test_stash_pop_adds(experts: Repo) -> None:
     experts.write("m.safetensors", learned(FIRST, STEPS[0]))
     experts.git("stash", "-q")
@@ -107,6 +108,7 @@ def test_merge_averages(experts: Repo, words: list[str]) -> None:
     expect(experts, FIRST / 2, SECOND / 2)
 
 
+@pytest.mark.slow
 def test_part_of_a_change(experts: Repo) -> None:
     experts.git("-c", "theta.merge.lambda=0.5", "cherry-pick", "second")
     expect(experts, FIRST, SECOND / 2)
@@ -126,6 +128,7 @@ def test_part_of_a_change_where_nothing_else_happened(experts: Repo) -> None:
     expect(experts, SECOND / 2)
 
 
+@pytest.mark.slow
 def test_what_is_set_for_merges_changes_no_pick(experts: Repo) -> None:
     experts.git("config", "theta.merge.method", "ties")
     experts.git("config", "theta.merge.density", "0.1")

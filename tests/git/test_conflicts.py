@@ -134,6 +134,7 @@ def test_what_was_settled_by_hand_is_not_said_to_be_computed(sides: Repo) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_merge_that_was_given_up_leaves_nothing_behind(sides: Repo) -> None:
     sides.branch("other", checkpoint(BASE | {"j": np.arange(5) + 7, "x": normal(77, 9)}), "main~1")
     sides.git("checkout", "-q", "main")
@@ -323,6 +324,7 @@ def test_clashing_metadata(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None:
     """What turns out only when tensors are read: all of them are named at once."""
     nan, mine = np.full((6, 4), np.nan, np.float32), normal(5, 6, 4)

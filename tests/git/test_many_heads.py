@@ -51,6 +51,7 @@ def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, settled: bo
     assert "reproduces to the bit" in asked.git("theta", "merge-plan", "--replay", "HEAD")
 
 
+@pytest.mark.slow
 def test_without_a_record_two_sides_are_not_taken_for_all(asked: Repo) -> None:
     ours = asked.sha()
     shutil.rmtree(asked.git_dir / "theta-merge")

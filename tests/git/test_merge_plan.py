@@ -108,6 +108,7 @@ def test_three_sides_and_options(sides: Repo) -> None:
     assert [line.split()[:3] for line in table if line.startswith("both")] == [["both", "from", "third"]]
 
 
+@pytest.mark.slow
 def test_nothing_to_merge_and_names_that_are_none(sides: Repo) -> None:
     for name in ("nonesuch", "HEAD:m.safetensors", "", "-", "side..main", "--no-such-option"):
         done = sides.attempt("git", "theta", "merge-plan", name)

@@ -126,6 +126,7 @@ def test_three_heads_one_commit(branches: Repo) -> None:
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_plain_merge_of_several_branches(branches: Repo) -> None:
     said = branches.run("merge", "--no-edit", "a", "b").stderr
     assert f"{M}: 3 unchanged, 1 taken from HEAD, 1 taken from a, 1 taken from b" in said
@@ -135,6 +136,7 @@ def test_plain_merge_of_several_branches(branches: Repo) -> None:
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_sides_are_the_parents_and_weights_are_theirs(branches: Repo) -> None:
     before = branches.sha()
     said = branches.fails("merge", "--no-edit", "-s", "theta", "-X", "weight=1,2", "a", "one", status=2)
@@ -163,6 +165,7 @@ def trimmed(values: np.ndarray, density: float) -> np.ndarray:
     return np.where(abs(values) >= least, values, 0)
 
 
+@pytest.mark.slow
 def test_methods_compute_what_their_papers_say(branches: Repo) -> None:
     deltas = [delta("w", name) for name in ("a", "one", "two")]
     merge(branches, "-X", "method=task_arithmetic", "-X", "lambda=0.5", "a", "one", "two")
@@ -194,6 +197,7 @@ def test_what_makes_no_sense_changes_nothing(branches: Repo, options: list[str],
     assert not (branches.git_dir / "MERGE_HEAD").exists()
 
 
+@pytest.mark.slow
 def test_one_head(branches: Repo) -> None:
     branches.git("checkout", "-q", "one")
     said = merge(branches, "two")
@@ -240,6 +244,7 @@ def test_a_conflict_is_ours_until_it_is_settled(branches: Repo) -> None:
     branches.healthy()
 
 
+@pytest.mark.slow
 def test_a_conflict_is_settled_by_a_method(branches: Repo) -> None:
     branches.git("config", "theta.merge.method", "conflict")
     assert branches.attempt("git", "merge", "--no-edit", "-s", "theta", "one", "two").returncode == 1
@@ -298,6 +303,7 @@ def test_a_conflict_in_a_text(branches: Repo) -> None:
     assert branches.status() == ""
 
 
+@pytest.mark.slow
 def test_renamed_on_one_side(branches: Repo) -> None:
     branches.git("checkout", "-q", "-b", "d", "a")
     branches.git("mv", M, "größer als.safetensors")
@@ -331,6 +337,7 @@ def delete(repo: Repo, branch: str) -> None:
     repo.git("commit", "-q", "-m", "gone")
 
 
+@pytest.mark.slow
 def test_deleted_on_one_side(branches: Repo) -> None:
     delete(branches, "d")
     branches.git("checkout", "-q", "main")
@@ -400,6 +407,7 @@ def test_a_plain_file_on_one_side(branches: Repo) -> None:
     assert branches.sha() == ours
 
 
+@pytest.mark.slow
 def test_criss_cross(branches: Repo) -> None:
     """What both sides have merged already is not taken for a change."""
     branches.git("checkout", "-q", "a")

@@ -116,6 +116,7 @@ def test_who_decides(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_an_option_of_the_command_line_goes_to_the_methods_of_the_rules(sides: Repo) -> None:
     rules(sides, "[[rule]]\ntensors = '*norm'\nmethod = 'take'\nfrom = 'ours'\n" + TAKE_BASE)
     names = ("ours", "theta.toml rule 1"), ("base", "theta.toml rule 2")
@@ -164,6 +165,7 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_a_theta_toml_that_is_no_file_of_rules(sides: Repo) -> None:
     sides.commit(TAKE_BASE.encode(), "theta.toml/theta.toml")
     assert planned(sides) == everywhere("linear", "default")
@@ -231,6 +233,7 @@ def test_with_rules_without_meaning_a_merge_is_a_conflict_that_can_be_settled(si
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_git_config(sides: Repo) -> None:
     for key, value, said, status in [
         ("method", "", "'' (git -c theta.merge) is no method", 51),
@@ -278,6 +281,7 @@ def test_ask_me(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_what_persists_for_merges_does_not_apply_to_picks(sides: Repo) -> None:
     sides.git("config", "theta.merge.method", "take")
     sides.git("config", "theta.merge.from", "theirs")
