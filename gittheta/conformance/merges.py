@@ -13,7 +13,7 @@ import torch
 
 from gittheta.api import DTYPES, MergeError, TensorSpec, Traits
 from gittheta.conformance.common import check_plugin
-from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, family, reordered, resident, same_bits
+from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, Twin, family, reordered, resident, same_bits
 from gittheta.merging.arrays import TORCH, arithmetic_shape
 from gittheta.merging.compute import computing
 from gittheta.merging.engine import Task, TensorBlocks, measure_all, merge_tensor, prepared
@@ -215,7 +215,7 @@ class MergeConformance:
         for method, traits in self.methods():
             for dtype in self.types(traits) if traits.idempotent else ():
                 task = self.task(method, dtype)
-                alike = replace(task, sides=task.sides[:1] * len(task.sides))
+                alike = replace(task, sides=tuple(Twin(task.sides[0], other) for other in task.sides))
                 for weighted in (alike, self.weighted(alike)):
                     self.check_alike(self.merged(weighted), weighted)
 

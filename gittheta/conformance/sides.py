@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from gittheta.api import TensorSpec
+from gittheta.api import Digest, TensorSpec
 from gittheta.merging.arrays import TORCH, raw_bytes
 from gittheta.merging.engine import Task
-from gittheta.merging.operands import Resident
+from gittheta.merging.operands import Operand, Resident
 
 Shape = tuple[int, ...]
 
@@ -51,6 +51,27 @@ def family(shape: Shape, count: int) -> tuple[torch.Tensor, ...]:
     common = 0.3 * (way + way.sign())
     own = 0.3 if math.prod(shape) > 16 else 0.05
     return base, *(base + common + own * normal().clamp(-3, 3) for _ in range(count))
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A tensor under the digest of another one: sides of one digest never reach an idempotent method."""
+
+    tensor: Operand
+    other: Operand
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Dtype and shape."""
+        return self.tensor.spec
+
+    def read(self, begin: int, end: int) -> torch.Tensor:
+        """A run of the tensor."""
+        return self.tensor.read(begin, end)
+
+    def digest(self) -> Digest:
+        """Of the other."""
+        return self.other.digest()
 
 
 def resident(spec: TensorSpec, values: torch.Tensor) -> Resident:

@@ -56,18 +56,6 @@ def test_plugins(bare_world: World) -> None:
         assert [kind, name, "gittheta"] in lines
 
 
-def test_the_merge_strategy_says_that_it_is_to_come(repo: Repo) -> None:
-    done = repo.attempt("git-merge-theta", "base", "--", "HEAD", "other")
-    assert done.returncode == 2
-    assert "not available" in done.stderr
-    sha = repo.commit(model(1))
-    repo.branch("side", model(2))
-    repo.git("checkout", "-q", "main")
-    repo.commit(b"x", "readme")
-    assert "not available" in repo.fails("merge", "-s", "theta", "--no-edit", "side")
-    assert (repo.sha(), repo.status()) == (sha, "")
-
-
 def test_ls_files(repo: Repo, world: World) -> None:
     first = repo.commit(checkpoint({"a": normal(1, 10)}), "sub/ü m.safetensors")
     repo.commit(b"junk", "junk.safetensors")

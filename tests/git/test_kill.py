@@ -63,9 +63,9 @@ def _kill(repo: Place, words: tuple[str, ...], delay: float, victim: str) -> Non
         time.sleep(0.02)
 
 
-def _unlock(repo: Repo) -> None:
+def _unlock(git_dir: Path) -> None:
     """What Git itself asks the user to do after a crash of its own."""
-    for lock in repo.git_dir.rglob("*.lock"):
+    for lock in git_dir.rglob("*.lock"):
         lock.unlink()
 
 
@@ -80,7 +80,7 @@ def _kill_add(repo: Repo, count: int) -> None:
     repo.write(M, _large(1))
     for delay, victim in _rounds(count):
         _kill(repo, ("add", "."), delay, victim)
-        _unlock(repo)
+        _unlock(repo.git_dir)
         repo.git("theta", "fsck")
         for file in repo.objects():
             assert sha256(file.read_bytes()) == file.name
@@ -97,7 +97,7 @@ def _kill_checkout(repo: Repo, count: int) -> None:
         repo.commit(_large(seed))
     for delay, victim in _rounds(count):
         _kill(repo, ("checkout", "-f", "main~1"), delay, victim)
-        _unlock(repo)
+        _unlock(repo.git_dir)
         repo.git("checkout", "-q", "-f", "main")
         assert repo.read() == _large(2)
         repo.healthy()
@@ -111,6 +111,7 @@ def _kill_push(world: World, repo: Repo, count: int) -> None:
     repo.commit(_large(1))
     for delay, victim in _rounds(count):
         _kill(repo, ("push", "origin", "main"), delay * 0.7, victim)
+        _unlock(hub.path)
         for file in objects_in(hub.path / "theta"):
             assert sha256(file.read_bytes()) == file.name
         if hub.git("for-each-ref"):
@@ -139,7 +140,7 @@ def test_kill_materialise(world: World, repo: Repo, victim: str) -> None:
         repo.commit(_large(seed))
     repo.git("config", "theta.smudgeLimit", "1k")
     _kill(repo, ("checkout", "-q", "main~1"), 0.55, victim)
-    _unlock(repo)
+    _unlock(repo.git_dir)
     repo.git("checkout", "-q", "-f", "main~1")
     repo.git("theta", "pull")
     assert repo.read() == _large(1)
