@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
+READY_FOR_SLOW := $(VENV)/.ready-for-slow
 
 .PHONY: test lint types contracts pytest slow bench demo demo-collab setup clean
 
@@ -21,10 +22,10 @@ contracts: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-slow: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m slow
+slow: $(READY_FOR_SLOW)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m slow
 
 bench: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
@@ -41,6 +42,10 @@ $(READY): pyproject.toml constraints.txt $(PLUGINS:=/pyproject.toml)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gittheta needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]' $(PLUGINS:%=--editable ./%)
+	touch $@
+
+$(READY_FOR_SLOW): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[slow]'
 	touch $@
 
 clean:

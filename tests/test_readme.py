@@ -17,7 +17,7 @@ from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import DTYPES, Tensor
 from gittheta.testing import FormatConformance, MergeConformance, PredictorConformance, block_values, tensor
 
-from .git.conftest import IDENTITY, environment
+from .git.conftest import IDENTITY, environment, first_often
 
 ROOT = Path(__file__).parents[1]
 MERGE_GUIDE = "docs/guide/write-a-merge-plugin.md"
@@ -53,9 +53,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(home)
 
 
-@pytest.mark.parametrize(
-    "file", ["README.md", pytest.param("docs/guide/merging.md", marks=pytest.mark.slow), MERGE_GUIDE]
-)
+@pytest.mark.parametrize("file", first_often(1, ["README.md", "docs/guide/merging.md", MERGE_GUIDE]))
 def test_the_tour_does_what_it_says(file: str, tmp_path: Path, env: dict[str, str]) -> None:
     steps = tour(file)
     assert len(steps) >= 4
@@ -70,6 +68,7 @@ def test_the_tour_does_what_it_says(file: str, tmp_path: Path, env: dict[str, st
             assert re.search(pattern(line), output), f"{line!r} is not in what this prints:\n{commands}\n{output}"
 
 
+@pytest.mark.slow
 def test_the_demo_brings_every_version_back(tmp_path: Path, env: dict[str, str]) -> None:
     folder = tmp_path / "a demo"
     demo = [sys.executable, str(ROOT / "docs/demo/digits.py"), str(folder)]

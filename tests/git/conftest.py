@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
     }
     return kept | fixed | {"GIT_EDITOR": "true", "TZ": "UTC"} | more
+
+
+def first_often(count: int, values: Iterable[Any]) -> list[Any]:
+    """Parameters of which only the first ones are tried each time, and the others with the slow tests."""
+    return [value if at < count else pytest.param(value, marks=pytest.mark.slow) for at, value in enumerate(values)]
 
 
 @dataclass

@@ -108,6 +108,7 @@ def test_apply_then_add_costs_about_the_adapters_bytes(repo: Repo, kind: str) ->
         np.testing.assert_allclose(values(repo.read(), f"{Q}.weight"), wanted, rtol=2**-8, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_base_of_f32_and_a_fresh_clone(world: World, repo: Repo) -> None:
     first = repo.commit(checkpoint(model(256, "f32")))
     before = names(repo)
@@ -148,6 +149,7 @@ def test_the_file_is_staged_but_not_committed(repo: Repo) -> None:
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_weights_that_are_stored_nowhere(repo: Repo) -> None:
     """HEAD holds something else, or nothing: the add finds out by itself, or stores all of it."""
     repo.commit(checkpoint(model()))
@@ -161,6 +163,7 @@ def test_weights_that_are_stored_nowhere(repo: Repo) -> None:
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_a_file_that_git_does_not_know_yet(repo: Repo) -> None:
     repo.write(M, checkpoint(model()))
     folder, _ = save(repo, lora())
@@ -203,6 +206,7 @@ def test_twice(repo: Repo) -> None:
     comes_back(repo, once)
 
 
+@pytest.mark.slow
 def test_once_after_the_other_each_committed(repo: Repo) -> None:
     shas = [repo.commit(checkpoint(model(256)))]
     for at in range(2):
@@ -216,6 +220,7 @@ def test_once_after_the_other_each_committed(repo: Repo) -> None:
         assert repo.sha() == sha
 
 
+@pytest.mark.slow
 def test_what_only_apply_stored_is_no_base_of_what_is_added_without_it(repo: Repo) -> None:
     """The applied version was never committed; its objects may go."""
     repo.commit(checkpoint(model()))
@@ -255,6 +260,7 @@ def test_scales_of_ia3(repo: Repo) -> None:
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_from_a_subdirectory(repo: Repo) -> None:
     repo.commit(checkpoint(model()), "sub/m.safetensors")
     repo.commit(checkpoint({"w": normal(1, 3)}), M)
@@ -305,6 +311,7 @@ CASES = ["no configuration", "no weights", "configuration cut short", "weights c
 CASES += ["unknown field", "missing target", "wrong shape", "wrong rank", "no numbers"]
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_fit_leaves_file_and_index_alone(repo: Repo) -> None:
     sha = repo.commit(checkpoint(model()))
     before, index = names(repo), (repo.git_dir / "index").read_bytes()
@@ -320,6 +327,7 @@ def test_an_adapter_that_does_not_fit_leaves_file_and_index_alone(repo: Repo) ->
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_target_that_is_no_checkpoint(repo: Repo) -> None:
     repo.commit(checkpoint(model()))
     folder, _ = save(repo, lora())
@@ -347,6 +355,7 @@ def test_a_target_outside_of_the_repository(world: World, repo: Repo) -> None:
     assert (done.returncode == 0) == (sha256(outside.read_bytes()) != sha256(checkpoint(model())))
 
 
+@pytest.mark.slow
 def test_encodings_that_are_not_allowed_are_not_needed(repo: Repo) -> None:
     repo.commit(checkpoint(model()))
     repo.git("config", "theta.encodings", "dense")

@@ -77,6 +77,7 @@ def test_reverting_what_others_have_built_on(experts: Repo) -> None:
     expect(experts, STEPS[0], STEPS[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [[], pytest.param(["-s", "theta"], marks=pytest.mark.slow)], ids=["driver", "strategy"]
 )

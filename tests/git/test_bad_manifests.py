@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from .checkpoints import checkpoint, model, normal
-from .conftest import Repo, World
+from .conftest import Repo, World, first_often
 
 M = "m.safetensors"
 
@@ -78,6 +78,7 @@ BAD: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 def test_checkout_of_bad_manifests(repo: Repo, good: str) -> None:
     sha = repo.sha()
     for name, (change, _) in BAD.items():
@@ -144,6 +145,7 @@ def test_show_and_ls_files_of_bad_manifests(repo: Repo, good: str) -> None:
     assert M not in repo.git("theta", "ls-files", "odd")
 
 
+@pytest.mark.slow
 def test_bad_manifests_in_the_work_tree_are_opaque(repo: Repo, good: str) -> None:
     texts = {name: BAD[name][0](good).encode() for name in ("truncated", "unknown dtype", "line ends of Windows")}
     texts["the original Git-Theta"] = ORIGINAL.encode()
@@ -181,7 +183,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 FSCK = {"missing": 21}
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("name", first_often(2, DAMAGES))
 def test_damaged_objects(world: World, repo: Repo, name: str) -> None:
     sha = repo.commit(checkpoint({"a.weight": normal(1, 64, 16), "b": normal(2, 5)}))
     healthy = repo.path.parent / "healthy"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from .checkpoints import Raw, bf16, checkpoint, from_bf16, normal, raw, sha256
-from .conftest import Place, Repo, Template, World, objects_in
+from .conftest import Place, Repo, Template, World, first_often, objects_in
 
 M = "m.safetensors"
 SIDE = 1024
@@ -127,7 +127,7 @@ def both(values: np.ndarray) -> dict[str, Tensor]:
     return {"bf16": bf16(values), "f32": values}
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", first_often(2, CHANGES))
 def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) -> None:
     make, encodings, *bounds = CHANGES[change]
     old = {name: values_in(raw(tensor)) for name, tensor in both(weights(1)).items()}
@@ -151,8 +151,10 @@ def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) 
     "kind",
     [
         "appended",
-        "trimmed",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("inserted", "permuted", "columns", "duplicated")),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("trimmed", "inserted", "permuted", "columns", "duplicated")
+        ),
     ],
 )
 def test_rows_and_columns(world: World, repo: Repo, kind: str) -> None:
@@ -177,6 +179,7 @@ def test_rows_and_columns(world: World, repo: Repo, kind: str) -> None:
     everywhere(world, repo, first, second)
 
 
+@pytest.mark.slow
 def test_rows_appended_and_some_elements_changed(world: World, repo: Repo) -> None:
     """A recipe may combine: resized, then sparse."""
     old = weights(1)
@@ -234,6 +237,7 @@ def chain(world: World, shas: list[str]) -> Repo:
     return Repo(world.root / "repo", world.env)
 
 
+@pytest.mark.slow
 def test_a_chain_stays_short_and_small(world: World, chain: Repo, shas: list[str]) -> None:
     first = sum(path.stat().st_size for path in chain.objects() if path.stat().st_size > 5000)
     for at in range(5, 13):
@@ -248,6 +252,7 @@ def test_a_chain_stays_short_and_small(world: World, chain: Repo, shas: list[str
     shallow.healthy()
 
 
+@pytest.mark.slow
 def test_rebase_squash_amend_and_a_new_root(world: World, chain: Repo, shas: list[str]) -> None:
     repo = chain
     repo.write("note", b"x")
@@ -270,6 +275,7 @@ def test_rebase_squash_amend_and_a_new_root(world: World, chain: Repo, shas: lis
     everywhere(world, repo, shas[-1])
 
 
+@pytest.mark.slow
 def test_commits_in_the_middle_of_a_chain_are_dropped(world: World, chain: Repo, shas: list[str]) -> None:
     repo = chain
     repo.git("checkout", "-q", "main~3")
@@ -281,6 +287,7 @@ def test_commits_in_the_middle_of_a_chain_are_dropped(world: World, chain: Repo,
     everywhere(world, repo, shas[1], shas[4])
 
 
+@pytest.mark.slow
 def test_a_version_cherry_picked_onto_another_root(chain: Repo, shas: list[str]) -> None:
     chain.git("checkout", "-q", "--orphan", "fresh", "main~4")
     chain.git("commit", "-q", "-m", "root")
@@ -293,6 +300,7 @@ def test_a_version_cherry_picked_onto_another_root(chain: Repo, shas: list[str])
     chain.healthy()
 
 
+@pytest.mark.slow
 def test_branches_that_part_from_a_chain(chain: Repo, shas: list[str]) -> None:
     repo = chain
     side = repo.branch("side", OTHER, "main~2")
@@ -338,6 +346,7 @@ def test_a_clone_that_lacks_the_objects_of_the_base(
     assert (other.sha(), other.status()) == (sha, "")
 
 
+@pytest.mark.slow
 def test_a_version_that_was_only_staged_is_no_base(world: World, repo: Repo) -> None:
     """And what git gc and a cleaning of the store leave of it harms nobody."""
     one, two, three = (few(weights(1, 200, 100), seed) for seed in (1, 2, 3))
@@ -375,7 +384,7 @@ def test_a_model_derived_from_another_file(world: World, repo: Repo) -> None:
     assert world.clone(world.root / "hub.git", "without").sha("tuned.safetensors") == sha
 
 
-@pytest.mark.parametrize("name", ["missing.safetensors", "tuned.safetensors", ".gitattributes", ""])
+@pytest.mark.parametrize("name", first_often(1, ["missing.safetensors", "tuned.safetensors", ".gitattributes", ""]))
 def test_an_attribute_that_leads_nowhere(repo: Repo, name: str) -> None:
     repo.write(".gitattributes", repo.read(".gitattributes") + f"tuned.safetensors theta-base={name}\n".encode())
     repo.git("add", ".gitattributes")
@@ -402,6 +411,7 @@ def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: 
     assert shown(repo)["w"][0] == "sparse"
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_over_the_same_base(world: World, repo: Repo) -> None:
     base = weights(1, 400, 400)
     repo.commit(checkpoint({"w": bf16(base)}), "base.safetensors")
@@ -450,6 +460,7 @@ def test_two_adds_at_once(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_kill_while_a_change_is_added(repo: Repo) -> None:
     """What is left of it is a temporary file at most, which a later add removes."""
     values = weights(1, 2048, SIDE)
@@ -505,6 +516,7 @@ def test_a_damaged_base(world: World, repo: Repo, damage: str) -> None:
     everywhere(world, repo, first, second)
 
 
+@pytest.mark.slow
 def test_repack_changes_no_history(world: World, chain: Repo, shas: list[str]) -> None:
     repo = chain
     repo.git("theta", "repack")

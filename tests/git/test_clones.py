@@ -59,11 +59,13 @@ def test_clone_gives_every_version(world: World, hub: dict[str, str], kind: str)
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_a_clone_of_a_working_repository(world: World, hub: dict[str, str], repo: Repo) -> None:
     clone = world.clone(repo.path)
     _whole(clone, {key: sha for key, sha in hub.items() if key != "side"})
 
 
+@pytest.mark.slow
 def test_relative_path_and_name_without_git(world: World, hub: dict[str, str]) -> None:
     world.place().git("clone", "-q", "./hub", "relative")
     clone = Repo(world.root / "relative", world.env)
@@ -75,6 +77,7 @@ def test_relative_path_and_name_without_git(world: World, hub: dict[str, str]) -
     assert clone.sha() == hub["side"]
 
 
+@pytest.mark.slow
 def test_url_with_escaped_characters(world: World, hub: dict[str, str]) -> None:
     (world.root / "hub.git").rename(world.root / "größe hub.git")
     url = f"file://{world.root}/größe hub.git".replace(" ", "%20")
@@ -125,6 +128,7 @@ def test_shared_clone_borrows_objects(world: World, hub: dict[str, str], repo: R
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_reference_clone(world: World, hub: dict[str, str], repo: Repo) -> None:
     clone = world.clone(world.root / "hub.git", "clone", "--reference", str(repo.path))
     _whole(clone, hub)
@@ -195,6 +199,7 @@ def test_fsck_of_a_fresh_clone_tells_what_it_lacks(world: World, hub: dict[str, 
     assert "fetch" not in clone.git("theta", "fsck")
 
 
+@pytest.mark.slow
 def test_submodule(world: World, hub: dict[str, str]) -> None:
     allow = ("-c", "protocol.file.allow=always")
     above = world.repo("above", attributes="")
@@ -218,6 +223,7 @@ def test_submodule(world: World, hub: dict[str, str]) -> None:
     assert Repo(world.root / "whole/models", world.env).sha() == hub["main~0"]
 
 
+@pytest.mark.slow
 def test_sparse_checkout(world: World, hub: dict[str, str]) -> None:
     writer = world.clone(world.root / "hub.git")
     sha = writer.commit(model(30), "far/m.safetensors")

@@ -77,6 +77,7 @@ def test_settled_tensor_by_tensor(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_what_cannot_settle_changes_nothing(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     resolve = ("theta", "resolve", M)
@@ -304,6 +305,7 @@ def test_files_of_no_known_format_can_be_taken_whole(sides: Repo) -> None:
     sides.healthy()
 
 
+@pytest.mark.slow
 def test_clashing_metadata(sides: Repo) -> None:
     for branch, values, metadata in (("side", THEIRS, {"k": "theirs"}), ("main", OURS, {"k": "ours"})):
         sides.git("checkout", "-q", branch)

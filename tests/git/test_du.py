@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 
 from .checkpoints import checkpoint, model, normal
 from .conftest import Place, Repo, World
@@ -76,6 +77,7 @@ def test_a_range_counts_what_was_there_before(repo: Repo) -> None:
     assert _du(repo, "v1...HEAD") == whole[2:]
 
 
+@pytest.mark.slow
 def test_merges_are_compared_with_all_parents(repo: Repo) -> None:
     repo.commit(_two_layers(1, 2))
     repo.branch("side", _two_layers(3, 2))
@@ -90,6 +92,7 @@ def test_merges_are_compared_with_all_parents(repo: Repo) -> None:
     assert [row["tensors_changed"] for row in rows] == [2, 1, 1, 0]
 
 
+@pytest.mark.slow
 def test_a_merge_that_takes_one_side_is_no_version(repo: Repo) -> None:
     repo.commit(_two_layers(1, 2))
     repo.branch("side", _two_layers(3, 2))
@@ -99,6 +102,7 @@ def test_a_merge_that_takes_one_side_is_no_version(repo: Repo) -> None:
     assert [row["tensors_changed"] for row in _du(repo)] == [2, 1]
 
 
+@pytest.mark.slow
 def test_paths(repo: Repo) -> None:
     """Several files; what one of them has costs the other nothing, whichever is asked about."""
     repo.commit(_two_layers(1, 2), "sub/ü a.safetensors")
@@ -121,6 +125,7 @@ def test_paths(repo: Repo) -> None:
         assert _du(place, *words) == [whole[name] for name in names], words
 
 
+@pytest.mark.slow
 def test_a_renamed_file_costs_nothing(repo: Repo) -> None:
     repo.commit(model(1))
     repo.git("mv", M, "n.safetensors")
@@ -132,6 +137,7 @@ def test_a_renamed_file_costs_nothing(repo: Repo) -> None:
     assert [(row["path"], row["bytes_added"] > 0) for row in _du(repo)] == [(M, True), ("n.safetensors", False)]
 
 
+@pytest.mark.slow
 def test_versions_that_were_committed_whole(world: World) -> None:
     """From before the file was tracked: they are no versions of ours, and everything is new in the first that is."""
     repo = world.repo(attributes="")
@@ -161,6 +167,7 @@ def test_the_table(repo: Repo) -> None:
     assert total[7:9] == [f"{sum(row['bytes_added'] for row in rows) / 1024:.1f}", "KiB"]
 
 
+@pytest.mark.slow
 def test_metadata_alone(repo: Repo) -> None:
     """A new header costs its bytes, and no tensor changed."""
     values = {"a": normal(1, 40, 25)}

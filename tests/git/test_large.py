@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .checkpoints import checkpoint, model, normal
-from .conftest import Repo, Template, World
+from .conftest import Repo, Template, World, first_often
 
 M = "m.safetensors"
 
@@ -141,14 +141,17 @@ def diverged(world: World, two_sides: Template) -> Repo:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("merge", "-q", "--no-edit", "side"),
-        ("cherry-pick", "side"),
-        ("rebase", "-q", "side"),
-        ("rebase", "-q", "--apply", "side"),
-        ("pull", "-q", "--no-rebase", "--no-edit", ".", "side"),
-        ("pull", "-q", "--rebase", ".", "side"),
-    ],
+    first_often(
+        2,
+        [
+            ("merge", "-q", "--no-edit", "side"),
+            ("rebase", "-q", "side"),
+            ("cherry-pick", "side"),
+            ("rebase", "-q", "--apply", "side"),
+            ("pull", "-q", "--no-rebase", "--no-edit", ".", "side"),
+            ("pull", "-q", "--rebase", ".", "side"),
+        ],
+    ),
     ids=" ".join,
 )
 def test_what_combines_two_versions(diverged: Repo, words: tuple[str, ...]) -> None:
@@ -159,7 +162,7 @@ def test_what_combines_two_versions(diverged: Repo, words: tuple[str, ...]) -> N
     assert not (diverged.git_dir / "theta-pending").exists()
 
 
-@pytest.mark.parametrize("verb", ["cherry-pick", "rebase", "am", "revert"])
+@pytest.mark.parametrize("verb", first_often(1, ["rebase", "cherry-pick", "am", "revert"]))
 def test_several_commits_at_once(diverged: Repo, verb: str) -> None:
     """Git keeps its index in memory from one step to the next."""
     diverged.git("checkout", "-q", "side")
@@ -178,6 +181,7 @@ def test_several_commits_at_once(diverged: Repo, verb: str) -> None:
         assert (diverged.read(), diverged.status()) == (checkpoint(OURS), "")
 
 
+@pytest.mark.slow
 def test_squash_merge(diverged: Repo) -> None:
     diverged.git("merge", "-q", "--squash", "side")
     assert (diverged.read(), diverged.status()) == (BOTH, f"M  {M}\n")
@@ -192,6 +196,7 @@ def test_fast_forward_merge_and_pull(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_fast_forward_rebase(repo: Repo, shas: list[str]) -> None:
     repo.git("checkout", "-q", "-b", "behind", "main~1")
     repo.git("rebase", "-q", "main")
@@ -203,6 +208,7 @@ def test_revert(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[0])
 
 
+@pytest.mark.slow
 def test_interactive_rebase_and_amend(repo: Repo, shas: list[str]) -> None:
     repo.git("rebase", "-q", "-i", "--root", env={"GIT_SEQUENCE_EDITOR": "sed -i 3s/pick/fixup/"})
     _in_place(repo, shas[1])
@@ -212,6 +218,7 @@ def test_interactive_rebase_and_amend(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_conflict_and_abort(repo: Repo, shas: list[str]) -> None:
     """The step of the model is an integer, which both sides changed."""
     repo.fails("merge", "--no-edit", "side", status=1)
@@ -226,6 +233,7 @@ def test_conflict_and_abort(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[2])
 
 
+@pytest.mark.slow
 def test_linked_worktree(repo: Repo, shas: list[str], world: World) -> None:
     repo.git("worktree", "add", "-q", "../linked", "side")
     linked = Repo(world.root / "linked", world.env)
@@ -247,6 +255,7 @@ def test_clone(repo: Repo, shas: list[str], world: World, options: tuple[str, ..
     _in_place(clone, shas[1])
 
 
+@pytest.mark.slow
 def test_pull_from_elsewhere(repo: Repo, shas: list[str], world: World) -> None:
     clone = world.clone(repo.path)
     sha = repo.commit(model(8))
@@ -254,6 +263,7 @@ def test_pull_from_elsewhere(repo: Repo, shas: list[str], world: World) -> None:
     _in_place(clone, sha)
 
 
+@pytest.mark.slow
 def test_submodule(repo: Repo, shas: list[str], world: World) -> None:
     allow = ("-c", "protocol.file.allow=always")
     above = world.repo("above", attributes="")
@@ -269,6 +279,7 @@ def test_submodule(repo: Repo, shas: list[str], world: World) -> None:
     _in_place(Repo(world.root / "whole/models", world.env), shas[1])
 
 
+@pytest.mark.slow
 def test_sparse_checkout(repo: Repo, shas: list[str]) -> None:
     sha = repo.commit(model(8), "far/m.safetensors")
     repo.git("sparse-checkout", "set", "near")
@@ -279,6 +290,7 @@ def test_sparse_checkout(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_bisect_and_am(repo: Repo, shas: list[str]) -> None:
     repo.git("format-patch", "-q", "-1", "-o", "../patches")
     repo.git("reset", "-q", "--hard", "main~1")
@@ -300,6 +312,7 @@ def test_theta_pull_puts_left_files_in_place(repo: Repo, shas: list[str]) -> Non
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_many_files_in_folders(repo: Repo) -> None:
     names = ["a b.safetensors", "sub/x.safetensors", "sub/er/y.safetensors", 'q".safetensors', "ü/l\ne.safetensors"]
     first = [repo.write(name, model(seed)) for seed, name in enumerate(names)]
@@ -313,6 +326,7 @@ def test_many_files_in_folders(repo: Repo) -> None:
         _in_place(repo, sha, name)
 
 
+@pytest.mark.slow
 def test_modes_are_kept(repo: Repo, shas: list[str]) -> None:
     (repo.path / M).chmod(0o755)
     repo.git("commit", "-q", "-a", "-m", "executable")

@@ -36,6 +36,7 @@ def found(repo: Repo) -> np.ndarray:
     return np.frombuffer(tensors_of(repo.read())["t"][2], np.float32).reshape(4, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settled", [False, True])
 def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, settled: bool) -> None:
     ours = asked.sha()

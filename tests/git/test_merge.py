@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pytest
 
 from .checkpoints import BITS, Raw, Values, bf16, checkpoint, from_bf16, metadata_of, normal, sha256, tensors_of
 from .conftest import Repo
@@ -90,6 +91,7 @@ def test_what_both_changed_becomes_the_mean(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_small_floats_and_complex_numbers_are_averaged(repo: Repo) -> None:
     complex_ours, complex_theirs = normal(1, 8), normal(2, 8)
     ones = {"F8_E4M3": 0x38, "F8_E5M2": 0x3C, "F8_E4M3FNUZ": 0x40, "F8_E5M2FNUZ": 0x40}
@@ -108,6 +110,7 @@ def test_small_floats_and_complex_numbers_are_averaged(repo: Repo) -> None:
     assert merged["C64"][2] == _mean(complex_ours, complex_theirs).tobytes()
 
 
+@pytest.mark.slow
 def test_changed_alike_on_both_sides(repo: Repo) -> None:
     same = {"a": normal(11, 40, 10)}
     _sides(repo, same | {"b": normal(12, 40, 10)}, same | {"c": normal(13, 40, 10)})
@@ -116,6 +119,7 @@ def test_changed_alike_on_both_sides(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_large_tensors_are_merged_block_by_block(repo: Repo) -> None:
     base, ours, theirs = ({"w": normal(seed, 1500, 1000), "x": normal(seed, 3)} for seed in (1, 2, 3))
     _diverge(repo, checkpoint(ours), checkpoint(theirs), checkpoint(base))
@@ -153,6 +157,7 @@ CONFLICTS: dict[str, Case] = {
 } | {dtype: _exact(dtype) for dtype in ("I64", "U16", "I8", "BOOL", "U8", "F4", "F8_E8M0")}
 
 
+@pytest.mark.slow
 def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
     for at, branch in enumerate(("main", "ours", "theirs")):
         repo.git("checkout", "-q", *(["-b", branch, "main"] if at else ["main"]))
@@ -176,6 +181,7 @@ def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
     )
 
 
+@pytest.mark.slow
 def test_ways_out_of_a_conflict(repo: Repo) -> None:
     _sides(repo, {"n": np.arange(9) + 1}, {"n": np.arange(9) + 2})
     ours, theirs = repo.sha(), sha256(checkpoint(BASE | {"n": np.arange(9) + 2}))
@@ -231,6 +237,7 @@ def test_metadata_that_clashes_is_a_conflict(repo: Repo) -> None:
     assert "metadata" in _conflicts(repo)
 
 
+@pytest.mark.slow
 def test_metadata_of_one_side_is_taken(repo: Repo) -> None:
     _diverge(repo, checkpoint(BASE | {"a": normal(4, 40, 10)}), checkpoint(BASE, {"k": "2"}, padding=b" " * 99))
     repo.git("merge", "-q", "--no-edit", "side")
@@ -268,6 +275,7 @@ def test_a_rename_on_one_side(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_file_deleted_on_one_side_is_git_s_own_conflict(repo: Repo) -> None:
     repo.commit(checkpoint(BASE))
     theirs = repo.branch("side", checkpoint(BASE | {"a": normal(4, 40, 10)}))
@@ -291,6 +299,7 @@ def test_criss_cross_merge(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_forge_without_the_driver_merges_lines(repo: Repo) -> None:
     values = {f"layer.{number}": normal(number, 9) for number in range(12)}
     changed = {name: normal(77 + at, 9) for at, name in enumerate(("layer.1", "layer.10"))}
@@ -302,6 +311,7 @@ def test_a_forge_without_the_driver_merges_lines(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_merge_without_the_driver_conflicts_in_words(repo: Repo) -> None:
     """Conflict markers in a manifest make no manifest; it must be an ordinary conflict with a way out all the same."""
     _sides(repo, {"a": normal(11, 40, 10)}, {"a": normal(12, 40, 10)})
@@ -327,6 +337,7 @@ def test_a_missing_object_is_a_conflict_that_says_so(repo: Repo) -> None:
     assert "not in the store" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_merge_fetches_what_both_sides_changed(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"a": normal(12, 40, 10)})
     repo.git("branch", "mine")

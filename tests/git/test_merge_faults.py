@@ -73,7 +73,7 @@ OURS = checkpoint(SIDES["main"])
 
 def restart(repo: Repo) -> None:
     """Give up whatever is going on, by git's own means, and look whether all is as it was."""
-    _unlock(repo)
+    _unlock(repo.git_dir)
     for file in repo.path.glob(".merge_file_??????"):  # git's own, which it would have removed
         file.unlink()
     for verb in ("merge", "rebase", "cherry-pick"):
@@ -106,7 +106,7 @@ def strike(repo: Repo, words: tuple[str, ...], count: int) -> None:
         if words == RESOLVE:
             conflict(repo)
         _kill(repo, words, chance.uniform(0.1, 1.0) * lasts, ("filter", "git", "all")[at % 3])
-        _unlock(repo)
+        _unlock(repo.git_dir)
         repo.git("status")
         repo.git("theta", "conflicts")
         repo.git("theta", "fsck", "--deep")
@@ -216,6 +216,7 @@ def test_no_space_for_the_merged_manifest(repo: Repo) -> None:
     assert tensors_of(repo.read()) == tensors_of(checkpoint(versions[0] | versions[1]))
 
 
+@pytest.mark.slow
 def test_lost_objects(world: World, sides: Repo) -> None:
     """They are fetched; without a remote that has them it is said what is missing, and nothing has changed."""
     hub = world.bare()

@@ -286,6 +286,7 @@ def test_an_untracked_file_in_the_way(branches: Repo) -> None:
     assert (branches.read("new.txt"), branches.sha()) == (b"mine", sha256(checkpoint(model("main"))))
 
 
+@pytest.mark.slow
 def test_a_conflict_in_a_text(branches: Repo) -> None:
     branches.branch("d", text("a").replace("by a", "by d").encode(), "start", "t.txt")
     branches.git("checkout", "-q", "main")

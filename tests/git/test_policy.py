@@ -266,6 +266,7 @@ def test_an_option_given_once_is_not_forgotten_when_it_turns_out_to_be_wrong(sid
     assert told.count("the weights sum to zero") == 3
 
 
+@pytest.mark.slow
 def test_ask_me(sides: Repo) -> None:
     rules(sides, "[[rule]]\ntensors = 'layer.*'\nmethod = 'conflict'\n" + TAKE_BASE)
     sides.git("checkout", "-q", "side")

@@ -172,6 +172,7 @@ def test_push_to_a_url_without_a_remote(world: World, hub: Place, repo: Repo) ->
     assert world.clone(hub.path).sha() == sha
 
 
+@pytest.mark.slow
 def test_push_url_and_rewritten_urls(world: World, hub: Place, repo: Repo) -> None:
     repo.git("config", f"url.{hub.path.parent}/.insteadOf", "short:")
     repo.git("remote", "set-url", "origin", "short:nothing-here.git")
@@ -245,6 +246,7 @@ def test_a_partial_copy_on_the_remote_is_replaced(world: World, hub: Place, repo
     assert world.clone(hub.path).sha() == sha
 
 
+@pytest.mark.slow
 def test_permissions_follow_the_repository(world: World, repo: Repo) -> None:
     world.place().git("init", "-q", "--bare", "--shared=group", "hub.git")
     repo.git("remote", "add", "origin", "../hub.git")
@@ -254,6 +256,7 @@ def test_permissions_follow_the_repository(world: World, repo: Repo) -> None:
     assert folder.stat().st_mode & 0o2770 == 0o2770
 
 
+@pytest.mark.slow
 def test_every_push_url_gets_everything(world: World, hub: Place, repo: Repo) -> None:
     """The remote-tracking branch moves after the first, and says nothing of the second."""
     other = world.bare("other.git")
@@ -267,6 +270,7 @@ def test_every_push_url_gets_everything(world: World, hub: Place, repo: Repo) ->
     assert clone.sha() == shas[0]
 
 
+@pytest.mark.slow
 def test_a_remote_that_moved_gets_the_whole_history(world: World, hub: Place, repo: Repo) -> None:
     shas = [repo.commit(model(seed)) for seed in (1, 2)]
     repo.git("push", "-q", "origin", "main")
@@ -277,12 +281,14 @@ def test_a_remote_that_moved_gets_the_whole_history(world: World, hub: Place, re
     assert clone.sha() == shas[0]
 
 
+@pytest.mark.slow
 def test_a_revision_with_spaces_can_be_pushed(world: World, hub: Place, repo: Repo) -> None:
     sha = repo.commit(model(1))
     repo.git("push", "-q", "origin", "HEAD@{0 days ago}:refs/heads/main")
     assert world.clone(hub.path).sha() == sha
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_on_one_remote_is_got_from_another(world: World, hub: Place, repo: Repo) -> None:
     sha = repo.commit(model(1))
     repo.git("push", "-q", "origin", "main")

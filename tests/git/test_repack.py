@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from .checkpoints import checkpoint, sha256
 from .conftest import Repo
@@ -56,6 +57,7 @@ def test_recipes_become_flat_and_history_stays(repo: Repo) -> None:
     assert repo.sha() == sha256(versions[-1])
 
 
+@pytest.mark.slow
 def test_what_is_added_next_is_told_from_the_flat_version(repo: Repo) -> None:
     versions = _versions(4)
     _committed(repo, versions[:3])
@@ -85,6 +87,7 @@ def test_where_all_is_flat_nothing_changes(repo: Repo) -> None:
     assert repo.status() == ""
 
 
+@pytest.mark.slow
 def test_only_the_named_files(repo: Repo) -> None:
     first, second = _versions(2)
     for name in ("x.safetensors", "sub/y.safetensors"):

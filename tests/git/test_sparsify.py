@@ -98,6 +98,7 @@ def test_values_that_were_never_added(trained: Repo) -> None:
     assert trained.read() != fresh
 
 
+@pytest.mark.slow
 def test_from_a_subdirectory(repo: Repo) -> None:
     old, new = _versions()
     repo.commit(old, "sub/m.safetensors")
@@ -117,6 +118,7 @@ def test_a_base_whose_objects_are_on_the_remote_only(trained: Repo, world: World
     assert clone.read() == trained.read()
 
 
+@pytest.mark.slow
 def test_command_lines_without_meaning(trained: Repo) -> None:
     before = trained.sha()
     for words, status in (
@@ -135,6 +137,7 @@ def test_command_lines_without_meaning(trained: Repo) -> None:
     assert not os.listdir(trained.store / "tmp")
 
 
+@pytest.mark.slow
 def test_a_manifest_that_waits_for_its_file(trained: Repo) -> None:
     text = trained.manifest()
     trained.write(M, text.encode())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from .checkpoints import checkpoint, normal, raw, tensors_of
-from .conftest import Repo
+from .conftest import Repo, first_often
 
 M = "m.safetensors"
 BASE = {"t": normal(1, 4, 6), "u": normal(2, 5)}
@@ -14,7 +14,7 @@ BASE = {"t": normal(1, 4, 6), "u": normal(2, 5)}
 OURS = [normal(3, 3, 8), normal(3, 7, 8), normal(3, 4, 6).astype(np.float16)]
 
 
-@pytest.mark.parametrize("reshaped", OURS, ids=["as many", "more", "dtype"])
+@pytest.mark.parametrize("reshaped", first_often(1, OURS), ids=["as many", "more", "dtype"])
 @pytest.mark.parametrize("origin", ["theirs", "base"])
 def test_a_version_of_another_shape_is_taken(repo: Repo, reshaped: np.ndarray, origin: str) -> None:
     theirs = {"t": normal(4, 4, 6), "u": normal(5, 5)}

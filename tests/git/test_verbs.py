@@ -90,6 +90,7 @@ def test_checkout_of_every_old_commit(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_bisect_visits_the_right_bytes(repo: Repo, history: list[str]) -> None:
     history += [repo.commit(model(seed)) for seed in (4, 5)]
     script = repo.path.parent / "is-good"
@@ -116,6 +117,7 @@ def test_restore(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_switch_and_tags(repo: Repo, history: list[str]) -> None:
     repo.git("tag", "v1", "main~2")
     repo.git("tag", "-a", "v2", "-m", "two", "main~1")
@@ -157,6 +159,7 @@ def test_reset(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_linked_worktree(repo: Repo, history: list[str], world: World) -> None:
     repo.git("worktree", "add", "-q", "../linked", "-b", "linked", "main~2")
     linked = Repo(world.root / "linked", repo.env)
@@ -224,6 +227,7 @@ def test_amend(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_squash_merge(repo: Repo, history: list[str]) -> None:
     repo.branch("side", model(4))
     sha = repo.commit(model(5))
@@ -266,6 +270,7 @@ def test_archive_and_cat_file_give_the_checkpoint(repo: Repo, history: list[str]
     assert done.stdout.strip() == history[0]
 
 
+@pytest.mark.slow
 def test_format_patch_and_am(repo: Repo, history: list[str]) -> None:
     repo.git("format-patch", "-q", "-1", "-o", "../patches")
     repo.git("reset", "-q", "--hard", "main~1")
@@ -275,6 +280,7 @@ def test_format_patch_and_am(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_crlf_settings_change_nothing(repo: Repo, history: list[str]) -> None:
     repo.git("config", "core.autocrlf", "true")
     repo.git("checkout", "-q", "main~1")
@@ -352,6 +358,7 @@ def test_odd_paths(repo: Repo, world: World) -> None:
     assert clone.status() == ""
 
 
+@pytest.mark.slow
 def test_merge_with_odd_paths(repo: Repo) -> None:
     values = [{"a": normal(seed, 9), "b": normal(seed + 1, 9)} for seed in range(len(ODD_PATHS))]
     for name, value in zip(ODD_PATHS, values, strict=True):
@@ -368,6 +375,7 @@ def test_merge_with_odd_paths(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_commands_from_a_subdirectory(repo: Repo) -> None:
     sha = repo.commit(model(1), "sub/deeper/m.safetensors")
     below = Repo(repo.path / "sub", repo.env)

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from gittheta.adapters.fold import predict
 from gittheta.adapters.layer import InMemory
@@ -30,7 +28,10 @@ from gittheta.encodings.lowrank import Change, Product
 from gittheta.floats import MANTISSA, Doubles, as_words, to_float64, to_ordered
 from gittheta.formats.safetensors import Safetensors
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+peft = pytest.importorskip("peft", reason="`make slow` installs it")
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 LINEAR = ["q_proj", "o_proj", "gate"]
