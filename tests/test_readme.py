@@ -81,6 +81,7 @@ def test_the_demo_brings_every_version_back(tmp_path: Path, env: dict[str, str])
     assert (status.returncode, status.stdout) == (0, b"")
 
 
+@pytest.mark.slow
 def test_the_demo_overwrites_nothing_but_a_former_demo(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "thesis.tex").touch()
     demo = [sys.executable, str(ROOT / "docs/demo/digits.py"), str(tmp_path)]

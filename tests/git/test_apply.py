@@ -190,6 +190,7 @@ def test_a_fine_tuned_file_that_was_never_added(repo: Repo) -> None:
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_twice(repo: Repo) -> None:
     repo.commit(checkpoint(model()))
     folder, _ = save(repo, lora())

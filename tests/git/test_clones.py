@@ -115,6 +115,7 @@ def test_partial_clone(world: World, hub: dict[str, str]) -> None:
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_shared_clone_borrows_objects(world: World, hub: dict[str, str], repo: Repo) -> None:
     clone = world.clone(repo.path, "clone", "--shared")
     _whole(clone, {key: sha for key, sha in hub.items() if key != "side"})
@@ -166,6 +167,7 @@ def test_fetch_and_pull(world: World, hub: dict[str, str], repo: Repo) -> None:
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_theta_fetch_gets_all_objects_for_working_offline(world: World, hub: dict[str, str]) -> None:
     clone = world.clone(world.root / "hub.git")
     clone.git("theta", "fetch", "--all")

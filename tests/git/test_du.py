@@ -62,6 +62,7 @@ def test_by_encoding(repo: Repo) -> None:
         assert row["added"]
 
 
+@pytest.mark.slow
 def test_a_range_counts_what_was_there_before(repo: Repo) -> None:
     repo.commit(_two_layers(1, 2))
     repo.commit(_two_layers(3, 4))

@@ -102,6 +102,7 @@ def test_restore_of_the_work_tree_alone_from_a_commit(repo: Repo, shas: list[str
     assert (repo.sha(), repo.status()) == (shas[0], f" M {M}\n")
 
 
+@pytest.mark.slow
 def test_stash(repo: Repo, shas: list[str]) -> None:
     changed = repo.write(M, model(7))
     repo.git("stash", "-q")
@@ -187,6 +188,7 @@ def test_squash_merge(diverged: Repo) -> None:
     assert (diverged.read(), diverged.status()) == (BOTH, f"M  {M}\n")
 
 
+@pytest.mark.slow
 def test_fast_forward_merge_and_pull(repo: Repo, shas: list[str]) -> None:
     repo.git("checkout", "-q", "-b", "behind", "main~1")
     repo.git("merge", "-q", "--ff-only", "main")

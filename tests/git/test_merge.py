@@ -46,6 +46,7 @@ def _conflicts(repo: Repo, *words: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_disjoint_changes_are_composed(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"c": normal(13, 40, 10)})
     said = repo.run("merge", "--no-edit", "side").stderr
@@ -221,6 +222,7 @@ def test_a_tensor_deleted_on_one_side_and_kept_on_the_other_goes(repo: Repo) -> 
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_tensors_and_metadata_of_both_sides_are_composed(repo: Repo) -> None:
     ours = checkpoint(BASE | {"mine": normal(4, 9)}, {"format": "pt", "ours": "1"})
     theirs = checkpoint(BASE | {"theirs": bf16(normal(5, 9))}, {"format": "pt", "theirs": "2"})
@@ -286,6 +288,7 @@ def test_a_file_deleted_on_one_side_is_git_s_own_conflict(repo: Repo) -> None:
     assert (repo.sha(), repo.status()) == (theirs, f"DU {M}\n")
 
 
+@pytest.mark.slow
 def test_criss_cross_merge(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"b": normal(12, 40, 10)})
     repo.git("branch", "old", "side")

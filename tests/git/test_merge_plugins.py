@@ -44,6 +44,7 @@ def diverged(repo: Repo, *sides: dict[str, np.ndarray]) -> None:
     repo.commit(checkpoint(sides[0]), message="on main")
 
 
+@pytest.mark.slow
 def test_plain_merges_and_octopuses_use_an_installed_method(repo: Repo) -> None:
     sides = [changed(10), changed(20), changed(30, 2.0)]
     diverged(repo, *sides)

@@ -101,6 +101,7 @@ def test_a_remote_store_that_cannot_be_written_stops_the_push(hub: Place, repo: 
     assert _refs(hub) == "refs/heads/again\nrefs/heads/main\n"
 
 
+@pytest.mark.slow
 def test_a_new_branch_from_a_fresh_clone(world: World, hub: Place, repo: Repo) -> None:
     repo.commit(model(1))
     old = repo.commit(model(2))

@@ -68,6 +68,7 @@ def test_what_is_added_next_is_told_from_the_flat_version(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_merge_sees_no_change_in_a_repacked_file(repo: Repo) -> None:
     versions = _versions(3)
     _committed(repo, versions[:2])

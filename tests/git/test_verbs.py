@@ -78,6 +78,7 @@ def test_diff_names_the_tensor(repo: Repo, history: list[str]) -> None:
     assert "[embed]" in repo.git("diff", "--no-ext-diff", "--stat", "-p")
 
 
+@pytest.mark.slow
 def test_checkout_of_every_old_commit(repo: Repo, history: list[str]) -> None:
     for back, sha in enumerate(reversed(history)):
         repo.git("checkout", "-q", f"main~{back}")
@@ -342,6 +343,7 @@ def _shas(repo: Repo) -> list[str]:
     return [repo.sha(name) for name in ODD_PATHS]
 
 
+@pytest.mark.slow
 def test_odd_paths(repo: Repo, world: World) -> None:
     first = [repo.write(name, model(seed)) for seed, name in enumerate(ODD_PATHS)]
     repo.git("add", ".")
