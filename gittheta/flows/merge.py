@@ -13,12 +13,13 @@ from blake3 import blake3
 
 from gittheta.api import Values
 from gittheta.errors import MergeError
+from gittheta.flows.ahead import LANES, Ahead
 from gittheta.flows.choose import Candidate
 from gittheta.flows.encode import Encoder
 from gittheta.flows.plan import Action, Decision, MergePlan, Versions, plan_merge
 from gittheta.flows.skeletons import merged_frame
 from gittheta.flows.spool import Spool
-from gittheta.flows.tasks import LANES, Tasks
+from gittheta.flows.tasks import Tasks
 from gittheta.flows.workspace import Workspace
 from gittheta.merging.options import Recipe
 from gittheta.merging.policy import Choice, Policy
@@ -51,7 +52,11 @@ def merge_versions(workspace: Workspace, versions: Versions, policy: Policy) -> 
     Raises PluginError or MergeError where the policy has no meaning, ObjectMissing or PayloadError if a tensor that
     several sides changed cannot be read.
     """
-    plan = plan_merge(versions, policy, workspace.registry)
+    with Ahead(workspace, versions) as ahead:
+        return _merged(workspace, versions, plan_merge(versions, policy, workspace.registry), ahead)
+
+
+def _merged(workspace: Workspace, versions: Versions, plan: MergePlan, ahead: Ahead) -> Outcome:
     formats = {side.manifest.format: side.label for side in versions.sides}
     if OPAQUE in formats:
         return Outcome(plan, None, ("a file of no known format changed on several sides",))
@@ -61,7 +66,7 @@ def merge_versions(workspace: Workspace, versions: Versions, policy: Policy) -> 
         return Outcome(plan, None)
     encoder = Encoder(workspace)
     try:
-        return _Merging(workspace, versions, plan, encoder).run()
+        return _Merging(workspace, versions, plan, encoder, ahead).run()
     except MergeError as error:
         return _refused(plan, error)
     finally:
@@ -86,11 +91,14 @@ def _refused(plan: MergePlan, error: MergeError) -> Outcome:
 
 
 class _Merging:
-    def __init__(self, workspace: Workspace, versions: Versions, plan: MergePlan, encoder: Encoder) -> None:
+    def __init__(
+        self, workspace: Workspace, versions: Versions, plan: MergePlan, encoder: Encoder, ahead: Ahead
+    ) -> None:
         self.workspace = workspace
         self.versions = versions
         self.plan = plan
         self.encoder = encoder
+        self.ahead = ahead
 
     def run(self) -> Outcome:
         kept = [decision for decision in self.plan.decisions if decision.stanza or decision.action is Action.MERGE]
@@ -98,7 +106,7 @@ class _Merging:
         if frame is None:
             return Outcome(self.plan, None, (_metadata_clash(self.versions),))
         merged = {}
-        for tensor in computed(self.workspace, self.versions, self.plan):
+        for tensor in computed(self.workspace, self.versions, self.plan, self.ahead):
             ticket = self.encoder.add_changed(tensor.values, tensor.candidates)
             merged[tensor.name] = ticket, tensor.digest
         self.encoder.finish()
@@ -126,7 +134,7 @@ class Merged:
     candidates: tuple[Candidate, ...]
 
 
-def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Iterator[Merged]:
+def computed(workspace: Workspace, versions: Versions, plan: MergePlan, ahead: Ahead | None = None) -> Iterator[Merged]:
     """The merged tensors in the order of the plan.
 
     Raises MergeError where a method cannot apply: NotMerged, once all have been tried.
@@ -136,7 +144,7 @@ def computed(workspace: Workspace, versions: Versions, plan: MergePlan) -> Itera
         return
     from gittheta.merging.compute import computing
 
-    tasks, settings, reporter = Tasks(workspace, versions, plan), workspace.settings, workspace.reporter
+    tasks, settings, reporter = Tasks(workspace, versions, plan, ahead), workspace.settings, workspace.reporter
     tasks.fetch(decisions)
     reporter.start(f"Merging {len(decisions)} tensors", sum(_spec(decision).nbytes for decision in decisions))
     device = computing(settings.device, settings.threads, reporter.warn)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gittheta.api import Merge, Traits, Values
 from gittheta.errors import MergeError, ThetaError
+from gittheta.flows.ahead import Ahead, read_stored
 from gittheta.flows.chain import Base
 from gittheta.flows.decode import Decoder
-from gittheta.flows.encode import WHOLE
 from gittheta.flows.plan import Decision, MergePlan, Versions
 from gittheta.flows.sidecars import sidecar
-from gittheta.flows.spool import Spool
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.merging.options import weights_of
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
     from gittheta.merging.engine import Task
     from gittheta.merging.operands import Stored
 
-#: Decoded bytes of tensors that are being merged which are held in memory; beyond, they lie in temporary files.
-IN_MEMORY = 256 << 20
-#: Tensors that are merged at the same time: while one is computed, another is decoded.
-LANES = 2
 #: Stored tensors that are kept open while a whole model is measured.
 _OPEN = 64
 
@@ -38,10 +33,11 @@ _OPEN = 64
 class Tasks:
     """Makes a task of each decision to merge."""
 
-    def __init__(self, workspace: Workspace, versions: Versions, plan: MergePlan) -> None:
+    def __init__(self, workspace: Workspace, versions: Versions, plan: MergePlan, ahead: Ahead | None = None) -> None:
         self.workspace = workspace
         self.versions = versions
         self.plan = plan
+        self._ahead = ahead
         self._decoder = Decoder(workspace)
         self._sidecars: dict[tuple[int, str, str | None], dict[str, Stanza]] = {}
         self._reading = Lock()
@@ -55,11 +51,11 @@ class Tasks:
 
     def opened(self, decision: Decision) -> tuple[Task, dict[Digest, Values]]:
         """The task, and its tensors by digest, decoded and checked."""
-        at_hand: dict[Digest, Values] = {}
+        at_hand = self._ahead.taken(decision.name) if self._ahead else {}
 
         def read(stanza: Stanza) -> Values:
             if stanza.digest not in at_hand or at_hand[stanza.digest].spec != stanza.spec:
-                at_hand[stanza.digest] = self._read(stanza, len(decision.parts), at_hand)
+                at_hand[stanza.digest] = read_stored(self.workspace, stanza, len(decision.parts), at_hand)
             return at_hand[stanza.digest]
 
         return self._task(decision, read), at_hand
@@ -130,14 +126,6 @@ class Tasks:
                     raise MergeError(f"the statistics ({kind}) of {side.label} know none of its tensors")
                 self._sidecars[key] = found
         return self._sidecars[key]
-
-    def _read(self, stanza: Stanza, sides: int, at_hand: Mapping[Digest, Values]) -> Values:
-        """A stored tensor, decoded and checked, to be read more than once."""
-        hold = max(WHOLE, IN_MEMORY // (LANES * (sides + 2)))
-        spool = Spool(self.workspace.store, stanza.spec, hold)
-        for block in Decoder(self.workspace, at_hand).checked([(stanza.spec, stanza.digest, stanza.recipe)]):
-            spool.append(block)
-        return spool
 
 
 class _Recent:
