@@ -204,6 +204,17 @@ class Template:
         return Repo(world.root / "repo", world.env)
 
 
+def two_branches(root: Path, home: Path, base: bytes, ours: bytes, theirs: bytes) -> Template:
+    """A model that main and side have changed, each in its own way; main is checked out."""
+    world = World(root, home)
+    repo = world.repo()
+    repo.commit(base)
+    repo.branch("side", theirs)
+    repo.git("checkout", "-q", "main")
+    repo.commit(ours)
+    return Template(root, {})
+
+
 @pytest.fixture(scope="session")
 def installed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which `git theta install --global` was run, outside of any repository."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from .checkpoints import checkpoint, metadata_of, normal, tensors_of
-from .conftest import Place, Repo, Template, World
+from .conftest import Place, Repo, Template, World, two_branches
 
 M = "m.safetensors"
 BASE = {"i": np.arange(4), "j": np.arange(5), "w": normal(1, 6, 4), "x": normal(2, 9), "still": normal(3, 400)}
@@ -22,13 +22,8 @@ MIXED = THEIRS | {"j": OURS["j"]}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """main and side have changed two tensors of integers each in its own way; main is checked out."""
-    world = World(tmp_path_factory.mktemp("built"), installed_home)
-    repo = world.repo()
-    repo.commit(checkpoint(BASE))
-    repo.branch("side", checkpoint(THEIRS))
-    repo.git("checkout", "-q", "main")
-    repo.commit(checkpoint(OURS))
-    return Template(world.root, {})
+    versions = map(checkpoint, (BASE, OURS, THEIRS))
+    return two_branches(tmp_path_factory.mktemp("built"), installed_home, *versions)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .checkpoints import checkpoint, model, normal
-from .conftest import Repo, Template, World, first_often
+from .conftest import Repo, Template, World, first_often, two_branches
 
 M = "m.safetensors"
 
@@ -123,13 +123,8 @@ BOTH = checkpoint(OURS | {"b": THEIRS["b"]})
 @pytest.fixture(scope="module")
 def two_sides(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """Disjoint changes on main and side."""
-    world = World(tmp_path_factory.mktemp("sides"), installed_home)
-    repo = world.repo()
-    repo.commit(checkpoint(BASE))
-    repo.branch("side", checkpoint(THEIRS))
-    repo.git("checkout", "-q", "main")
-    repo.commit(checkpoint(OURS))
-    return Template(world.root, {})
+    versions = map(checkpoint, (BASE, OURS, THEIRS))
+    return two_branches(tmp_path_factory.mktemp("sides"), installed_home, *versions)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.merging.policy import Verb
 
 from .checkpoints import checkpoint, normal, tensors_of
-from .conftest import ATTRIBUTES, Repo, Template, World
+from .conftest import ATTRIBUTES, Repo, Template, World, two_branches
 
 M = "m.safetensors"
 BASE = {"embed.weight": normal(1, 6, 4), "layer.norm": normal(2, 6), "layer.up": normal(3, 6, 4), "still": normal(4, 3)}
@@ -30,13 +30,8 @@ TAKE_BASE = "[[rule]]\nmethod = 'take'\nfrom = 'base'\n"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """Two branches that changed three tensors each in its own way; main is checked out."""
-    world = World(tmp_path_factory.mktemp("built"), installed_home)
-    repo = world.repo()
-    repo.commit(checkpoint(BASE))
-    repo.branch("side", checkpoint(THEIRS))
-    repo.git("checkout", "-q", "main")
-    repo.commit(checkpoint(OURS))
-    return Template(world.root, {})
+    versions = map(checkpoint, (BASE, OURS, THEIRS))
+    return two_branches(tmp_path_factory.mktemp("built"), installed_home, *versions)
 
 
 @pytest.fixture
