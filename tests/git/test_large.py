@@ -293,6 +293,8 @@ def test_bisect_and_am(repo: Repo, shas: list[str]) -> None:
     repo.git("reset", "-q", "--hard", "main~1")
     done = repo.attempt("sh", "-c", "git am -q ../patches/*")
     assert done.returncode == 0, done.stderr
+    assert (repo.sha(), repo.status()) == (shas[1], "")
+    assert repo.git("theta", "pull") == ""  # nothing is left to do but to forget that there was
     _in_place(repo, shas[1])
     repo.commit(model(8))
     repo.git("bisect", "start", "main", "main~2")
