@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from gittheta.api import Values
 from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
+from gittheta.flows.chain import NOTHING
 from gittheta.flows.choose import Candidate, Choice, Chooser, Estimate, Told
 from gittheta.flows.decode import ahead
 from gittheta.flows.spool import Held
@@ -243,9 +244,10 @@ class Encoder:
 
     def _accept(self, ticket: Ticket, choice: Choice) -> None:
         told = choice.told
-        # Neither the base's values nor the payload may stay in memory as long as the ticket does.
+        # Neither values of any tensor nor the payload may stay in memory as long as the ticket does.
         kept = replace(told, finding=replace(told.finding, payload=b"")) if told else None
-        ticket.choice = replace(choice, base=None, told=kept)
+        candidate = replace(choice.candidate, at_hand=NOTHING) if choice.candidate else None
+        ticket.choice = replace(choice, candidate=candidate, base=None, told=kept)
         if told:
             payload = told.finding.payload
             ticket.told = self._pack.append((frame_head(payload, len(payload), digest_of(payload)), payload))
