@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from gittheta.merging.engine import Task
     from gittheta.merging.operands import Stored
 
-#: Stored tensors that are kept open while a whole model is measured.
-_OPEN = 64
+#: Tensors whose versions are kept open while a whole model is measured: one that is read, and the next.
+_OPEN = 2
 
 
 class Tasks:
@@ -65,7 +65,7 @@ class Tasks:
         from gittheta.merging.engine import measure_all
 
         together: dict[Choice, list[Task]] = {}
-        recent = _Recent(self._decoder)
+        recent = _Recent(self._decoder, _OPEN * (len(self.versions.sides) + 1))
         for decision in decisions:
             if decision.choice and getattr(self.plan.recipes[decision.choice].method, "scope", "tensor") == "global":
                 task = self._task(decision, recent.values)
@@ -131,8 +131,9 @@ class Tasks:
 class _Recent:
     """Stored tensors that are opened when they are read, the last few of them kept open."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, count: int) -> None:
         self._decoder = decoder
+        self._count = count
         self._open: OrderedDict[Digest, Base] = OrderedDict()
         self._lock = Lock()
 
@@ -145,7 +146,7 @@ class _Recent:
         with self._lock:
             base = self._open.pop(stanza.digest, None) or Base(self._decoder.open(stanza.spec, stanza.recipe))
             self._open[stanza.digest] = base
-            if len(self._open) > _OPEN:
+            if len(self._open) > self._count:
                 self._open.popitem(last=False)
         return base.read(begin, end)
 

@@ -8,17 +8,26 @@ import weakref
 import numpy as np
 import pytest
 
-from gittheta.flows import ahead
+from gittheta.flows import ahead, tasks
+from gittheta.flows.chain import Base, Framed
 from gittheta.flows.encode import Encoder
 from gittheta.flows.merge import merge_versions
 from gittheta.flows.plan import Side, Versions
 from gittheta.flows.spool import Spool
 from gittheta.manifest import parse_manifest
-from gittheta.merging.policy import Policy
+from gittheta.merging.policy import Policy, Rule
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
 TENSORS = 40
+
+
+def fine_tunes(repo: Repo) -> Versions:
+    """Two of them, in which every tensor changed."""
+    base = {f"w{at}": normal(at, 9, 10) for at in range(TENSORS)}
+    ours, theirs = ({name: values + np.float32(step) for name, values in base.items()} for step in (1e-3, -2e-3))
+    texts = [parse_manifest(repo.add(checkpoint(tensors))) for tensors in (base, ours, theirs)]
+    return Versions("m.safetensors", texts[0], (Side("ours", texts[1]), Side("theirs", texts[2])))
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -37,13 +46,30 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
         left.append(len(alive))
         whole(encoder)  # type: ignore[operator]
 
-    base = {f"w{at}": normal(at, 9, 10) for at in range(TENSORS)}
-    ours, theirs = ({name: values + np.float32(step) for name, values in base.items()} for step in (1e-3, -2e-3))
-    texts = [parse_manifest(repo.add(checkpoint(tensors))) for tensors in (base, ours, theirs)]
-    versions = Versions("m.safetensors", texts[0], (Side("ours", texts[1]), Side("theirs", texts[2])))
+    versions = fine_tunes(repo)
     monkeypatch.setattr(ahead, "Spool", Watched)
     monkeypatch.setattr(Encoder, "finish", finish)
     with repo.open() as workspace:
         outcome = merge_versions(workspace, versions, Policy(()))
     assert outcome.manifest is not None
     assert max(left) < TENSORS / 4
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_few_tensors_are_open_while_a_model_is_measured(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Base] = weakref.WeakSet()
+    opened: list[int] = []
+
+    class Watched(Base):
+        def __init__(self, stored: Framed) -> None:
+            super().__init__(stored)
+            alive.add(self)
+            opened.append(len(alive))
+
+    versions = fine_tunes(repo)
+    monkeypatch.setattr(tasks, "Base", Watched)
+    rule = Rule("a test", "ties", (("scope", "global"),))
+    with repo.open() as workspace:
+        assert merge_versions(workspace, versions, Policy((rule,))).manifest is not None
+    assert len(opened) >= 3 * TENSORS
+    assert max(opened) < TENSORS / 2
