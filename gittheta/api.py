@@ -215,6 +215,9 @@ class Group:
         return tuple(side - self.base for side in self.sides)
 
 
+#: Where the statistics of ``model.safetensors`` lie unless an option says so: ``model.fisher.safetensors``.
+SIDECAR = "{stem}.{kind}{suffix}"
+
 NEEDS_NO_BASE = "choose a method that needs none, such as linear, or `take`"
 
 

@@ -14,7 +14,7 @@ import torch
 from gittheta.api import DTYPES, MergeError, TensorSpec, Traits
 from gittheta.conformance.common import check_plugin
 from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, Twin, family, reordered, resident, same_bits
-from gittheta.merging.arrays import TORCH, arithmetic_shape
+from gittheta.merging.arrays import TORCH, arithmetic_elements, arithmetic_shape
 from gittheta.merging.compute import computing
 from gittheta.merging.engine import Task, TensorBlocks, measure_all, merge_tensor, prepared
 from gittheta.merging.operands import Resident
@@ -215,7 +215,8 @@ class MergeConformance:
         for method, traits in self.methods():
             for dtype in self.types(traits) if traits.idempotent else ():
                 task = self.task(method, dtype)
-                alike = replace(task, sides=tuple(Twin(task.sides[0], other) for other in task.sides))
+                values = task.sides[0].read(0, arithmetic_elements(task.spec))
+                alike = replace(task, sides=tuple(Twin(task.spec, values, other.digest()) for other in task.sides))
                 for weighted in (alike, self.weighted(alike)):
                     self.check_alike(self.merged(weighted), weighted)
 

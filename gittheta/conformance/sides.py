@@ -12,7 +12,7 @@ import torch
 from gittheta.api import Digest, TensorSpec
 from gittheta.merging.arrays import TORCH, raw_bytes
 from gittheta.merging.engine import Task
-from gittheta.merging.operands import Operand, Resident
+from gittheta.merging.operands import Resident
 
 Shape = tuple[int, ...]
 
@@ -54,24 +54,14 @@ def family(shape: Shape, count: int) -> tuple[torch.Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Twin:
+class Twin(Resident):
     """A tensor under the digest of another one: sides of one digest never reach an idempotent method."""
 
-    tensor: Operand
-    other: Operand
-
-    @property
-    def spec(self) -> TensorSpec:
-        """Dtype and shape."""
-        return self.tensor.spec
-
-    def read(self, begin: int, end: int) -> torch.Tensor:
-        """A run of the tensor."""
-        return self.tensor.read(begin, end)
+    other: Digest
 
     def digest(self) -> Digest:
         """Of the other."""
-        return self.other.digest()
+        return self.other
 
 
 def resident(spec: TensorSpec, values: torch.Tensor) -> Resident:

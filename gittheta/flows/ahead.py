@@ -11,7 +11,7 @@ from gittheta.api import Values
 from gittheta.errors import ThetaError
 from gittheta.flows.decode import Decoder
 from gittheta.flows.encode import WHOLE
-from gittheta.flows.plan import Versions, equal
+from gittheta.flows.plan import Versions, by_name, equal
 from gittheta.flows.spool import Spool
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Stanza
@@ -86,8 +86,8 @@ class Ahead:
 
 def _contested(versions: Versions) -> Iterator[list[Stanza]]:
     """The versions of each tensor that several sides changed, each in its own way, the base first if they need it."""
-    bases = {stanza.spec.name: stanza for stanza in versions.base.stanzas} if versions.base else {}
-    tables = [{stanza.spec.name: stanza for stanza in side.manifest.stanzas} for side in versions.sides]
+    bases = by_name(versions.base)
+    tables = [by_name(side.manifest) for side in versions.sides]
     for name in tables[0] if tables else ():
         base = bases.get(name)
         changed = [side for table in tables if (side := table.get(name)) and not equal(side, base)]

@@ -133,8 +133,8 @@ def plan_merge(versions: Versions, policy: Policy, registry: Registry) -> MergeP
 
     The registry is asked only about methods that somebody chose, and only where sides differ in more than one way.
     """
-    base = _table(versions.base)
-    tables = [_table(side.manifest) for side in versions.sides]
+    base = by_name(versions.base)
+    tables = [by_name(side.manifest) for side in versions.sides]
     names = list(dict.fromkeys(name for table in (*tables, base) for name in table))
     planner = _Planner(versions, policy, registry)
     decisions = [planner.decide(name, base.get(name), tuple(table.get(name) for table in tables)) for name in names]
@@ -142,7 +142,8 @@ def plan_merge(versions: Versions, policy: Policy, registry: Registry) -> MergeP
     return MergePlan(tuple(decisions), planner.recipes)
 
 
-def _table(manifest: Manifest | None) -> dict[str, Stanza]:
+def by_name(manifest: Manifest | None) -> dict[str, Stanza]:
+    """The tensors of a manifest; none if there is no manifest."""
     return {stanza.spec.name: stanza for stanza in manifest.stanzas} if manifest else {}
 
 

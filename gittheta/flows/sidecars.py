@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from gittheta.api import SIDECAR
 from gittheta.errors import MergeError
 from gittheta.flows.plan import Side
 from gittheta.flows.transfer import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, Stanza
 
-#: Where the statistics of ``model.safetensors`` lie: ``model.fisher.safetensors``.
-PATTERN = "{stem}.{kind}{suffix}"
 _WORDS = re.compile("{stem}|{suffix}|{kind}")
 
 
@@ -23,7 +22,7 @@ def sidecar_path(pattern: str, path: str, kind: str) -> str:
     # A pattern may come from whoever wrote theta.toml: str.format would let it look into objects, or pad without end.
     name = _WORDS.sub(lambda found: words[found[0]], pattern)
     if set(_WORDS.sub("", pattern)) & {"{", "}"} or not name:
-        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {PATTERN}")
+        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {SIDECAR}")
     found = PurePosixPath(name[1:]) if name.startswith("/") else here.parent / name
     if ".." in found.parts:
         raise MergeError(f"stats is '{pattern}', which leaves the repository")
@@ -32,7 +31,7 @@ def sidecar_path(pattern: str, path: str, kind: str) -> str:
 
 def sidecar(workspace: Workspace, side: Side, pattern: str | None, path: str, kind: str) -> dict[str, Stanza]:
     """The tensors of one sidecar by name. Raises MergeError if that side has none."""
-    wanted = sidecar_path(pattern or PATTERN, path, kind)
+    wanted = sidecar_path(pattern or SIDECAR, path, kind)
     if side.commit is None:
         raise MergeError(
             f"it is not known of which commit {side.label} is, and so not where its {wanted} lies",

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from gittheta.api import Blocks, Group, MergeError
+from gittheta.api import SIDECAR, Blocks, Group, MergeError
 from gittheta.merges.linear import divided
 
 #: The accuracy of Gram matrices in files: they are stored as float32.
@@ -83,7 +83,7 @@ class Fisher:
 
     floor: float = 0.0
     #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
-    stats: str = "{stem}.{kind}{suffix}"
+    stats: str = SIDECAR
 
     name: ClassVar[str] = "fisher"
     unit: ClassVar[Literal["element"]] = "element"
@@ -160,7 +160,7 @@ class RegMean:
 
     alpha: float = 0.9
     #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
-    stats: str = "{stem}.{kind}{suffix}"
+    stats: str = SIDECAR
 
     name: ClassVar[str] = "regmean"
     unit: ClassVar[Literal["tensor"]] = "tensor"
@@ -228,7 +228,7 @@ class Mats:
     tolerance: float = 1e-8
     form: Literal["forward", "kfac"] = "forward"
     #: Where the sidecars lie, from the folder of the checkpoint: ``{stem}``, ``{kind}`` and ``{suffix}`` are filled in.
-    stats: str = "{stem}.{kind}{suffix}"
+    stats: str = SIDECAR
 
     name: ClassVar[str] = "mats"
     unit: ClassVar[Literal["tensor"]] = "tensor"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from .checkpoints import checkpoint, normal, tensors_of
-from .conftest import Repo, Template, World
+from .conftest import Repo, Template, World, first_often
 
 BASE = {"w": normal(1, 40, 10), "still": normal(2, 9)}
 #: What each expert has learned; `third` learned it in three steps.
@@ -78,9 +78,7 @@ def test_reverting_what_others_have_built_on(experts: Repo) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [[], pytest.param(["-s", "theta"], marks=pytest.mark.slow)], ids=["driver", "strategy"]
-)
+@BOTH_WAYS
 def test_rebase_adds_commit_by_commit(experts: Repo, words: list[str]) -> None:
     experts.git("config", "theta.merge.method", "ties")
     experts.git("rebase", "-q", *words, "first", "third")
@@ -101,9 +99,7 @@ def test_stash_pop_adds(experts: Repo) -> None:
     expect(experts, FIRST, SECOND, STEPS[0])
 
 
-@pytest.mark.parametrize(
-    "words", [pytest.param([], marks=pytest.mark.slow), ["-s", "theta"]], ids=["driver", "strategy"]
-)
+@pytest.mark.parametrize("words", first_often(1, [["-s", "theta"], []]), ids=["strategy", "driver"])
 def test_merge_averages(experts: Repo, words: list[str]) -> None:
     experts.git("merge", "-q", "--no-edit", *words, "second")
     expect(experts, FIRST / 2, SECOND / 2)

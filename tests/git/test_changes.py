@@ -148,14 +148,7 @@ def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) 
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "appended",
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("trimmed", "inserted", "permuted", "columns", "duplicated")
-        ),
-    ],
+    "kind", first_often(1, ["appended", "trimmed", "inserted", "permuted", "columns", "duplicated"])
 )
 def test_rows_and_columns(world: World, repo: Repo, kind: str) -> None:
     old = weights(1)
@@ -493,9 +486,7 @@ def test_kill_while_a_change_is_added(repo: Repo) -> None:
     repo.healthy()
 
 
-@pytest.mark.parametrize(
-    "damage", ["flipped", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("truncated", "missing"))]
-)
+@pytest.mark.parametrize("damage", first_often(1, ["flipped", "truncated", "missing"]))
 def test_a_damaged_base(world: World, repo: Repo, damage: str) -> None:
     """It is not used, so that the new version can be read whatever becomes of it."""
     first = repo.commit(checkpoint({"w": bf16(weights(1, 200, 100))}))
@@ -528,7 +519,7 @@ def test_repack_changes_no_history(world: World, chain: Repo, shas: list[str]) -
     everywhere(world, repo, *shas[-2:], shas[-1])
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", first_often(1, [0, 1, 2]))
 def test_sparsified_weights_are_stored_in_little(repo: Repo, seed: int) -> None:
     """Whether HEAD holds the base or the trained version."""
     base = weights(seed, 512, 512)

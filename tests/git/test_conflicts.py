@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from .checkpoints import checkpoint, metadata_of, normal, tensors_of
-from .conftest import Place, Repo, Template, World, two_branches
+from .conftest import Place, Repo, Template, World, first_often, two_branches
 
 M = "m.safetensors"
 BASE = {"i": np.arange(4), "j": np.arange(5), "w": normal(1, 6, 4), "x": normal(2, 9), "still": normal(3, 400)}
@@ -204,7 +204,7 @@ def test_in_a_linked_work_tree(sides: Repo) -> None:
     linked.healthy()
 
 
-@pytest.mark.parametrize("verb", ["rebase", pytest.param("cherry-pick", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("verb", first_often(1, ["rebase", "cherry-pick"]))
 def test_during_a_rebase_or_several_picks(sides: Repo, verb: str) -> None:
     sides.git("checkout", "-q", "side")
     sides.commit(checkpoint(THEIRS | {"x": normal(33, 9)}))

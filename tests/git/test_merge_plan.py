@@ -241,7 +241,7 @@ def test_several_files(sides: Repo) -> None:
     assert sides.git("theta", "merge-plan", "--replay", "HEAD").count("reproduces to the bit") == 2
 
 
-@pytest.mark.parametrize("recursive", [pytest.param("binary", marks=pytest.mark.slow), "theta"])
+@pytest.mark.parametrize("recursive", ["binary", "theta"])
 @pytest.mark.slow
 def test_criss_cross(sides: Repo, recursive: str) -> None:
     """With two merge bases: Git may have them merged first, which is no part of this merge."""

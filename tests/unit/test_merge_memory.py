@@ -16,6 +16,8 @@ from gittheta.flows.plan import Side, Versions
 from gittheta.flows.spool import Spool
 from gittheta.manifest import parse_manifest
 from gittheta.merging.policy import Policy, Rule
+from gittheta.model import TensorSpec
+from gittheta.store import Store
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
@@ -36,15 +38,17 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
     left: list[int] = []
 
     class Watched(Spool):
-        def __init__(self, *given: object) -> None:
-            super().__init__(*given)  # type: ignore[arg-type]
+        def __init__(self, store: Store, spec: TensorSpec, hold: int | None = None) -> None:
+            super().__init__(store, spec, hold)
             alive.add(self)
 
-    def finish(encoder: Encoder, whole: object = Encoder.finish) -> None:
+    whole = Encoder.finish
+
+    def finish(encoder: Encoder) -> None:
         encoder._drain()
         gc.collect()
         left.append(len(alive))
-        whole(encoder)  # type: ignore[operator]
+        whole(encoder)
 
     versions = fine_tunes(repo)
     monkeypatch.setattr(ahead, "Spool", Watched)
