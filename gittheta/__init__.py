@@ -10,7 +10,7 @@ __all__ = ["__version__", "merge"]
 def __getattr__(name: str) -> Any:
     """``gittheta.merge`` is loaded when it is asked for: it needs torch, which takes its time."""
     if name == "merge":
-        from gittheta.merging.in_memory import merge
+        from gittheta.engine.in_memory import merge
 
         return merge
     raise AttributeError(f"module 'gittheta' has no attribute '{name}'")

@@ -110,7 +110,7 @@ class RemoteError(ThetaError):
 
 
 class MergeError(ThetaError):
-    """A merge cannot be computed; a *conflict* is not an error but a decision (``gittheta.flows.plan``)."""
+    """A merge cannot be computed; a *conflict* is not an error but a decision (``gittheta.flows.merge.plan``)."""
 
     exit_code = 40
 

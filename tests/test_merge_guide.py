@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from gittheta.api import Merge, Traits
-from gittheta.merging.options import make_method, option_names
-from gittheta.merging.policy import CONFLICT, DEFAULTS, TAKE, Verb
+from gittheta.engine.options import make_method, option_names
+from gittheta.engine.policy import CONFLICT, DEFAULTS, TAKE, Verb
 from gittheta.registry import BUILT_IN, Registry
 
 GUIDE = (Path(__file__).parents[1] / "docs/guide/merging.md").read_text()

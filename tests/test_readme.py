@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gittheta import errors
-from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import DTYPES, Tensor
+from gittheta.storage.manifest import format_manifest, parse_manifest
 from gittheta.testing import FormatConformance, MergeConformance, PredictorConformance, block_values, tensor
 
 from .git.conftest import IDENTITY, environment, first_often

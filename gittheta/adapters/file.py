@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from gittheta.api import Format
 from gittheta.errors import AdapterError, FormatError
-from gittheta.floats import from_float64, has_arithmetic, to_float64
 from gittheta.model import Segment, TensorSpec
+from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from gittheta.adapters.layer import Factors, Fold, Replacement
 from gittheta.api import Finding, Prediction, Values
-from gittheta.encodings.lowrank import Change, LowRank, Product, describe, tiles
+from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe, tiles
 from gittheta.errors import PayloadError
-from gittheta.floats import Doubles, from_float64, to_float64
 from gittheta.model import TensorSpec
+from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
 
 def finding(fold: Fold, spec: TensorSpec) -> Finding | None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from gittheta.adapters.layer import Factors, Floats, Fold, Folds, InMemory, Layer, Replacement
 from gittheta.api import Values
-from gittheta.encodings.lowrank import Change, Product
+from gittheta.encodings.lowrank.predictor import Change, Product
 from gittheta.errors import AdapterError
-from gittheta.floats import Doubles, from_float64, to_float64
 from gittheta.model import BLOCK_ELEMENTS
+from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
 #: Elements of a change that may be computed at once where its factors cannot be kept.
 _MAX_COMPUTED = 1 << 23

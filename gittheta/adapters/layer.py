@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gittheta.adapters.config import MERGE_IT, AdapterConfig
 from gittheta.adapters.file import AdapterFile
 from gittheta.api import Values
-from gittheta.encodings.lowrank import Change
+from gittheta.encodings.lowrank.predictor import Change
 from gittheta.errors import AdapterError
 from gittheta.model import TensorSpec
 

@@ -18,8 +18,8 @@ from gittheta.adapters.layer import Factors, Fold, Folds, Layer, Replacement, sh
 from gittheta.adapters.names import find_names
 from gittheta.api import Format, Values
 from gittheta.errors import AdapterError
-from gittheta.floats import has_arithmetic
 from gittheta.model import TensorSpec, block_bytes
+from gittheta.numerics.floats import has_arithmetic
 
 __all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
 

@@ -1,1 +1,1 @@
-"""The command line: one module per verb. Only here does anything print, exit or read the environment."""
+"""The command line. Only here does anything print, exit or read the environment."""

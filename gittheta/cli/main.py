@@ -16,15 +16,15 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # while modules load there is nothing to collect, and looking for it takes a fifth of the time
     if sys.argv[1:] == ["filter-process"]:
-        from gittheta.cli.filter_process import serve
+        from gittheta.cli.plumbing.filter_process import serve
 
         run(serve)
     elif sys.argv[1:2] == ["hook"] and len(sys.argv) > 3:
-        from gittheta.cli.hook import call_hook
+        from gittheta.cli.plumbing.hook import call_hook
 
         run(lambda: call_hook(*sys.argv[2:]))
     else:
-        from gittheta.cli.verbs import app
+        from gittheta.cli.app import app
 
         run(lambda: app(prog_name="git theta"))
 

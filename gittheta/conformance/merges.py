@@ -14,10 +14,12 @@ import torch
 from gittheta.api import DTYPES, MergeError, TensorSpec, Traits
 from gittheta.conformance.common import check_plugin
 from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, Twin, family, reordered, resident, same_bits
-from gittheta.merging.arrays import TORCH, arithmetic_elements, arithmetic_shape
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, TensorBlocks, measure_all, merge_tensor, prepared
-from gittheta.merging.operands import Resident
+from gittheta.engine.arrays import TORCH, arithmetic_elements, arithmetic_shape
+from gittheta.engine.blocks import TensorBlocks
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.run import measure_all, merge_tensor
+from gittheta.engine.task import Task, prepared
 
 if TYPE_CHECKING:
     from gittheta.api import Merge

@@ -10,9 +10,9 @@ from functools import lru_cache
 import torch
 
 from gittheta.api import Digest, TensorSpec
-from gittheta.merging.arrays import TORCH, raw_bytes
-from gittheta.merging.engine import Task
-from gittheta.merging.operands import Resident
+from gittheta.engine.arrays import TORCH, raw_bytes
+from gittheta.engine.operands import Resident
+from gittheta.engine.task import Task
 
 Shape = tuple[int, ...]
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
-from gittheta.floats import as_words, from_ordered, to_ordered, unzigzag, word_width, zigzag
-from gittheta.planes import Words, join, pack, split, unpack
+from gittheta.numerics.floats import as_words, from_ordered, to_ordered, unzigzag, word_width, zigzag
+from gittheta.numerics.planes import Words, join, pack, split, unpack
 
 Positions = npt.NDArray[np.intp]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
-from gittheta.planes import Bytes, join_rotated, pack, split_rotated, unpack
+from gittheta.numerics.planes import Bytes, join_rotated, pack, split_rotated, unpack
 
 _PLAIN, _ROTATED = 0, 1
 _WIDTHS = (1, 2, 4, 8)

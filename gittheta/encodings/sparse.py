@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
-from gittheta.floats import as_words, from_ordered, to_ordered, unzigzag, word_width, zigzag
-from gittheta.gaps import pack_positions, unpack_positions
-from gittheta.planes import Words, join, join_rotated, pack, split, split_rotated, unpack
+from gittheta.numerics.floats import as_words, from_ordered, to_ordered, unzigzag, word_width, zigzag
+from gittheta.numerics.planes import Words, join, join_rotated, pack, split, split_rotated, unpack
+from gittheta.numerics.positions import pack_positions, unpack_positions
 
 _HEAD = struct.Struct("<BI")
 #: How the new values are written: as they are, or as differences from those of the base.

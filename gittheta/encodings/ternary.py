@@ -12,9 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
-from gittheta.floats import Doubles, as_words, from_float64, from_ordered, has_arithmetic, to_float64, to_ordered
-from gittheta.gaps import pack_positions, unpack_positions
-from gittheta.planes import Words, pack, unpack
+from gittheta.numerics.floats import (
+    Doubles,
+    as_words,
+    from_float64,
+    from_ordered,
+    has_arithmetic,
+    to_float64,
+    to_ordered,
+)
+from gittheta.numerics.planes import Words, pack, unpack
+from gittheta.numerics.positions import pack_positions, unpack_positions
 
 _HEAD = struct.Struct("<fI")
 #: So many elements, and then so many that changed, are looked at before the rest.

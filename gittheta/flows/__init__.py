@@ -1,1 +1,1 @@
-"""What happens to a checkpoint: one module for each flow."""
+"""An errand a folder: what happens when Git or the user calls."""

@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 
 from gittheta.api import Reporter
-from gittheta.config import Settings
 from gittheta.errors import ManifestError
-from gittheta.git import BlobReader, Repository
-from gittheta.known import Known
-from gittheta.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+from gittheta.git.process import BlobReader
+from gittheta.git.repository import Repository
 from gittheta.model import Manifest
 from gittheta.registry import Registry
-from gittheta.store import Reader, Store
+from gittheta.settings import Settings
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+from gittheta.storage.objects import Reader, Store
+from gittheta.storage.recipe_cache import Known
 
 
 class Silent:

@@ -12,7 +12,17 @@ from typing import ClassVar, Literal
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta.merges.angles import OPPOSED, Vectors, clamped, dot, mixed, mixed_rows, mixture, on_arc, shares_of
+from gittheta.merges.arithmetic.angles import (
+    OPPOSED,
+    Vectors,
+    clamped,
+    dot,
+    mixed,
+    mixed_rows,
+    mixture,
+    on_arc,
+    shares_of,
+)
 
 Unit = Literal["tensor", "row", "element"]
 

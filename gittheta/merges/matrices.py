@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 
 from gittheta.api import Group, MergeError
-from gittheta.merges.spectra import (
+from gittheta.merges.arithmetic.singular_values import (
     Change,
     check_tolerance,
     decomposed,
@@ -24,7 +24,7 @@ from gittheta.merges.spectra import (
     rank,
     times_pseudoinverse,
 )
-from gittheta.merges.threshold import floor_of
+from gittheta.merges.arithmetic.threshold import floor_of
 
 #: Matrices with a longer side than this get the mean of the task vectors by actmat.
 TOO_LONG = 20_000

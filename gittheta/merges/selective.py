@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta.merges import threshold
-from gittheta.merges.elections import Part, Sum, either, elected, negative, scaled
-from gittheta.merges.kth import find_cuts
+from gittheta.merges.arithmetic import threshold
+from gittheta.merges.arithmetic.order_statistics import find_cuts
+from gittheta.merges.arithmetic.reductions import leaf_dots, totals
+from gittheta.merges.arithmetic.sign_election import Part, Sum, either, elected, negative, scaled
+from gittheta.merges.arithmetic.threshold import Cut
 from gittheta.merges.linear import divided
-from gittheta.merges.reductions import leaf_dots, totals
 from gittheta.merges.task_vectors import added_to_base, check_fraction, task_vector
-from gittheta.merges.threshold import Cut
 
 Unit = Literal["tensor", "row", "element"]
 

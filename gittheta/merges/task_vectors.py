@@ -27,12 +27,12 @@ from typing import ClassVar, Literal
 import torch
 
 from gittheta.api import NEEDS_NO_BASE, Blocks, Group, MergeError
-from gittheta.merges import chance, threshold
-from gittheta.merges.elections import Divisor, Election, Part, added, elected, scaled
-from gittheta.merges.kth import find_cuts
+from gittheta.merges.arithmetic import counter_rng, threshold
+from gittheta.merges.arithmetic.order_statistics import find_cuts
+from gittheta.merges.arithmetic.reductions import leaf_sums, totals
+from gittheta.merges.arithmetic.sign_election import Divisor, Election, Part, added, elected, scaled
+from gittheta.merges.arithmetic.threshold import Cut
 from gittheta.merges.linear import divided
-from gittheta.merges.reductions import leaf_sums, totals
-from gittheta.merges.threshold import Cut
 
 Unit = Literal["tensor", "row", "element"]
 #: By the side's name, as :func:`side_names` has them.
@@ -210,7 +210,7 @@ class Dare(TaskArithmetic):
 
     ``density`` is ρ (0.5). ``rescale``: ``inverse`` (1/ρ), ``l1`` (so that Σ|S(δ)| = Σ|δ| over the tensor), or
     ``none``. ``seed`` (0): the same numbers for the same seed, tensor, and content of the side; see
-    :mod:`gittheta.merges.chance`. Raises MergeError for a density that is not above 0 and at most 1.
+    :mod:`gittheta.merges.arithmetic.counter_rng`. Raises MergeError for a density that is not above 0 and at most 1.
     """
 
     density: float = 0.5
@@ -253,8 +253,8 @@ class Dare(TaskArithmetic):
 
     def _kept(self, group: Group, side: int) -> torch.Tensor:
         like = group.sides[side]
-        numbers = chance.numbers(self.seed, group.digests[side], group.name, group.start, like)
-        return chance.below(numbers, round(Fraction(repr(self.density)) * chance.ONE), like.dtype)
+        numbers = counter_rng.numbers(self.seed, group.digests[side], group.name, group.start, like)
+        return counter_rng.below(numbers, round(Fraction(repr(self.density)) * counter_rng.ONE), like.dtype)
 
 
 @dataclass(frozen=True)
@@ -291,8 +291,8 @@ class Della(TaskArithmetic):
         """The entries that chance has kept, each rescaled as its rank says."""
         delta = task_vector(group, side)
         chances = self._chances(delta)
-        numbers = chance.numbers(self.seed, group.digests[side], group.name, group.start, delta)
-        kept = chance.below(numbers, (chances * chance.ONE).round_().to(torch.int64), delta.dtype)
+        numbers = counter_rng.numbers(self.seed, group.digests[side], group.name, group.start, delta)
+        kept = counter_rng.below(numbers, (chances * counter_rng.ONE).round_().to(torch.int64), delta.dtype)
         return Part(delta.mul_(kept).div_(chances.to(delta.dtype)), group.weights[side], kept)
 
     def _chances(self, deltas: torch.Tensor) -> torch.Tensor:

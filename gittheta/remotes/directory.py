@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from gittheta.api import ObjectId, RemoteError
 from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
-from gittheta.store import Store, check_file, copy_synced
+from gittheta.storage.files import check_file, copy_synced
+from gittheta.storage.objects import Store
 
 
 @dataclass(frozen=True)

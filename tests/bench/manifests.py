@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import (
     DTYPES,
     RAW,
@@ -18,7 +17,8 @@ from gittheta.model import (
     TensorSpec,
     digest_of,
 )
-from gittheta.store import OBJECT_HEAD, OBJECT_SIZE
+from gittheta.storage.manifest import format_manifest, parse_manifest
+from gittheta.storage.packs import OBJECT_HEAD, OBJECT_SIZE
 
 _EXPERTS = 500
 _SHAPE = (1024, 1024)

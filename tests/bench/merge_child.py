@@ -19,10 +19,11 @@ import torch
 
 import gittheta
 from gittheta.api import DTYPES, Digest, TensorSpec, digest_of
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, merge_tensor
-from gittheta.merging.operands import Resident
-from gittheta.merging.options import Recipe, as_text
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.options import Recipe, as_text
+from gittheta.engine.run import merge_tensor
+from gittheta.engine.task import Task
 from gittheta.registry import Registry
 from tests.bench.merge_cases import IN_MEMORY, ON_DEVICE, SAME_BITS, Case
 

@@ -9,10 +9,10 @@ import torch
 
 from gittheta.api import TensorSpec
 from gittheta.merges.directions import Karcher, ModelStock, MultiSlerp, NuSlerp, Slerp
-from gittheta.merges.informed import Fisher, Mats, RegMean
 from gittheta.merges.linear import Linear, NearSwap, Pick
 from gittheta.merges.matrices import ActMat, Iso, Knots, Tsv
 from gittheta.merges.selective import Ram, Sce
+from gittheta.merges.statistics_based import Fisher, Mats, RegMean
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 from gittheta.registry import BUILT_IN
 from gittheta.testing import MergeConformance

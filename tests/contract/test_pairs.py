@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gittheta.conformance.common import special_values
-from gittheta.floats import from_float64, has_arithmetic, to_float64
-from gittheta.manifest import parse_manifest
 from gittheta.model import DTYPES, Dtype
+from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
 from gittheta.registry import BUILT_IN
+from gittheta.storage.manifest import parse_manifest
 from gittheta.testing import block_values
 from tests.unit.building import Repo, git, safetensors, shrink
 

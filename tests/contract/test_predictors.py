@@ -10,10 +10,10 @@ import numpy.typing as npt
 import zstandard
 
 from gittheta.api import DTYPES, Tensor, TensorSpec
-from gittheta.encodings.lowrank import Change, LowRank, Product, describe
-from gittheta.encodings.resize import Resize
-from gittheta.encodings.scale import Scale
-from gittheta.floats import MANTISSA, Doubles
+from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe
+from gittheta.encodings.resize.predictor import Resize
+from gittheta.encodings.scale.predictor import Scale
+from gittheta.numerics.floats import MANTISSA, Doubles
 from gittheta.testing import PredictorConformance
 from tests.unit.in_memory import InMemory, of_bits, of_values, values_of
 

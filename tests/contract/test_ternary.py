@@ -9,7 +9,7 @@ import zstandard
 
 from gittheta.api import Tensor
 from gittheta.encodings.ternary import Ternary
-from gittheta.floats import as_words, from_float64, has_arithmetic, to_float64
+from gittheta.numerics.floats import as_words, from_float64, has_arithmetic, to_float64
 from gittheta.testing import EncodingConformance
 
 _BOMB = zstandard.ZstdCompressor(level=3).compress(bytes(1 << 28))

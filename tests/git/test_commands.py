@@ -159,7 +159,7 @@ def test_settings_without_meaning(repo: Repo) -> None:
 SITE = """
 import atexit, os, sys
 def tell():
-    if "gittheta.cli.filter_process" in sys.modules:
+    if "gittheta.cli.plumbing.filter_process" in sys.modules:
         with open(os.environ["IMPORT_LOG"], "a") as log:
             print(*sorted({name.partition(".")[0] for name in sys.modules}), file=log)
 atexit.register(tell)

@@ -23,12 +23,13 @@ import torch
 
 import gittheta
 from gittheta.api import DTYPES, Group, TensorSpec
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.run import merge_tensor
+from gittheta.engine.task import Task
 from gittheta.errors import MergeError
-from gittheta.flows.sidecars import sidecar_path
+from gittheta.flows.merge.sidecars import sidecar_path
 from gittheta.flows.workspace import Workspace
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, merge_tensor
-from gittheta.merging.operands import Resident
 
 from .checkpoints import bf16, checkpoint, noise, normal, sha256, tensors_of
 from .conftest import Repo, Template, World, first_often

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gittheta.engine.policy import Verb
 from gittheta.errors import ThetaError
-from gittheta.flows.plan import MergePlan
-from gittheta.flows.replay import foresee
-from gittheta.flows.rules import read_policy
+from gittheta.flows.merge.plan import MergePlan
+from gittheta.flows.merge.rules import read_policy
+from gittheta.flows.resolve.replay import foresee
 from gittheta.flows.workspace import Workspace
-from gittheta.merging.policy import Verb
 
 from .checkpoints import checkpoint, normal, tensors_of
 from .conftest import ATTRIBUTES, Repo, Template, World, two_branches

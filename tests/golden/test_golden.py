@@ -9,10 +9,10 @@ import struct
 from pathlib import Path
 
 from gittheta.encodings.dense import Dense
-from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import DTYPES, Manifest, TensorSpec, digest_of
-from gittheta.payload import HEAD_LENGTH, parse_head
-from gittheta.store import OBJECT_HEAD
+from gittheta.storage.frames import HEAD_LENGTH, parse_head
+from gittheta.storage.manifest import format_manifest, parse_manifest
+from gittheta.storage.packs import OBJECT_HEAD
 from tests.unit.building import Repo
 
 HERE = Path(__file__).parent

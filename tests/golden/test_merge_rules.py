@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gittheta.flows.trailers import parse_trailers
-from gittheta.merging.policy import Policy, Rule, Verb, parse_rules
+from gittheta.engine.policy import Policy, Rule, Verb, parse_rules
+from gittheta.flows.resolve.trailers import parse_trailers
 
 HERE = Path(__file__).parent / "merge"
 TOML, TRAILERS = (HERE / "theta.toml").read_text(), (HERE / "trailers.txt").read_text()

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import pytest
 
-import gittheta.flows
+import gittheta
 import gittheta.model
-import gittheta.store
-from gittheta.flows.clean import clean
-from gittheta.flows.smudge import read_manifest, smudge
+from gittheta.flows.add.clean import clean
+from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
 
 #: name, dtype as safetensors spells it, shape, bytes
@@ -71,8 +70,9 @@ SMALL = {
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Set the bounds above in every module of the model, the store and the flows that knows them."""
-    modules = [gittheta.model, gittheta.store]
-    modules += [import_module(f"gittheta.flows.{found.name}") for found in iter_modules(gittheta.flows.__path__)]
+    rooms = ("codec", "storage", "files", "flows")
+    found = [name for _, name, _ in walk_packages(gittheta.__path__, "gittheta.") if name.split(".")[1] in rooms]
+    modules = [gittheta.model, *map(import_module, found)]
     for name, value in SMALL.items():
         owners = [module for module in modules if hasattr(module, name)]
         assert owners, f"no module has {name} any more"

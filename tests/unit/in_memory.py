@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gittheta.api import DTYPES, TensorSpec
-from gittheta.floats import Doubles, from_float64, to_float64
+from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
 
 @dataclass

@@ -16,11 +16,11 @@ from gittheta.adapters.fold import predict
 from gittheta.adapters.layer import InMemory
 from gittheta.adapters.read import Adapter, Factors, Fold, Replacement, read_adapter
 from gittheta.api import DTYPES, TensorSpec
-from gittheta.encodings.lowrank import Change, Product
+from gittheta.encodings.lowrank.predictor import Change, Product
 from gittheta.errors import AdapterError, FormatError, ManifestError
-from gittheta.floats import to_float64
-from gittheta.flows.apply import Applied, apply
+from gittheta.flows.edit.apply import Applied, apply
 from gittheta.formats.safetensors import Safetensors
+from gittheta.numerics.floats import to_float64
 from tests.unit.building import Repo, safetensors
 
 Arrays = Mapping[str, np.ndarray]

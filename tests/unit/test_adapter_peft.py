@@ -24,9 +24,9 @@ from gittheta.adapters.fold import predict
 from gittheta.adapters.layer import InMemory
 from gittheta.adapters.read import Fold, read_adapter
 from gittheta.api import TensorSpec
-from gittheta.encodings.lowrank import Change, Product
-from gittheta.floats import MANTISSA, Doubles, as_words, to_float64, to_ordered
+from gittheta.encodings.lowrank.predictor import Change, Product
 from gittheta.formats.safetensors import Safetensors
+from gittheta.numerics.floats import MANTISSA, Doubles, as_words, to_float64, to_ordered
 
 peft = pytest.importorskip("peft", reason="`make slow` installs it")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D

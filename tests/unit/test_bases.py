@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gittheta.errors import ThetaError
-from gittheta.manifest import format_manifest, parse_manifest
 from gittheta.model import Digest, Place, Recipe, Stanza, digest_of
-from gittheta.payload import HEAD_LENGTH
+from gittheta.storage.frames import HEAD_LENGTH
+from gittheta.storage.manifest import format_manifest, parse_manifest
 from tests.unit.building import Repo, git, safetensors
 
 M = "m.safetensors"

@@ -14,12 +14,12 @@ import pytest
 
 from gittheta.encodings.delta import Delta
 from gittheta.encodings.dense import Dense
-from gittheta.encodings.resize import Resize
+from gittheta.encodings.resize.predictor import Resize
 from gittheta.encodings.sparse import Sparse
 from gittheta.errors import PayloadError, PluginError, ThetaError
-from gittheta.manifest import MAX_LINKS, format_manifest, parse_manifest
 from gittheta.model import DTYPES, Digest, Link, ObjectId, Place, Recipe, Tensor, TensorSpec, digest_of, flat_spec
-from gittheta.payload import MAX_OVERHEAD, frame_head
+from gittheta.storage.frames import MAX_OVERHEAD, frame_head
+from gittheta.storage.manifest import MAX_LINKS, format_manifest, parse_manifest
 from tests.unit.building import Repo, git, safetensors
 from tests.unit.in_memory import InMemory
 
@@ -362,7 +362,7 @@ def test_many_tiny_frames_that_are_legal(shelf: Shelf) -> None:
 
 def test_more_tiny_frames_than_any_writer_makes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small object can be named as often as a manifest's line has room; each naming is a frame or more."""
-    monkeypatch.setattr("gittheta.flows.chain._FRAMES", 1000)
+    monkeypatch.setattr("gittheta.codec.chain._FRAMES", 1000)
     spec = TensorSpec("w", DTYPES["u8"], (1 << 14,))
     data = bytes(spec.nbytes)
     tiny = frame(b"\1\0\1\0\0\0\0", b"\0")

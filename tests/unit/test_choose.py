@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gittheta.codec import encode, spool
+from gittheta.codec.choose import MAX_CHAIN
 from gittheta.errors import ConfigError, PayloadError, StoreError
-from gittheta.flows import encode, spool
-from gittheta.flows.choose import MAX_CHAIN
-from gittheta.flows.clean import clean
-from gittheta.manifest import parse_manifest
+from gittheta.flows.add.clean import clean
 from gittheta.model import Recipe
+from gittheta.storage.manifest import parse_manifest
 from tests.unit.building import Repo, git, safetensors
 
 SHAPE = (100, 100)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gittheta.known import Known
 from gittheta.model import Digest, Link, ObjectId, Place, Recipe, digest_of
+from gittheta.storage.recipe_cache import Known
 
 
 def recipe(number: int) -> Recipe:

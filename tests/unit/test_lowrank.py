@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gittheta.api import DTYPES, Finding, PayloadError, TensorSpec
-from gittheta.encodings.lowrank import Change, LowRank, Product, describe, tiles
-from gittheta.floats import from_float64, to_float64
+from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe, tiles
+from gittheta.numerics.floats import from_float64, to_float64
 
 FLOATS = ("f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f8_e4m3fnuz", "f8_e5m2fnuz")
 Doubles = npt.NDArray[np.float64]
@@ -567,8 +567,8 @@ def test_an_embedding_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     base = weights(np.random.default_rng(20), 3000, 256)
     new = folded(base, 4, 1e-3)
     whole = LowRank().find(new, base)
-    monkeypatch.setattr("gittheta.encodings.difference._KEEP", 0)
-    monkeypatch.setattr("gittheta.encodings.difference._READ", 1 << 17)
+    monkeypatch.setattr("gittheta.encodings.lowrank.difference._KEEP", 0)
+    monkeypatch.setattr("gittheta.encodings.lowrank.difference._READ", 1 << 17)
     new.bytes_read = base.bytes_read = 0
     tracemalloc.start()
     parts = LowRank().find(new, base)

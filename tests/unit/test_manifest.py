@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gittheta import manifest as module
 from gittheta.errors import ManifestError
-from gittheta.manifest import (
+from gittheta.model import DTYPES, Digest, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec
+from gittheta.storage import manifest as module
+from gittheta.storage.manifest import (
     claimed_version,
     claims_to_be_manifest,
     format_manifest,
@@ -20,7 +21,6 @@ from gittheta.manifest import (
     parse_manifest,
     parse_recipe,
 )
-from gittheta.model import DTYPES, Digest, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec
 
 FIRST = (
     "gittheta manifest 1: this is not the model itself; "

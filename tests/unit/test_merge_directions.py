@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from gittheta.api import DTYPES, Merge, MergeError, TensorSpec
+from gittheta.engine.arrays import TORCH
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.run import merge_tensor
+from gittheta.engine.task import Task
 from gittheta.merges.directions import Karcher, ModelStock, MultiSlerp, NuSlerp, Slerp
-from gittheta.merging.arrays import TORCH
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, merge_tensor
-from gittheta.merging.operands import Resident
 
 FLOATS = ("bf16", "f16", "f32", "f64")
 METHODS: tuple[Merge, ...] = (Slerp(), NuSlerp(), NuSlerp(rows=True), MultiSlerp(), Karcher(), ModelStock())

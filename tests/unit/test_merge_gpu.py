@@ -10,11 +10,12 @@ import torch
 
 import gittheta
 from gittheta.api import DTYPES, Merge, TensorSpec
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.run import merge_tensor
+from gittheta.engine.task import Task
 from gittheta.merges.linear import Linear
 from gittheta.merges.task_vectors import Ties
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, merge_tensor
-from gittheta.merging.operands import Resident
 from tests.bench.merge_cases import SAME_BITS, Case
 
 SHAPE = (300, 257)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gittheta.api import DTYPES, Group, Merge, MergeError, TensorSpec, digest_of
-from gittheta.merges.informed import Fisher, Mats, RegMean
-from gittheta.merging.in_memory import merge
+from gittheta.engine.in_memory import merge
+from gittheta.merges.statistics_based import Fisher, Mats, RegMean
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gittheta.api import DTYPES, Group, Merge, MergeError, TensorSpec
+from gittheta.engine.in_memory import merge
 from gittheta.merges.matrices import ActMat, Iso, Knots, Tsv, trimmed
-from gittheta.merging.in_memory import merge
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,16 @@ import weakref
 import numpy as np
 import pytest
 
-from gittheta.flows import ahead, tasks
-from gittheta.flows.chain import Base, Framed
-from gittheta.flows.encode import Encoder
-from gittheta.flows.merge import merge_versions
-from gittheta.flows.plan import Side, Versions
-from gittheta.flows.spool import Spool
-from gittheta.manifest import parse_manifest
-from gittheta.merging.policy import Policy, Rule
+from gittheta.codec.chain import Base, Framed
+from gittheta.codec.encode import Encoder
+from gittheta.codec.spool import Spool
+from gittheta.engine.policy import Policy, Rule
+from gittheta.flows.merge import inputs, prefetch
+from gittheta.flows.merge.execute import merge_versions
+from gittheta.flows.merge.plan import Side, Versions
 from gittheta.model import TensorSpec
-from gittheta.store import Store
+from gittheta.storage.manifest import parse_manifest
+from gittheta.storage.objects import Store
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
@@ -51,7 +51,7 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
         whole(encoder)
 
     versions = fine_tunes(repo)
-    monkeypatch.setattr(ahead, "Spool", Watched)
+    monkeypatch.setattr(prefetch, "Spool", Watched)
     monkeypatch.setattr(Encoder, "finish", finish)
     with repo.open() as workspace:
         outcome = merge_versions(workspace, versions, Policy(()))
@@ -71,7 +71,7 @@ def test_few_tensors_are_open_while_a_model_is_measured(repo: Repo, monkeypatch:
             opened.append(len(alive))
 
     versions = fine_tunes(repo)
-    monkeypatch.setattr(tasks, "Base", Watched)
+    monkeypatch.setattr(inputs, "Base", Watched)
     rule = Rule("a test", "ties", (("scope", "global"),))
     with repo.open() as workspace:
         assert merge_versions(workspace, versions, Policy((rule,))).manifest is not None

@@ -15,12 +15,13 @@ import torch
 from blake3 import blake3
 
 from gittheta.api import DTYPES, Group, MergeError, TensorSpec
-from gittheta.merges import elections
+from gittheta.engine.device import computing
+from gittheta.engine.operands import Resident
+from gittheta.engine.run import measure_all, merge_tensor
+from gittheta.engine.task import Task
+from gittheta.merges.arithmetic import sign_election
 from gittheta.merges.selective import Ram, Sce, Selection
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
-from gittheta.merging.compute import computing
-from gittheta.merging.engine import Task, measure_all, merge_tensor
-from gittheta.merging.operands import Resident
 
 TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -349,7 +350,7 @@ def test_choosing_bit_by_bit() -> None:
         votes = torch.tensor([1.0, -1.0, 0.0, -1e-45, math.inf, -math.inf], dtype=dtype)
         votes = torch.where(votes == 0, torch.zeros(1, dtype=dtype), votes)
         a, b = torch.arange(6, dtype=dtype), -torch.arange(6, dtype=dtype) - 1
-        assert elections.either(a, b.clone(), elections.negative(votes)).tolist() == [
+        assert sign_election.either(a, b.clone(), sign_election.negative(votes)).tolist() == [
             x if vote >= 0 else y for x, y, vote in zip(a.tolist(), b.tolist(), votes.tolist(), strict=True)
         ]
 

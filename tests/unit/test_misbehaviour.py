@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gittheta.encodings.resize import Resize
+from gittheta.codec import spool
+from gittheta.codec.choose import MAX_CHAIN
+from gittheta.encodings.resize.predictor import Resize
 from gittheta.errors import PayloadError, StoreError
-from gittheta.flows import spool
-from gittheta.flows.apply import apply
-from gittheta.flows.choose import MAX_CHAIN
-from gittheta.manifest import MAX_LINKS, format_manifest, parse_manifest
+from gittheta.flows.edit.apply import apply
 from gittheta.model import DTYPES, Link, TensorSpec
+from gittheta.storage.manifest import MAX_LINKS, format_manifest, parse_manifest
 from tests.unit.building import Repo, git, safetensors
 from tests.unit.in_memory import InMemory
 from tests.unit.test_adapter import LORA, Q, save

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
+from gittheta.engine.options import Recipe, as_text, make_method, weights_of
 from gittheta.errors import MergeError, PluginError
-from gittheta.merging.options import Recipe, as_text, make_method, weights_of
 from gittheta.registry import Registry
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gittheta.errors import PayloadError
 from gittheta.model import digest_of
-from gittheta.payload import HEAD_LENGTH, MAX_BLOCK, FrameHead, frame_head, parse_head
+from gittheta.storage.frames import HEAD_LENGTH, MAX_BLOCK, FrameHead, frame_head, parse_head
 
 
 def test_a_heads_bytes() -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gittheta.cli.pktline import MAX_PAYLOAD, PacketContent, PacketReader, PacketWriter
+from gittheta.cli.plumbing.pktline import MAX_PAYLOAD, PacketContent, PacketReader, PacketWriter
 from gittheta.errors import GitError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gittheta.engine.policy import Policy, Rule, Verb
 from gittheta.errors import MergeError, PluginError
-from gittheta.flows.plan import Action, Decision, MergePlan, Side, Versions, can_average, plan_merge
-from gittheta.merging.policy import Policy, Rule, Verb
+from gittheta.flows.merge.plan import Action, Decision, MergePlan, Side, Versions, can_average, plan_merge
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.registry import Registry
 

@@ -11,11 +11,11 @@ import pytest
 
 from gittheta.encodings.dense import Dense
 from gittheta.errors import PayloadError, PluginError
-from gittheta.flows.clean import clean
-from gittheta.flows.smudge import read_manifest, smudge
-from gittheta.manifest import format_manifest, parse_manifest
+from gittheta.flows.add.clean import clean
+from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.model import DTYPES, RAW, Dtype, Layout, Segment, Tensor, TensorSpec
 from gittheta.registry import BUILT_IN, Registry
+from gittheta.storage.manifest import format_manifest, parse_manifest
 from tests.unit.building import Repo, safetensors
 
 DATA = b"lying format" + bytes(range(200))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gittheta.errors import ConfigError, ThetaError
-from gittheta.merging.policy import (
+from gittheta.engine.policy import (
     Policy,
     Rule,
     Verb,
@@ -16,6 +15,7 @@ from gittheta.merging.policy import (
     parse_rules,
     path_fits,
 )
+from gittheta.errors import ConfigError, ThetaError
 
 MERGE = frozenset({Verb.MERGE})
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gittheta.flows.clean import clean
-from gittheta.manifest import parse_manifest
+from gittheta.flows.add.clean import clean
 from gittheta.model import DTYPES
+from gittheta.storage.manifest import parse_manifest
 from tests.unit.building import Entry, Repo, git, safetensors, shrink
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gittheta.api import DTYPES, Finding, PayloadError, TensorSpec
-from gittheta.encodings import resize_search
-from gittheta.encodings.resize import Rearranged, Resize
+from gittheta.encodings.resize import search
+from gittheta.encodings.resize.predictor import Rearranged, Resize
 from gittheta.model import flat_spec
 from tests.unit.in_memory import InMemory, of_bits, of_values, values_of
 
@@ -297,7 +297,7 @@ def test_vectors(old: tuple[int, ...], fresh: tuple[int, ...]) -> None:
 
 
 def test_a_large_base_is_read_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resize_search, "LARGE", 10_000)
+    monkeypatch.setattr(search, "LARGE", 10_000)
     base = weights(300, 64)
     words = np.concatenate([base.words[7:], base.words[:5]])
     words[0] = base.words[299]

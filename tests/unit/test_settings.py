@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gittheta import errors
-from gittheta.config import Settings
 from gittheta.errors import ConfigError, RemoteError, ThetaError
 from gittheta.remotes.directory import DirectoryRemote
+from gittheta.settings import Settings
 from tests.unit.building import Repo, git
 
 

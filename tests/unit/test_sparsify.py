@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
-from gittheta.floats import MANTISSA, from_float64, to_float64
-from gittheta.flows.sparsify import METHODS, Options, Report, sparsify
+from gittheta.flows.edit.sparsify import METHODS, Options, Report, sparsify
 from gittheta.model import DTYPES
+from gittheta.numerics.floats import MANTISSA, from_float64, to_float64
 
 from .building import Entry, Repo, git, safetensors
 
@@ -332,7 +332,7 @@ def test_a_file_that_changes_meanwhile(repo: Repo, monkeypatch: pytest.MonkeyPat
         os.utime(repo.top / M, (1, 1))
         chmod(path, mode, **options)
 
-    monkeypatch.setattr("gittheta.flows.workfile.os.chmod", intrude)
+    monkeypatch.setattr("gittheta.flows.edit.workfile.os.chmod", intrude)
     with pytest.raises(StoreError, match="meantime"):
         _run(repo, HEAD)
     assert _result(repo) == fresh

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from gittheta.engine.in_memory import merge
 from gittheta.errors import ThetaError
-from gittheta.merging.in_memory import merge
 from gittheta.statistics import Statistics, fisher, gram, output, sidecar
 
 

@@ -11,7 +11,9 @@ import pytest
 from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
 from gittheta.flows.workspace import alternate_stores
 from gittheta.model import ObjectId, Place
-from gittheta.store import OBJECT_HEAD, PackWriter, Reader, Spot, Store, check_file, places
+from gittheta.storage.files import check_file
+from gittheta.storage.objects import Reader, Store
+from gittheta.storage.packs import OBJECT_HEAD, PackWriter, Spot, places
 
 GONE = ObjectId("0" * 64)
 
@@ -62,7 +64,7 @@ def test_spots_say_where_parts_lie(store: Store) -> None:
 
 
 def test_a_full_object_is_followed_by_another(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.store.OBJECT_SIZE", 100)
+    monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
     pack = PackWriter(store)
     spots = [pack.append((bytes([at]) * 30,)) for at in range(10)]
     names = pack.finish()
@@ -77,7 +79,7 @@ def test_neighbours_become_one_place() -> None:
 
 
 def test_nothing_has_an_objects_name_before_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.store.OBJECT_SIZE", 100)
+    monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
     pack = PackWriter(store)
     for _ in range(10):
         pack.append((os.urandom(30),))
@@ -161,7 +163,7 @@ def test_reading_beyond_an_objects_end_is_an_error(store: Store) -> None:
 
 
 def test_a_reader_keeps_few_files_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.store._OPEN_FILES", 2)
+    monkeypatch.setattr("gittheta.storage.objects._OPEN_FILES", 2)
     names = [packed(store, bytes([at])) for at in range(6)]
     reader = Reader(store)
     before = len(os.listdir("/dev/fd"))

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError, StoreError
-from gittheta.flows.clean import clean
-from gittheta.flows.smudge import smudge
-from gittheta.manifest import format_manifest, parse_manifest
+from gittheta.flows.add.clean import clean
+from gittheta.flows.checkout.smudge import smudge
 from gittheta.model import digest_of
-from gittheta.payload import HEAD_LENGTH
+from gittheta.storage.frames import HEAD_LENGTH
+from gittheta.storage.manifest import format_manifest, parse_manifest
 from tests.unit.building import Repo, safetensors
 
 pytestmark = pytest.mark.usefixtures("small_blocks")

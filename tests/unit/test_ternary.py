@@ -10,8 +10,8 @@ import pytest
 from gittheta.api import Dtype, Tensor
 from gittheta.encodings.ternary import Ternary
 from gittheta.errors import PayloadError
-from gittheta.floats import MANTISSA, as_words, from_float64, to_float64
 from gittheta.model import BLOCK_ELEMENTS, DTYPES
+from gittheta.numerics.floats import MANTISSA, as_words, from_float64, to_float64
 from gittheta.testing import block_values, tensor
 
 FLOATS = [DTYPES[name] for name in sorted(MANTISSA)]

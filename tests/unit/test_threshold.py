@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gittheta.api import Group
-from gittheta.merges import kth
-from gittheta.merges.kth import find_cuts
-from gittheta.merges.reductions import leaf_dots, leaf_sums, row_sums, total, totals
-from gittheta.merges.threshold import Cut, floor_of, is_largest, keep_largest, ranks
+from gittheta.merges.arithmetic import order_statistics
+from gittheta.merges.arithmetic.order_statistics import find_cuts
+from gittheta.merges.arithmetic.reductions import leaf_dots, leaf_sums, row_sums, total, totals
+from gittheta.merges.arithmetic.threshold import Cut, floor_of, is_largest, keep_largest, ranks
 
 MIXED = "mixed"
 
@@ -86,10 +86,10 @@ def test_as_many_as_wanted_are_kept_and_of_equals_the_first(
     dtype: torch.dtype | str, kind: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "with little memory":
-        monkeypatch.setattr(kth, "_REMEMBERED", 50)
-        monkeypatch.setattr(kth, "_FEW", 10)
+        monkeypatch.setattr(order_statistics, "_REMEMBERED", 50)
+        monkeypatch.setattr(order_statistics, "_FEW", 10)
     if way == "from a sample":
-        monkeypatch.setattr(kth, "_LARGE", 1)
+        monkeypatch.setattr(order_statistics, "_LARGE", 1)
     generator = torch.Generator().manual_seed(3)
     dtypes = (torch.float64, torch.float32) if dtype is MIXED else (dtype,)
     named = [
@@ -107,7 +107,7 @@ def test_as_many_as_wanted_are_kept_and_of_equals_the_first(
 
 @pytest.mark.parametrize("sampled", [0.0, 1.0, 9.0])
 def test_a_sample_that_misleads_costs_time_and_nothing_else(sampled: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kth, "_LARGE", 1)
+    monkeypatch.setattr(order_statistics, "_LARGE", 1)
     values = torch.rand(5000, generator=torch.Generator().manual_seed(6)) + 1
     values[::17] = sampled
     tensors = Tensors([("x", values)], 17 * 50)
@@ -117,11 +117,13 @@ def test_a_sample_that_misleads_costs_time_and_nothing_else(sampled: float, monk
 
 
 def test_a_good_sample_saves_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kth, "_LARGE", 1)
+    monkeypatch.setattr(order_statistics, "_LARGE", 1)
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(7)).to(torch.bfloat16).to(torch.float32)
     tensors, looks = Tensors([("x", values)], 65536), []
-    looked = kth._Look.__call__
-    monkeypatch.setattr(kth._Look, "__call__", lambda look, group: looks.append(look.every) or looked(look, group))
+    looked = order_statistics._Look.__call__
+    monkeypatch.setattr(
+        order_statistics._Look, "__call__", lambda look, group: looks.append(look.every) or looked(look, group)
+    )
     (cut,) = find_cuts(tensors, _itself, (40_000,))[""]
     assert looks == [17] * 4 + [1] * 4
     assert (_kept(tensors, cut) == _expected(tensors, 40_000)).all()

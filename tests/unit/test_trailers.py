@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gittheta.flows.plan import Action, Decision, Side, Versions, plan_merge
-from gittheta.flows.trailers import parse_trailers, trailers_of
-from gittheta.merging.policy import BOTH, Policy, Rule
+from gittheta.engine.policy import BOTH, Policy, Rule
+from gittheta.flows.merge.plan import Action, Decision, Side, Versions, plan_merge
+from gittheta.flows.resolve.trailers import parse_trailers, trailers_of
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.registry import Registry
 

@@ -1,0 +1,22 @@
+"""Tensors as plugins see them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gittheta.model import (
+    TensorSpec,
+)
+
+
+class Values(Protocol):
+    """A whole tensor that is read in parts, because it may be larger than memory."""
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Dtype and shape."""
+        ...
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end``, row-major. Cheapest in blocks of 2^20 elements."""
+        ...

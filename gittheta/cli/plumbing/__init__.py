@@ -1,0 +1,1 @@
+"""What Git calls: filter, hooks, merge driver, merge strategy."""

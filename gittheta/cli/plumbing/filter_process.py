@@ -1,0 +1,160 @@
+"""The long-running filter: one process for all files of a git command.
+
+Protocol: https://git-scm.com/docs/gitattributes#_long_running_filter_process
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from gittheta.cli.console import Console
+from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
+from gittheta.codec.stream import ByteStream, Source
+from gittheta.errors import GitError, ThetaError
+from gittheta.flows.add.clean import clean
+from gittheta.flows.checkout.materialise import must_wait, note_pending
+from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.workspace import Workspace
+from gittheta.runtime import keep_memory
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+_F_SETPIPE_SZ = 1031
+_SNIFF = 4096
+
+
+def serve() -> None:
+    """Answer git until it goes away."""
+    keep_memory()
+    console = Console()
+    stdin, stdout = _own_pipes()
+    reader, writer = PacketReader(stdin), PacketWriter(stdout)
+    try:
+        _greet(reader, writer)
+        with Workspace.open(Path.cwd(), console) as workspace:
+            ensure_hooks(workspace)
+            console.trace("filter ready")
+            while True:
+                _answer(workspace, reader, writer)
+                console.stop()
+    except (EOFError, BrokenPipeError):
+        console.trace("git has gone")
+
+
+def _own_pipes() -> tuple[int, int]:
+    """Git's pipes as descriptors of our own, so that nothing else can print into the protocol."""
+    stdin, stdout = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    if sys.platform == "linux":
+        import fcntl
+
+        for descriptor in (stdin, stdout):
+            try:
+                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, 1 << 20)
+            except OSError:
+                break
+    return stdin, stdout
+
+
+def _greet(reader: PacketReader, writer: PacketWriter) -> None:
+    if reader.lines() != [b"git-filter-client", b"version=2"]:
+        raise GitError("this is for git to call", mend="set up with `git theta install`")
+    writer.lines("git-filter-server", "version=2")
+    offered = reader.lines()
+    writer.lines(*(f"capability={name}" for name in ("clean", "smudge") if f"capability={name}".encode() in offered))
+
+
+def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) -> None:
+    request = dict(line.partition(b"=")[::2] for line in reader.lines())
+    path = os.fsdecode(request.get(b"pathname", b""))
+    command = request.get(b"command", b"").decode()
+    content = PacketContent(reader)
+    with workspace.timed(f"{command} {path}"):
+        _serve_file(workspace, command, path, content, writer)
+
+
+def _serve_file(workspace: Workspace, command: str, path: str, content: PacketContent, writer: PacketWriter) -> None:
+    parts: Iterator[bytes | memoryview] = iter(())
+    try:
+        if command == "clean":
+            parts = iter((clean(workspace, path, content),))
+        elif command == "smudge":
+            parts = smudged(workspace, path, content, may_wait=True)
+        else:
+            raise GitError(f"git asks for '{command}', which was not offered")
+        # The first part is made before success is claimed: most that can go wrong has gone wrong by then.
+        parts = chain([next(parts, b"")], parts)
+        content.drain()
+        writer.lines("status=success")
+        writer.content(parts)
+        writer.flush()
+    except (BrokenPipeError, EOFError):
+        raise
+    except (ThetaError, OSError) as error:
+        told = error.located(path=path) if isinstance(error, ThetaError) else f"{path}: {error}"
+        sys.stderr.write(f"gittheta: {told}\n")
+        content.drain()
+        if isinstance(parts, chain):
+            writer.flush()
+        writer.lines("status=error")
+
+
+def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) -> Iterator[bytes | memoryview]:
+    """What the file should hold: the checkpoint; or the manifest itself if it is large and may wait for a hook."""
+    stream = ByteStream(content)
+    text = stream.peek(_SNIFF)
+    if claims_to_be_manifest(text):
+        text = stream.peek(MAX_TEXT + 1)
+    manifest = read_manifest(workspace, path, text)
+    if manifest is None:
+        return _spooled(stream)
+    if may_wait and must_wait(workspace, manifest):
+        note_pending(workspace.repository, path)
+        workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
+        return iter((text,))
+    return _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
+
+
+def _spooled(stream: ByteStream) -> Iterator[bytes | memoryview]:
+    """Content that is left as it is: read whole before any of it is written, because git does so too."""
+    from tempfile import SpooledTemporaryFile
+
+    with SpooledTemporaryFile(max_size=64 << 20) as spool:
+        while piece := stream.take(1 << 20):
+            spool.write(piece)
+        spool.seek(0)
+        while read := spool.read(1 << 20):
+            yield read
+
+
+def _advancing(
+    workspace: Workspace, parts: Iterator[bytes | memoryview], path: str, total: int
+) -> Iterator[bytes | memoryview]:
+    workspace.reporter.start(f"Writing {path}", total)
+    for part in parts:
+        yield part
+        workspace.reporter.advance(len(part))
+
+
+def ensure_hooks(workspace: Workspace) -> None:
+    """A clone has no hooks, and without them a push would leave the objects behind: set them up."""
+    from gittheta.git.hooks import install_hooks, missing_hooks
+
+    repository = workspace.repository
+    folder = repository.hooks_dir()
+    if not missing_hooks(folder):
+        return
+    if not folder.is_relative_to(repository.common_dir):
+        workspace.reporter.warn(
+            f"the hooks in {folder} do not call gittheta, so a push would leave model objects behind\n"
+            "  run `git theta install` in this repository to chain them"
+        )
+        return
+    try:
+        for change in install_hooks(repository):
+            workspace.reporter.trace(f"installed {change.path}")
+    except (ThetaError, OSError) as error:
+        workspace.reporter.warn(f"hooks could not be installed: {error}")

@@ -1,0 +1,81 @@
+"""``git theta hook NAME``: what the shims hand over to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from gittheta.cli.console import open_workspace
+from gittheta.errors import GitError
+from gittheta.flows.checkout.materialise import in_sequence, materialise_pending
+from gittheta.git.hooks import LEGACY, NAMES
+from gittheta.runtime import keep_memory
+
+#: Set while a hook of ours changes the index, which calls the hook again.
+_INSIDE = "GITTHETA_HOOK"
+
+
+def call_hook(name: str, script: str, *arguments: str) -> None:
+    """Called by a shim. The hook that was there before runs first, with the same arguments and input."""
+    if name not in NAMES:
+        raise GitError(f"there is no hook named '{name}'", mend="`git theta install` renews the hooks")
+    given = sys.stdin.buffer.read() if name in ("pre-push", "post-rewrite") else b""
+    _run_legacy(script + LEGACY, arguments, given)
+    if name == "pre-push":
+        _push(arguments[0], arguments[1], os.fsdecode(given))
+    elif name == "prepare-commit-msg":
+        _add_trailers(arguments[0])
+    elif _INSIDE not in os.environ:
+        _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
+
+
+def _write_pending(ends_sequence: bool) -> None:
+    os.environ[_INSIDE] = "1"
+    keep_memory()
+    with open_workspace() as workspace:
+        if ends_sequence or not in_sequence(workspace.repository):
+            materialise_pending(workspace)
+
+
+def _add_trailers(message: str) -> None:
+    """Of a merge commit: how its checkpoints were merged, so that the merge can be repeated."""
+    from gittheta.flows.resolve.state import merge_trailers
+
+    with open_workspace() as workspace:
+        repository = workspace.repository
+        if not (repository.git_dir / "MERGE_HEAD").exists():
+            return
+        if "GIT_INDEX_FILE" in os.environ:  # the index that is committed: `git commit -a` makes one of its own
+            repository.git.environment["GIT_INDEX_FILE"] = os.path.abspath(os.environ["GIT_INDEX_FILE"])
+        lines = merge_trailers(workspace, repository.index())
+        path = os.path.abspath(message)
+        if lines:
+            _end_line(path)
+        for line in lines:
+            words = ("--if-exists", "addIfDifferent", "--trailer", line, path)
+            repository.git.run("-c", "trailer.separators=:", "interpret-trailers", "--in-place", *words)
+
+
+def _end_line(path: str) -> None:
+    """Of a last line without its end git would make no paragraph of its own."""
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() != b"\n":
+            file.write(b"\n")
+
+
+def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:
+    if os.access(path, os.X_OK):
+        status = subprocess.run([path, *arguments], input=given, check=False).returncode
+        if status:
+            sys.exit(status)
+
+
+def _push(remote: str, url: str, given: str) -> None:
+    from gittheta.flows.transfer.push import RefUpdate, push_objects
+
+    # LOCAL-REF NEW REMOTE-REF OLD, where the first may hold spaces: HEAD@{1 day ago}
+    lines = [line.rsplit(" ", 3) for line in given.splitlines()]
+    with open_workspace() as workspace:
+        push_objects(workspace, remote, url, [RefUpdate(new, old) for _, new, _, old in lines])

@@ -1,0 +1,108 @@
+"""``git theta merge-driver``: called by Git with the three manifests of a file that both sides changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from gittheta.cli.console import open_workspace, stop_progress
+from gittheta.cli.plumbing.outcomes import tell_conflicts, tell_merged
+from gittheta.engine.policy import Policy, Verb
+from gittheta.errors import ThetaError
+from gittheta.flows.checkout.smudge import read_manifest
+from gittheta.flows.merge.execute import merge_versions
+from gittheta.flows.merge.plan import Side, Versions
+from gittheta.flows.merge.rules import read_policy
+from gittheta.flows.resolve.state import concluded, of_several, record, record_failure, save
+from gittheta.flows.workspace import Workspace
+from gittheta.git.repository import Repository
+from gittheta.model import Manifest
+from gittheta.runtime import keep_memory
+from gittheta.storage.files import translated
+from gittheta.storage.manifest import format_manifest
+
+
+@click.command(hidden=True)
+@click.argument("base")
+@click.argument("ours")
+@click.argument("theirs")
+@click.argument("marker_size")
+@click.argument("path")
+def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str) -> None:
+    """Merge THEIRS into OURS. Exits 1 on a conflict, and then OURS stays as it is, valid."""
+    keep_memory()
+    with open_workspace() as workspace:
+        manifests = [_read(workspace, path, name) for name in (base, ours, theirs)]
+        if manifests[1] is None or manifests[2] is None:
+            click.echo(f"CONFLICT ({path}): not stored by gittheta on both sides, so it cannot be merged", err=True)
+            sys.exit(1)
+        inner = _makes_a_base(workspace.repository, path, marker_size)
+        verb, other = _what_is_done(workspace.repository)
+        sides = (Side("ours", manifests[1], "HEAD"), Side("theirs", manifests[2], other))
+        versions = Versions(path, manifests[0], sides, verb)
+        again = None if _heads() else of_several(workspace.repository, path)
+        if again:
+            versions = again.versions(workspace)
+        try:
+            policy = Policy(again.rules) if again else read_policy(workspace, [path])
+            outcome = merge_versions(workspace, versions, policy)
+            stop_progress(workspace)
+            if again:
+                save(workspace.repository, concluded(again, versions, outcome))
+            elif not inner:
+                record(workspace, versions, outcome, {})
+            if outcome.manifest:
+                _put(Path(ours), format_manifest(outcome.manifest))
+        except ThetaError as error:
+            # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
+            error.path = None  # it is said already
+            if not inner:
+                record_failure(workspace, versions, str(error))
+            tell_conflicts(path, [str(error)])
+            sys.exit(1)
+        if outcome.manifest is None:
+            tell_conflicts(path, outcome.conflicts)
+            sys.exit(1)
+        tell_merged(path, outcome.plan)
+
+
+def _put(ours: Path, text: bytes) -> None:
+    """Replace a file in one step. Raises StoreError; Git would take half a file for ours in a conflict."""
+    temporary = ours.with_name(f"{ours.name}.new")
+    with translated(ours):
+        try:
+            temporary.write_bytes(text)
+            os.replace(temporary, ours)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
+    """Merge, or pick; and the commit of theirs if Git tells. Only `git merge` names the heads that it merges."""
+    if heads := _heads():
+        return Verb.MERGE, heads[0] if len(heads) == 1 else None
+    merging = repository.git_dir / "MERGE_HEAD"
+    if merging.exists():  # a conflicted merge that is done again: git checkout --merge
+        found = merging.read_text().split()
+        return Verb.MERGE, found[0] if len(found) == 1 else None
+    return Verb.PICK, None
+
+
+def _heads() -> list[str]:
+    """The heads that `git merge` merges; none if something else is done."""
+    return [name.removeprefix("GITHEAD_") for name in os.environ if name.startswith("GITHEAD_")]
+
+
+def _makes_a_base(repository: Repository, path: str, marker_size: str) -> bool:
+    """Whether two common ancestors are merged, to start from that (`merge.theta.recursive` is `theta`)."""
+    usual = repository.attributes(["conflict-marker-size"], [path])[path]["conflict-marker-size"]
+    # One more where a file was renamed on both sides, two more for each level of ancestors.
+    return marker_size.isdigit() and int(marker_size) > (int(usual) if usual.isdigit() else 7) + 1
+
+
+def _read(workspace: Workspace, path: str, name: str) -> Manifest | None:
+    text = Path(name).read_bytes()
+    return read_manifest(workspace, path, text) if text else None

@@ -1,0 +1,89 @@
+"""``git-merge-theta``: what Git runs for ``git merge -s theta``, and for rebase and cherry-pick with that strategy.
+
+It is called as ``git-merge-theta --method=ties ... BASE... -- HEAD REMOTE...`` at the top of the work tree. Its exit
+status tells Git: 0 merged, 1 conflicts are left to the user, 2 nothing was done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gittheta.errors import ConfigError, ThetaError
+
+if TYPE_CHECKING:
+    from gittheta.flows.strategy.octopus import Report
+
+_NAME = "GITHEAD_"
+
+
+def main() -> None:
+    """Merge, and end with the status that Git wants."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        status = _merge(sys.argv[1:], os.environ)
+    except (ThetaError, OSError) as error:
+        sys.stderr.write(f"gittheta: {error}\n")
+        status = 2
+    except Exception:
+        # Python's own status would be 1, which Git takes for a conflict.
+        traceback.print_exc()
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    from gittheta.cli.console import open_workspace, stop_progress
+    from gittheta.engine.policy import Verb
+    from gittheta.flows.strategy.octopus import Request, merge_heads
+    from gittheta.runtime import keep_memory
+
+    given, bases, heads = _parsed(words)
+    names = {key.removeprefix(_NAME): name for key, name in environment.items() if key.startswith(_NAME)}
+    verb = Verb.MERGE if names else Verb.PICK  # only `git merge` names the heads that it merges
+    keep_memory()
+    with open_workspace() as workspace:
+        report = merge_heads(workspace, Request(tuple(bases), heads[0], tuple(heads[1:]), names, verb, given))
+        stop_progress(workspace)
+    _tell(report)
+    return int(report.conflicted)
+
+
+def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Options, bases, and the heads, ours first."""
+    if "--" not in words[:-2]:
+        raise ConfigError("git-merge-theta is called by Git", mend="use: git merge -s theta BRANCH...")
+    at = words.index("--")
+    given = {}
+    for word in words[:at]:
+        if word.startswith("--"):
+            key, separator, value = word[2:].partition("=")
+            if not separator:
+                raise ConfigError(
+                    f"-X {key} means nothing to the strategy theta",
+                    mend="options are -X method=NAME and those of the method: git theta plugins",
+                )
+            given[key] = value
+    return given, [word for word in words[:at] if not word.startswith("--")], list(words[at + 1 :])
+
+
+def _tell(report: Report) -> None:
+    from gittheta.cli.plumbing.outcomes import tell_clash, tell_conflicts, tell_merged
+
+    for message in report.messages:
+        print(message.text)
+    for each in report.settled:
+        if each.problems:
+            kind = "content" if None not in each.contest.sides else "modify/delete"
+            print(f"CONFLICT ({kind}): Merge conflict in {each.path}", flush=True)
+        if each.problems and each.outcome:
+            tell_conflicts(each.path, each.problems)
+        elif each.problems:
+            tell_clash(each.path, each.problems[0])
+        elif each.outcome:
+            tell_merged(each.path, each.outcome.plan)

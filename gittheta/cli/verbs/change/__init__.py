@@ -1,0 +1,1 @@
+"""Verbs that change a checkpoint of the work tree."""

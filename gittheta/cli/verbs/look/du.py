@@ -1,0 +1,104 @@
+"""``git theta du [REV | RANGE] [PATH...]``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gittheta.cli.console import human, open_workspace, repository_path
+from gittheta.errors import GitError
+from gittheta.flows.history.usage import Usage, Version, lies_in
+from gittheta.flows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Wide enough for any row: a line that the terminal wraps reads better than columns that are squeezed.
+_WIDE = 10_000
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[REV | RANGE] [PATH...]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def du(words: tuple[str, ...], as_json: bool) -> None:
+    """Disk usage: what each version of the checkpoints added to the store, by encoding, oldest first.
+
+    In the history of REV (HEAD), or in a RANGE such as v1..v2; what v1 has is there already. `changed` are the raw
+    bytes of the tensors that differ from the version before.
+    """
+    with open_workspace() as workspace:
+        revisions, names = _parse(workspace, words)
+        paths = [repository_path(workspace, name) for name in names]
+        rows = [row for row in Usage(workspace).versions(revisions) if lies_in(row.path, paths)]
+    if not rows and names == list(words) and names:
+        raise GitError(
+            f"'{names[0]}' is neither a revision nor a checkpoint in the history of HEAD",
+            mend="`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH",
+        )
+    if as_json:
+        click.echo(json.dumps([_json(row) for row in rows], indent=1, ensure_ascii=False))
+    else:
+        _show(rows)
+
+
+def _parse(workspace: Workspace, words: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The revisions, and the paths: the first word is one or the other."""
+    if words and (found := workspace.repository.revisions(words[0])):
+        return found, list(words[1:])
+    found = workspace.repository.revisions("HEAD")
+    if not found:
+        raise GitError("there is no commit yet", mend="commit something first, or name a revision")
+    return found, list(words)
+
+
+def _json(row: Version) -> dict[str, Any]:
+    return {
+        "commit": row.commit,
+        "date": row.date,
+        "path": row.path,
+        "bytes": row.file_size,
+        "tensors": row.tensors,
+        "tensors_changed": row.changed,
+        "bytes_changed": row.changed_size,
+        "bytes_added": row.added_size,
+        "added": row.added,
+    }
+
+
+def _show(rows: list[Version]) -> None:
+    from rich.console import Console
+
+    Console(file=sys.stdout, width=_WIDE, highlight=False).print(_table(rows))
+
+
+def _table(rows: list[Version]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("commit", "date", "path"):
+        table.add_column(title, no_wrap=True)
+    for title in ("file", "changed", "added", "of changed"):
+        table.add_column(title, no_wrap=True, justify="right")
+    table.add_column("encodings")
+    for row in rows:
+        begin = (row.commit[:10], row.date[:10], row.path)
+        table.add_row(*map(Text, (*begin, *_sizes(row.file_size, row.changed_size, row.added))))
+    sums = (sum(row.file_size for row in rows), sum(row.changed_size for row in rows))
+    added: Counter[str] = Counter()
+    for row in rows:
+        added.update(row.added)
+    table.add_section()
+    table.add_row(*map(Text, ("total", "", f"{len(rows)} versions", *_sizes(*sums, dict(added)))))
+    return table
+
+
+def _sizes(file_size: int, changed: int, added: dict[str, int]) -> tuple[str, ...]:
+    whole = sum(added.values())
+    share = f"{100 * whole / changed:.1f} %" if changed else "-"
+    encodings = ", ".join(f"{name} {human(size)}" for name, size in sorted(added.items(), key=lambda item: -item[1]))
+    return human(file_size), human(changed), human(whole), share, encodings

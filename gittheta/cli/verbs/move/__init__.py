@@ -1,0 +1,1 @@
+"""Verbs that move objects between stores."""

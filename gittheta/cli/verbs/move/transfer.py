@@ -1,0 +1,60 @@
+"""``git theta push``, ``fetch`` and ``pull``: by hand what plain ``git push`` and ``checkout`` do by themselves."""
+
+from __future__ import annotations
+
+import click
+
+from gittheta.cli.console import open_workspace
+from gittheta.errors import GitError
+from gittheta.flows.checkout.materialise import materialise_all
+from gittheta.flows.transfer.fetch import fetch_revisions
+from gittheta.flows.transfer.needs import manifests_in, needed_objects
+from gittheta.flows.transfer.push import upload
+from gittheta.flows.transfer.remotes import open_remote
+from gittheta.flows.workspace import Workspace
+from gittheta.runtime import keep_memory
+
+
+@click.command()
+@click.argument("remote", required=False)
+@click.argument("revisions", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
+def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
+    """Send the objects of some revisions (HEAD) to a remote, without moving a ref."""
+    with open_workspace() as workspace:
+        name, url = _remote(workspace, remote)
+        wanted = ["--all"] if everything else list(revisions or ("HEAD",))
+        needed = needed_objects(manifest for _, manifest in manifests_in(workspace, wanted))
+        count = upload(workspace, open_remote(workspace, name, url), needed)
+        click.echo(f"{count} of {len(needed)} objects sent to {name}")
+
+
+@click.command()
+@click.argument("remote", required=False)
+@click.argument("revisions", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
+def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
+    """Get the objects of some revisions (the tree of HEAD) that are not here."""
+    with open_workspace() as workspace:
+        tree = workspace.repository.git.line("rev-parse", "HEAD^{tree}") if not everything else ""
+        wanted = ["--all"] if everything else list(revisions or (tree,))
+        count = fetch_revisions(workspace, wanted, remote)
+        click.echo(f"{count} objects fetched")
+
+
+@click.command()
+def pull() -> None:
+    """Put every checkpoint of the work tree in place that still is a manifest, fetching what it needs."""
+    keep_memory()
+    with open_workspace() as workspace:
+        for path in materialise_all(workspace):
+            click.echo(path)
+
+
+def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
+    remotes = workspace.repository.remotes()
+    if name is None:
+        if not remotes:
+            raise GitError("there is no remote", mend="git remote add origin URL")
+        return next(iter(remotes.items()))
+    return name, remotes.get(name, name)

@@ -1,0 +1,1 @@
+"""A tensor into the store and out again. Knows no Git."""

@@ -1,0 +1,302 @@
+"""A stored tensor, read by ranges: each link of its recipe stands on what the rest of the chain yields.
+
+A link that is written block by block is a :class:`Framed`; a predictor's is a :class:`Predicted`. Links need not cut
+the tensor into the same blocks: whoever needs a range of what lies below asks for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from threading import Lock
+from types import MappingProxyType
+from typing import TypeVar
+
+from gittheta.api import Encoding, Prediction, Predictor, Values, is_blockwise, is_predictor
+from gittheta.errors import PayloadError, ThetaError
+from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.registry import Registry
+from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
+from gittheta.storage.objects import Reader
+
+#: Decoded bytes that one link keeps at most where its blocks are asked for in parts.
+KEEP = 64 << 20
+#: A recipe of more frames than one for so many bytes, and so many besides, was made to waste memory.
+_BYTES_PER_FRAME = 1 << 16
+_FRAMES = 1 << 16
+
+Result = TypeVar("Result")
+#: No tensor at all.
+NOTHING: Mapping[Digest, Values] = MappingProxyType({})
+
+MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame's head and where its body lies."""
+
+    head: FrameHead
+    object: ObjectId
+    body_offset: int
+
+
+def frames_of(reader: Reader, link: Link) -> Iterator[Frame]:
+    """The frames of a link's payload, in order. Raises PayloadError where they do not fit their places."""
+    for place in link.places:
+        at, end = place.offset, place.offset + place.length
+        while at < end:
+            head = parse_head(reader.read(place.object, at, min(HEAD_LENGTH, end - at)))
+            at += HEAD_LENGTH
+            yield Frame(head, place.object, at)
+            at += head.body
+        if at != end:
+            raise PayloadError("a frame reaches beyond its place")
+
+
+class Framed:
+    """What a link that is written block by block yields."""
+
+    def __init__(
+        self, reader: Reader, link: Link, encoding: Encoding, spec: TensorSpec, base: Values | None, shared: Shared
+    ) -> None:
+        self.spec = spec
+        self.frames = shared.bounded(frames_of(reader, link), spec)
+        self._ends = list(accumulate(frame.head.raw for frame in self.frames))
+        self._reader = reader
+        self._encoding = encoding
+        self._base = base
+        self._kept = shared.kept
+        if (self._ends[-1] if self._ends else 0) != spec.nbytes:
+            raise PayloadError("the payload's blocks do not add up to the tensor")
+
+    def block(self, index: int) -> memoryview:
+        """One block, decoded, not yet compared with its digest."""
+        frame = self.frames[index]
+        end = self._ends[index]
+        spec = flat_spec(self.spec, frame.head.raw)
+        base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end).toreadonly())
+        body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
+        return decoded(self._encoding, body, spec, base)
+
+    def checked_block(self, index: int) -> memoryview:
+        """One block. Raises PayloadError unless it has the digest that its frame tells."""
+        data = self.block(index)
+        if digest_of(data) != self.frames[index].head.digest:
+            raise PayloadError(
+                "a block does not have its digest: the object is damaged or the wrong one",
+                tensor=self.spec.name,
+                mend=MEND,
+            )
+        return data
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """A range of bytes. Blocks of which only a part was wanted are kept for a while."""
+        index = bisect_right(self._ends, begin)
+        if index < len(self._ends) and self._ends[index] == end and end - begin == self.frames[index].head.raw:
+            return self.block(index)
+        return self.gather(begin, end, self._kept, self.block)
+
+    def gather(self, begin: int, end: int, kept: Kept, make: Callable[[int], memoryview]) -> memoryview:
+        """A range of bytes, put together from blocks that ``make`` yields and ``kept`` keeps."""
+        if not 0 <= begin <= end <= self.spec.nbytes:
+            raise PayloadError("a range beyond the end of the tensor")
+        parts = []
+        at = begin
+        while at < end:
+            index = bisect_right(self._ends, at)
+            first = self._ends[index] - self.frames[index].head.raw
+            block = kept.get((id(self), index), partial(make, index))
+            parts.append(block[at - first : end - first])
+            at += len(parts[-1])
+        return parts[0].toreadonly() if len(parts) == 1 else memoryview(b"".join(parts))
+
+
+class Base:
+    """A stored tensor that another one is compared with: each block is checked, and kept for the next question."""
+
+    def __init__(self, stored: Framed) -> None:
+        self.spec = stored.spec
+        self._stored = stored
+        self._kept = Kept()
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """A range of bytes. Raises PayloadError if they are not those that were once stored."""
+        return self._stored.gather(begin, end, self._kept, self._stored.checked_block)
+
+
+class Predicted:
+    """What a predictor's link yields."""
+
+    def __init__(self, name: str, prediction: Prediction, spec: TensorSpec, base: Values) -> None:
+        self.spec = spec
+        self._name = name
+        self._prediction = prediction
+        self._base = base
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """A range of bytes, which must be whole elements."""
+        data = guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
+        if not isinstance(data, memoryview) or data.nbytes != end - begin or not data.c_contiguous:
+            raise PayloadError(f"'{self._name}' gave something else than {end - begin} bytes")
+        return data if data.format == "B" and data.ndim == 1 else data.cast("B")
+
+
+@dataclass
+class Kept:
+    """Blocks that were decoded last, up to KEEP bytes of them."""
+
+    _blocks: OrderedDict[tuple[int, int], memoryview] = field(default_factory=OrderedDict)
+    _size: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def get(self, key: tuple[int, int], make: Callable[[], memoryview]) -> memoryview:
+        """A block by its link and number, made if it is not here. Two threads may make the same block at once."""
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        made = make()
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = made
+                self._size += len(made)
+            while self._size > KEEP and len(self._blocks) > 1:
+                self._size -= len(self._blocks.popitem(last=False)[1])
+        return made
+
+
+@dataclass
+class Shared:
+    """What the links of one chain may take together, so that long chains take no more than short ones."""
+
+    kept: Kept = field(default_factory=Kept)
+    _frames: int = 0
+
+    def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
+        """The frames of one link. Raises PayloadError if they hold too much, or are too many."""
+        found: list[Frame] = []
+        left = spec.nbytes
+        for frame in frames:
+            left -= frame.head.raw
+            if left < 0:
+                raise PayloadError("the payload holds more than the tensor's shape allows")
+            found.append(frame)
+            self._frames += 1
+            if self._frames > _FRAMES + spec.nbytes // _BYTES_PER_FRAME:
+                raise PayloadError("the payload is cut into absurdly small blocks")
+        return tuple(found)
+
+
+def open_tensor(
+    reader: Reader, registry: Registry, spec: TensorSpec, recipe: Recipe, at_hand: Mapping[Digest, Values] = NOTHING
+) -> Framed:
+    """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it.
+
+    ``at_hand`` are tensors that were decoded and checked already: a chain that stands on one goes no deeper.
+    """
+    try:
+        shared = Shared()
+        specs = base_specs(registry, spec, recipe)
+        recipe, values = _shortened(recipe, specs, at_hand)
+        specs = specs[: len(recipe)]
+        for link, its_spec in zip(reversed(recipe), reversed(specs), strict=True):
+            values = _open_link(reader, registry, link, its_spec, values, shared)
+        if not isinstance(values, Framed):
+            raise PayloadError("a recipe must begin with a link that is written block by block")
+        return values
+    except ThetaError as error:
+        raise error.located(tensor=spec.name) from None
+
+
+def _shortened(
+    recipe: Recipe, specs: list[TensorSpec], at_hand: Mapping[Digest, Values]
+) -> tuple[Recipe, Values | None]:
+    for index, link in enumerate(recipe[:-1]):
+        found = at_hand.get(link.base) if link.base else None
+        if found is not None and same_kind(found.spec, specs[index + 1]):
+            return recipe[: index + 1], found
+    return recipe, None
+
+
+def same_kind(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether two tensors have the same dtype and shape, whatever they are called."""
+    return one.dtype == other.dtype and one.shape == other.shape
+
+
+def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[TensorSpec]:
+    """What each link of a recipe yields, newest first."""
+    specs = [spec]
+    for link in recipe[:-1]:
+        plugin = registry.encoding(link.encoding)
+        specs.append(_base_spec(plugin, specs[-1], link))
+    return specs
+
+
+def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> TensorSpec:
+    if is_predictor(plugin):
+        return guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
+    return spec
+
+
+def _open_link(
+    reader: Reader, registry: Registry, link: Link, spec: TensorSpec, base: Values | None, shared: Shared
+) -> Framed | Predicted:
+    plugin = registry.encoding(link.encoding)
+    if is_predictor(plugin):
+        if base is None:
+            raise PayloadError(f"'{plugin.name}' needs a base and has none")
+        prediction = open_prediction(plugin, read_payload(reader, link, spec), spec, dict(link.parameters))
+        return Predicted(plugin.name, prediction, spec, base)
+    assert is_blockwise(plugin)  # noqa: S101 - for the type checker
+    if plugin.needs_base != (base is not None):
+        raise PayloadError(f"'{plugin.name}' {'needs a base and has none' if plugin.needs_base else 'takes no base'}")
+    if link.parameters:
+        raise PayloadError(f"'{plugin.name}' takes no parameters")
+    return Framed(reader, link, plugin, spec, base, shared)
+
+
+def open_prediction(
+    plugin: Predictor, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]
+) -> Prediction:
+    """A predictor's payload, read. Raises PayloadError, whatever the plugin raises."""
+    return guarded(plugin.name, lambda: plugin.open(payload, spec, parameters))
+
+
+def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
+    """A predictor's payload: the body of its one frame, as it is. Raises PayloadError."""
+    frames = frames_of(reader, link)
+    frame = next(frames)
+    if next(frames, None) or frame.head.raw != frame.head.body or frame.head.body > spec.nbytes + MAX_PAYLOAD_OVERHEAD:
+        raise PayloadError(f"the payload of '{link.encoding}' is not one frame, or too long")
+    body = memoryview(reader.read(frame.object, frame.body_offset, frame.head.body))
+    if digest_of(body) != frame.head.digest:
+        raise PayloadError(f"the payload of '{link.encoding}' does not have its digest", mend=MEND)
+    return body
+
+
+#: A predictor's payload may be so much longer than the tensor, which is only of use for tiny ones.
+MAX_PAYLOAD_OVERHEAD = 1 << 16
+
+
+def decoded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> memoryview:
+    """One block. Raises PayloadError, whatever the encoding does."""
+    tensor = guarded(encoding.name, lambda: encoding.decode(body, spec, base))
+    data = getattr(tensor, "data", None)
+    if not isinstance(data, memoryview) or data.nbytes != spec.nbytes or not data.c_contiguous:
+        raise PayloadError(f"'{encoding.name}' gave something else than {spec.nbytes} bytes")
+    return data if data.format == "B" and data.ndim == 1 else data.cast("B")
+
+
+def guarded(name: str, call: Callable[[], Result]) -> Result:
+    """What a plugin answers. Whatever it raises becomes a PayloadError."""
+    try:
+        return call()
+    except (ThetaError, MemoryError):
+        raise
+    except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
+        raise PayloadError(f"'{name}' fails at these bytes: {error!r}") from error

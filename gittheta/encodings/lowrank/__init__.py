@@ -1,0 +1,1 @@
+"""``lowrank``: a change that a few small matrices describe."""

@@ -1,0 +1,156 @@
+"""The difference of two tensors of floats, seen as a matrix, and how exactly each element of it is known.
+
+What is seen is the difference after rounding: each element lies anywhere within half a unit in the last place of the
+new tensor, and that unit is the larger the larger the element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import floor, log2, sqrt
+from sys import float_info
+
+import numpy as np
+import numpy.typing as npt
+
+from gittheta.api import Values
+from gittheta.encodings.lowrank.factors import matrix_shape
+from gittheta.numerics.floats import MANTISSA, as_words, to_float64
+from gittheta.numerics.planes import Words
+
+Reals = npt.NDArray[np.floating]
+
+#: Elements that are worked on at once, and that are read at once.
+_CHUNK = 1 << 17
+_READ = 1 << 20
+#: Products of fewer rows are slow.
+_ROWS = 32
+#: What is kept in memory between passes.
+_KEEP = 64 << 20
+#: Weights differ by at most 4 to this power: with a few very exact elements, descent would not converge.
+_SPAN = 2
+#: Exponents below which the values of a dtype are subnormal, where weights are as small as that.
+_SUBNORMAL = {"f16": -14, "f8_e4m3": -6, "f8_e5m2": -14, "f8_e4m3fnuz": -7, "f8_e5m2fnuz": -15}
+#: How much larger than what is the largest in most rows.
+_OUTLYING = 24
+#: Float64 cannot tell less than this from nothing.
+_LEAST = 2.0**-96
+_TINY = 1e-60
+_EXPONENT = np.uint32(0x7F800000)
+_MAX_EXPONENT = 254
+
+
+@dataclass
+class Difference:
+    """``new - base`` in rows and columns, with a weight for each element: 1 for the most exact ones, by 1 / unit²."""
+
+    new: Values
+    base: Values
+    _kept: list[tuple[slice, Reals, Reals]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows, self.columns = matrix_shape(self.new.spec)
+        self._dtype = self.new.spec.dtype
+        #: The float in which the difference is exact, or nearly so.
+        self.real = np.dtype(np.float64 if self._dtype.name in ("f32", "f64") else np.float32)
+        #: The exponent, with the bias of f32, below which all elements count as equally exact.
+        self._floor = self._typical() - _SPAN
+        #: What is larger is no part of the pattern, and counts as unknown.
+        self._limit = float_info.max
+        self._keeps = 2 * self.real.itemsize * self.rows * self.columns <= _KEEP
+
+    @property
+    def half(self) -> float:
+        """Half a unit in the last place of an element of weight 1."""
+        return float(2.0 ** (self._floor - 128 - MANTISSA[self._dtype.name]))
+
+    def blur(self, noise: float) -> None:
+        """Let no element count as more exact than by this mean square."""
+        more = floor(log2(sqrt(3 * noise) / self.half)) if noise else 0
+        self._floor = min(_MAX_EXPONENT, self._floor + max(0, more))
+
+    def limit(self, values: Reals) -> bool:
+        """Let no element count that is much larger than in most of these rows. Says whether there are any in them."""
+        largest = np.abs(values).max(axis=1)
+        largest = largest[largest > 0]
+        if not len(largest):
+            return False
+        self._limit = _OUTLYING * float(np.median(largest))
+        return bool(largest.max() > self._limit)
+
+    def noise(self, values: Reals, weights: Reals) -> float:
+        """The mean square of what rounding adds to elements of these weights."""
+        least = float(np.square(values, dtype=np.float64).mean()) * _LEAST + _TINY
+        known = weights[weights > 0]
+        return max(least, self.half**2 / 3 * float((1 / known).mean(dtype=np.float64))) if known.size else least
+
+    def chunks(self) -> Iterator[tuple[slice, Reals, Reals]]:
+        """All of it, a few rows at a time: which, values, weights."""
+        if self._kept:
+            yield from self._kept
+            return
+        at_once = max(1, _READ // self.columns)
+        few = min(at_once, max(_ROWS, _CHUNK // self.columns))
+        for first in range(0, self.rows, at_once):
+            count = min(at_once, self.rows - first)
+            new, base = self._read(first, count)
+            for at in range(0, count, few):
+                part = slice(at, min(at + few, count))
+                chunk = slice(first + part.start, first + part.stop), *self._of(new[part], base[part])
+                if self._keeps:
+                    self._kept.append(chunk)
+                yield chunk
+
+    def sample(self, rows: int, step: int, runs: int = 8) -> tuple[Reals, Reals]:
+        """Values and weights of some rows, in runs that are evenly spread; of each ``step``-th column."""
+        runs = runs if rows < self.rows else 1
+        parts = []
+        for run in range(runs):
+            count = rows * (run + 1) // runs - rows * run // runs
+            new, base = self._read((self.rows - count) * run // max(1, runs - 1), count)
+            parts.append(self._of(new[:, ::step], base[:, ::step]))
+        return np.concatenate([values for values, _ in parts]), np.concatenate([weights for _, weights in parts])
+
+    def _typical(self) -> int:
+        """The exponent of the median element."""
+        size = self._dtype.itemsize
+        count = min(self.new.spec.elements, 1 << 13)
+        first = (self.new.spec.elements - count) // 2
+        sizes = np.abs(to_float64(self.new.read(first * size, (first + count) * size), self._dtype))
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        exponent = int(np.frexp(np.median(sizes))[1]) - 1 if len(sizes) else 0
+        exponent = max(exponent, _SUBNORMAL.get(self._dtype.name, -126) + _SPAN)
+        return max(1 + _SPAN, min(_MAX_EXPONENT, exponent + 127))
+
+    def _read(self, first: int, count: int) -> tuple[Words, Words]:
+        size = self.columns * self._dtype.itemsize
+        begin, end = first * size, (first + count) * size
+        new, base = (as_words(tensor.read(begin, end), self._dtype.itemsize) for tensor in (self.new, self.base))
+        return new.reshape(count, -1), base.reshape(count, -1)
+
+    def _of(self, new: Words, base: Words) -> tuple[Reals, Reals]:
+        values = self._reals(new)
+        # Of f64, the exponents of its values as f32.
+        bits = values.astype(np.float32, copy=False).view(np.uint32) & _EXPONENT
+        lowest = np.uint32(self._floor << 23)
+        np.clip(bits, lowest, np.uint32(min(self._floor + 40, _MAX_EXPONENT) << 23), out=bits)
+        bits -= lowest
+        bits <<= np.uint32(1)
+        np.subtract(np.uint32(127 << 23), bits, out=bits)
+        weights = bits.view(np.float32).astype(self.real, copy=False)
+        values -= self._reals(base)
+        # No number is within limits either.
+        if not -self._limit <= values.min() <= values.max() <= self._limit:
+            unknown = ~(np.abs(values) <= self._limit)
+            values[unknown] = 0
+            weights[unknown] = 0
+        return values, weights
+
+    def _reals(self, words: Words) -> Reals:
+        if self._dtype.name == "bf16":
+            return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        if self._dtype.itemsize == 1:
+            codes = memoryview(bytes(range(256)))
+            return to_float64(codes, self._dtype).astype(np.float32)[words]
+        return words.view(f"<f{self._dtype.itemsize}").astype(self.real)

@@ -1,0 +1,104 @@
+"""``lowrank``: a tensor that is its base plus a product of small matrices, such as a LoRA that was folded in.
+
+Specified in ``docs/spec/encodings/lowrank.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gittheta.api import Finding, PayloadError, Prediction, TensorSpec, Values
+from gittheta.encodings.lowrank.factors import Change, Product, Telling, has_matrix, matrix_shape
+from gittheta.encodings.lowrank.payload import read, write, write_whole
+from gittheta.encodings.lowrank.search import Fit, integers, search
+from gittheta.numerics.floats import from_float64, to_float64
+
+__all__ = ["Change", "LowRank", "Product", "describe"]
+
+#: Elements that are computed at once: few enough for a processor's cache.
+_TILE = 1 << 16
+
+
+def describe(change: Change, spec: TensorSpec) -> Finding:
+    """What to store for a tensor that came of its base by a known change. Raises PayloadError if it does not fit."""
+    payload = write(change, spec)
+    return Finding(payload, tuple(read(memoryview(payload), spec).parameters.items()))
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Predicts a tensor from its base and a few small matrices. Never exact by promise: rounding may differ."""
+
+    name: ClassVar[str] = "lowrank"
+
+    def find(self, new: Values, base: Values) -> Finding | None:
+        """The matrices, if the difference of new and base has a low rank below the noise of rounding."""
+        spec = new.spec
+        if not has_matrix(spec) or (base.spec.dtype, base.spec.shape) != (spec.dtype, spec.shape):
+            return None
+        fit = search(new, base)
+        if fit is None:
+            return None
+        try:
+            return _finding(fit, spec)
+        except PayloadError:
+            return None
+
+    def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
+        """The base is of the same dtype and shape."""
+        return spec
+
+    def open(self, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]) -> Prediction:
+        """Read a payload. Raises PayloadError."""
+        telling = read(payload, spec)
+        if telling.parameters != dict(parameters):
+            raise PayloadError(f"parameters {dict(parameters)} of factors that are {telling.parameters}")
+        return _Prediction(telling, spec)
+
+
+def _finding(fit: Fit, spec: TensorSpec) -> Finding:
+    whole = integers(fit)
+    if whole is None:
+        return describe(Change(Product(fit.left, fit.right)), spec)
+    return Finding(write_whole(whole, spec), (("rank", str(len(fit.right))),))
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    telling: Telling
+    spec: TensorSpec
+
+    def read(self, begin: int, end: int, base: Values) -> memoryview:
+        """The raw bytes from offset ``begin`` to ``end`` of the predicted tensor."""
+        size = self.spec.dtype.itemsize
+        if begin % size or end % size or not 0 <= begin <= end <= self.spec.nbytes:
+            raise PayloadError("a range that is not of whole elements")
+        old = base.read(begin, end)
+        found = np.empty(end - begin, np.uint8)
+        columns = matrix_shape(self.spec)[1]
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for rows, across in tiles(begin // size, end // size, columns):
+                first = (rows.start * columns + across.start) * size - begin
+                last = first + (rows.stop - rows.start) * (across.stop - across.start) * size
+                values = to_float64(old[first:last], self.spec.dtype).reshape(rows.stop - rows.start, -1)
+                values = self.telling.apply(values, rows, across)
+                found[first:last] = np.frombuffer(from_float64(values.ravel(), self.spec.dtype), np.uint8)
+        return found.data
+
+
+def tiles(begin: int, end: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """A range of elements of a matrix, cut into rows that are whole, or parts of one row; in order."""
+    while begin < end:
+        row, at = divmod(begin, columns)
+        if at or columns > _TILE or end - begin < columns:
+            stop = min(columns, at + _TILE, at + end - begin)
+            yield slice(row, row + 1), slice(at, stop)
+            begin += stop - at
+        else:
+            count = min(max(1, _TILE // columns), (end - begin) // columns)
+            yield slice(row, row + count), slice(0, columns)
+            begin += count * columns

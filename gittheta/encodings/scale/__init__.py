@@ -1,0 +1,1 @@
+"""``scale``: a factor for each row or column."""

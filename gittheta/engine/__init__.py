@@ -1,0 +1,1 @@
+"""Runs a merge method on tensors. Knows no Git."""

@@ -1,0 +1,134 @@
+"""Where numbers are crunched: the device, the threads, the size of the pieces."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from threading import local
+from typing import TypeVar
+
+import torch
+
+from gittheta.errors import ConfigError
+from gittheta.runtime import keep_memory
+
+Result = TypeVar("Result")
+
+#: Blocks of element-wise methods begin at multiples of so many elements.
+LEAF = 1 << 16
+CPU = torch.device("cpu")
+#: Elements of a block: on a processor it should fit the cache, on an accelerator it should be worth the trip.
+BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24, "mps": 1 << 22}
+
+#: Threads that feed an accelerator.
+_FEEDERS = 4
+
+
+def _silent(message: str) -> None:
+    """Warn nobody."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the threads that feed it."""
+
+    device: torch.device = CPU
+    #: Threads that work on blocks; none: the caller's own.
+    pool: ThreadPoolExecutor | None = None
+    #: Blocks that are worked on, or wait to be taken, at once.
+    ahead: int = 1
+    #: Elements of one block, a multiple of LEAF.
+    block: int = BLOCK["cpu"]
+    warn: Callable[[str], None] = _silent
+
+    def each(self, jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:
+        """The results of some jobs in their order, a few of them ahead of the one who takes them.
+
+        A job that is alone is done here: to wake up a thread for it would take longer than most small tensors do.
+        """
+        jobs = iter(jobs)
+        first = list(islice(jobs, 2))
+        if self.pool is None or len(first) < 2:
+            for job in chain(first, jobs):
+                yield job()
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for job in chain(first, jobs):
+                waiting.append(self.pool.submit(job))
+                if len(waiting) >= self.ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def computing(
+    device: str = "auto", threads: int = 1, warn: Callable[[str], None] = _silent, block: int | None = None
+) -> Iterator[Compute]:
+    """A device by its name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``) and threads, ended afterwards.
+
+    torch itself uses one thread a block meanwhile. Raises ConfigError for a name that is none; a device that is not
+    there is replaced by the processor, with a warning.
+    """
+    chosen = find_device(device, warn)
+    if chosen.type == "cuda":
+        torch.cuda.synchronize(chosen)  # whatever the caller still has in the making there
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    keep_memory(of_this_process=False)
+    if chosen.type != "cpu":  # a few blocks at once keep it busy, and each takes its share of its memory
+        threads = min(threads, _FEEDERS)
+    pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None
+    try:
+        yield Compute(chosen, pool, 2 * threads, block or BLOCK[chosen.type], warn)
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def find_device(name: str, warn: Callable[[str], None]) -> torch.device:
+    """The device of that name, or the processor where it is not there. Raises ConfigError."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name):
+        raise ConfigError(
+            f"'{name}' is no device", mend="choose auto, cpu, cuda, cuda:1, ... or mps: git config theta.device auto"
+        )
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if _is_there(device):
+        return device
+    warn(f"the device {name} is not there; merging on the processor")
+    return CPU
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_available()) and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or bool(torch.backends.mps.is_available())
+
+
+_streams = local()
+
+
+@contextmanager
+def queue(device: torch.device) -> Iterator[None]:
+    """Work on a device in a queue of the thread's own, so that transfers of one block overlap with work on another."""
+    if device.type != "cuda":
+        yield
+        return
+    streams = _streams.__dict__.setdefault("by_device", {})
+    stream = streams.get(device) or streams.setdefault(device, torch.cuda.Stream(device))
+    stream.wait_stream(torch.cuda.default_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()

@@ -1,0 +1,213 @@
+"""``gittheta.merge``: the same engine on tensors in memory, or on files, without Git."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gittheta.api import DTYPES, FormatError, MergeError, Segment, TensorSpec, Traits
+from gittheta.engine.arrays import TORCH, arithmetic_elements, flat_values
+from gittheta.engine.device import CPU, Compute, computing
+from gittheta.engine.fallback import informed, suited
+from gittheta.engine.operands import Operand, Resident
+from gittheta.engine.options import Recipe, as_text, weights_of
+from gittheta.engine.policy import CONFLICT, TAKE
+from gittheta.engine.run import measure_all, merge_tensor
+from gittheta.engine.task import Task
+from gittheta.registry import Registry
+
+#: A model: its tensors by name, or a checkpoint file of a known format.
+Model = Mapping[str, torch.Tensor] | str | os.PathLike[str]
+
+_SNIFF = 4096
+_NAMES = {dtype: name for name, dtype in TORCH.items() if name != "c64"} | {torch.complex64: "c64"}
+_EXACT = {torch.uint8: "u8", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64"} | {
+    torch.bool: "bool",
+    torch.uint16: "u16",
+    torch.uint32: "u32",
+    torch.uint64: "u64",
+}
+
+
+def merge(
+    base: Model | None,
+    sides: Sequence[Model],
+    method: str = "linear",
+    *,
+    weight: float | Sequence[float] = 1.0,
+    statistics: Sequence[Mapping[str, Model]] = (),
+    nonfinite: str = "error",
+    device: str = "auto",
+    threads: int | None = None,
+    **options: object,
+) -> dict[str, torch.Tensor]:
+    """Merge models tensor by tensor, in the order of the first side.
+
+    ``base`` is θ0, or None. Each model is a mapping of names to tensors or the path of a checkpoint, and all have the
+    same tensors, dtypes and shapes. ``weight`` is one number, or one for each side. ``options`` are those of the method
+    (``lambda`` is written ``lambda_``). ``statistics`` has, for each side, models of the statistics that the method
+    reads, by kind: ``[{"fisher": ...}, ...]``. Results lie on the device of the first side's tensors.
+
+    Raises MergeError, naming the tensor, where the method cannot apply; PluginError for an unknown method.
+    """
+    registry = Registry()
+    labels = _labels(sides, method)
+    given = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
+    recipe = Recipe.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
+    weights_of(recipe.weight, labels)
+    if len(statistics) not in (0, len(sides)):
+        raise MergeError(f"statistics of {len(statistics)} models for {len(sides)} sides", mend=_ONE_EACH)
+    with computing(device, threads or os.cpu_count() or 1, _warn) as compute:
+        theta0 = _open(registry, base, "the base") if base is not None else None
+        thetas = [_open(registry, model, label) for model, label in zip(sides, labels, strict=True)]
+        _same_names(thetas, labels)
+        known = [
+            {kind: _open(registry, model, f"the statistics ({kind}) of {label}") for kind, model in each.items()}
+            for each, label in zip(statistics, labels, strict=False)
+        ]
+        tasks = [_task(name, theta0, thetas, known, labels, recipe) for name in thetas[0]]
+        return dict(_results(tasks, compute))
+
+
+_ONE_EACH = "give one mapping for each side, from kinds to models: [{'fisher': ...}, ...]"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=6)
+
+
+def _labels(sides: Sequence[Model], method: str) -> tuple[str, ...]:
+    """What the sides are called in messages."""
+    if isinstance(sides, (str, os.PathLike, Mapping)):
+        raise MergeError("sides is one model", mend="give a list of models")
+    if not sides:
+        raise MergeError("there are no sides to merge")
+    if method in (TAKE, CONFLICT):
+        raise MergeError(
+            f"{method} computes nothing", mend="it is a word of git theta; here, use the model that you want"
+        )
+    return tuple(f"side {number}" for number in range(1, len(sides) + 1))
+
+
+def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.Tensor]]:
+    together = [task for task in tasks if task.spec.dtype.name in TORCH and task.traits.scope == "global"]
+    measured = measure_all(together, compute) if together else None
+    for task in tasks:
+        if task.spec.dtype.name not in TORCH:
+            yield task.name, _agreed(task)
+            continue
+        flat = torch.empty(arithmetic_elements(task.spec), dtype=TORCH[task.spec.dtype.name], device=_home(task))
+        at = 0
+        for run in merge_tensor(task, compute, measured if task.traits.scope == "global" else None):
+            flat[at : at + len(run)] = run
+            if run.is_cuda:  # made in another queue, where its memory must not be used again before it is copied
+                run.record_stream(torch.cuda.current_stream(run.device))
+            at += len(run)
+        if task.spec.dtype.kind == "complex":
+            flat = torch.view_as_complex(flat.reshape(-1, 2))
+        yield task.name, flat.reshape(task.spec.shape)
+
+
+def _home(task: Task) -> torch.device:
+    """Where the result is to lie: beside the first side."""
+    first = task.sides[0]
+    return first.tensor.device if isinstance(first, Resident) else CPU
+
+
+def _agreed(task: Task) -> torch.Tensor:
+    """A tensor that has no arithmetic, which is the same on all sides or an error."""
+    found = {(side.spec.dtype, side.spec.shape, side.digest()) for side in task.sides}
+    first = task.sides[0]
+    if len(found) > 1 or not isinstance(first, Resident):
+        raise MergeError(
+            f"{task.spec.dtype.name} values that differ between the sides",
+            tensor=task.name,
+            mend="only floating-point and complex numbers are merged: give all sides the same",
+        )
+    return first.tensor.detach().clone()
+
+
+def _same_names(models: Sequence[Mapping[str, Operand]], labels: Sequence[str]) -> None:
+    for model, label in zip(models[1:], labels[1:], strict=True):
+        for name in sorted(models[0].keys() ^ model.keys()):
+            lacking = label if name in models[0] else labels[0]
+            raise MergeError(f"{lacking} has no such tensor", tensor=name, mend="merge models of the same architecture")
+
+
+def _task(
+    name: str,
+    base: Mapping[str, Operand] | None,
+    sides: Sequence[Mapping[str, Operand]],
+    known: Sequence[Mapping[str, Mapping[str, Operand]]],
+    labels: tuple[str, ...],
+    recipe: Recipe,
+) -> Task:
+    method = suited(recipe.method, sides[0][name].spec)
+    kinds = Traits.of(method).kinds
+    statistics = tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known)
+    method = informed(method, statistics)
+    return Task(
+        name,
+        base.get(name) if base is not None else None,
+        tuple(side[name] for side in sides),
+        labels,
+        weights_of(recipe.weight, labels),
+        method,
+        statistics if Traits.of(method).kinds else (),
+        recipe.propagate,
+    )
+
+
+def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
+    """The tensors of a model by name. Raises FormatError for a file of no known format."""
+    if isinstance(model, Mapping):
+        return {name: _given(name, tensor, label) for name, tensor in model.items()}
+    if not isinstance(model, (str, os.PathLike)):
+        raise MergeError(f"{label} is a {type(model).__name__}", mend="give tensors by name (state_dict()), or a path")
+    path = Path(model)
+    with path.open("rb") as file:
+        head = file.read(_SNIFF)
+        for name in registry.names("formats"):
+            file_format = registry.format(name)
+            if file_format.matches(head):
+                file.seek(0)
+                layout = file_format.split(file)
+                break
+        else:
+            raise FormatError("not a checkpoint of a known format", path=str(path))
+        size = os.fstat(file.fileno()).st_size
+        if size != layout.length:
+            raise FormatError(f"the header promises {layout.length} bytes, and there are {size}", path=str(path))
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return {segment.spec.name: _resident(segment, view) for segment in layout.segments}
+
+
+def _resident(segment: Segment, view: memoryview) -> Resident:
+    """A tensor over a mapped file; of dtypes without arithmetic, its bytes."""
+    spec = segment.spec
+    data = view[segment.offset : segment.offset + spec.nbytes]
+    if spec.dtype.name not in TORCH:
+        exact = next((kind for kind, name in _EXACT.items() if name == spec.dtype.name), torch.uint8)
+        values = torch.frombuffer(bytearray(data), dtype=exact) if data else torch.empty(0, dtype=exact)
+        return Resident(spec, values.reshape(spec.shape) if exact != torch.uint8 or spec.dtype.name == "u8" else values)
+    flat = flat_values(data, spec.dtype)
+    return Resident(spec, torch.view_as_complex(flat.reshape(-1, 2)) if spec.dtype.kind == "complex" else flat)
+
+
+def _given(name: str, tensor: torch.Tensor, label: str) -> Resident:
+    """A tensor of the caller's, which is only read. Raises MergeError for what no checkpoint can hold."""
+    if not isinstance(tensor, torch.Tensor):
+        raise MergeError(f"{label} has a {type(tensor).__name__} there, and no torch tensor", tensor=name)
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise MergeError(f"{label} has a tensor there that is sparse, quantised or without values", tensor=name)
+    dtype = _NAMES.get(tensor.dtype) or _EXACT.get(tensor.dtype)
+    if dtype is None:
+        raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint ({label})", tensor=name)
+    # Made contiguous once: it is read in runs.
+    values = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return Resident(TensorSpec(name, DTYPES[dtype], tuple(tensor.shape)), values)

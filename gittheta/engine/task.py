@@ -1,0 +1,110 @@
+"""One tensor to be merged, by which method, and whether that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+
+from gittheta.api import Merge, MergeError, TensorSpec, ThetaError, Traits
+from gittheta.engine.arrays import TORCH
+from gittheta.engine.operands import Operand
+
+Result = TypeVar("Result")
+
+
+Asked = TypeVar("Asked")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tensor to be merged: θ0, the θᵢ with what they are called and their weights, and the method."""
+
+    name: str
+    base: Operand | None
+    sides: tuple[Operand, ...]
+    labels: tuple[str, ...]
+    weights: tuple[float, ...]
+    method: Merge
+    #: For each side, by kind.
+    statistics: tuple[Mapping[str, Operand], ...] = ()
+    #: Let NaN and infinities through instead of refusing them.
+    propagate: bool = False
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Dtype and shape of the result."""
+        return self.sides[0].spec
+
+    @cached_property
+    def traits(self) -> Traits:
+        """Of the method."""
+        return Traits.of(self.method)
+
+
+def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Result:
+    """What a method answers. Whatever it raises becomes a MergeError: Git must not end in a traceback for it."""
+    try:
+        return call(asked)
+    except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise MergeError(
+            f"{method.name} fails: {error!r}", mend="give it other options or weights, or choose another method"
+        ) from error
+
+
+def prepared(task: Task) -> Task:
+    """The task, with its sides in an order that is not the user's where the method says that order means nothing.
+
+    Raises MergeError if the method cannot take what there is.
+    """
+    _check(task)
+    if task.traits.ordered or len(task.sides) < 2:
+        return task
+    order = sorted(range(len(task.sides)), key=lambda side: (task.sides[side].digest(), task.weights[side]))
+    return replace(
+        task,
+        sides=tuple(task.sides[side] for side in order),
+        labels=tuple(task.labels[side] for side in order),
+        weights=tuple(task.weights[side] for side in order),
+        statistics=tuple(task.statistics[side] for side in order) if task.statistics else (),
+    )
+
+
+def _check(task: Task) -> None:
+    traits, name = task.traits, task.method.name
+    if traits.needs_base and task.base is None:
+        raise MergeError(f"{name} needs a merge base, and there is none", tensor=task.name, mend="try linear")
+    if traits.side_count not in (None, len(task.sides)):
+        raise MergeError(
+            f"{name} takes {traits.side_count} sides, and there are {len(task.sides)}: {', '.join(task.labels)}",
+            tensor=task.name,
+            mend="merge fewer at once, or choose another method",
+        )
+    wanted = (task.spec.dtype, task.spec.shape)
+    for operand, label in zip((task.base, *task.sides), ("the base", *task.labels), strict=True):
+        if operand is not None and (operand.spec.dtype, operand.spec.shape) != wanted:
+            raise MergeError(
+                f"{label} has {_kind(operand.spec)}, {task.labels[0]} has {_kind(task.spec)}",
+                tensor=task.name,
+                mend="bring them to one dtype and shape first, or `take` one side",
+            )
+    for kind in traits.kinds:
+        for side, label in enumerate(task.labels):
+            known = task.statistics[side].get(kind) if task.statistics else None
+            if known is None:
+                raise MergeError(f"{name} needs statistics ({kind}), and {label} has none", tensor=task.name)
+            if known.spec.dtype.kind != "float" or known.spec.dtype.name not in TORCH:
+                raise MergeError(
+                    f"the statistics ({kind}) of {label} are {known.spec.dtype.name}, and nothing can be computed with",
+                    tensor=task.name,
+                    mend=f"collect them again: gittheta.statistics.{kind}",
+                )
+
+
+def _kind(spec: TensorSpec) -> str:
+    return f"{spec.dtype.name} {list(spec.shape)}"

@@ -1,0 +1,1 @@
+"""A checkpoint file: which format it has, and where its tensors lie."""

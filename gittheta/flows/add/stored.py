@@ -1,0 +1,199 @@
+"""How a tensor was stored before: in the manifests at hand, else in the table of known tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from gittheta.codec.chain import Frame, frames_of
+from gittheta.codec.decode import HOLD, Decoder
+from gittheta.errors import ManifestError, ThetaError
+from gittheta.flows.workspace import Workspace
+from gittheta.model import (
+    RAW,
+    Digest,
+    Manifest,
+    ObjectId,
+    Recipe,
+    Stanza,
+    TensorSpec,
+    digest_of,
+    recipe_key,
+    recipe_keys,
+    skeleton_spec,
+)
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What Git holds for one file: manifests of the index, of our side of a merge, of HEAD, with their texts."""
+
+    manifests: tuple[tuple[bytes, Manifest], ...]
+    committed: Manifest | None
+
+    @classmethod
+    def of(cls, workspace: Workspace, path: str) -> AtHand:
+        """Read them. Texts that are no valid manifest are left out."""
+        found: dict[bytes, Manifest] = {}
+        text = None
+        for name in (f":0:{path}", f":2:{path}", f"HEAD:{path}"):
+            text = workspace.blobs.read(name, MAX_TEXT)
+            if text and text not in found and claims_to_be_manifest(text):
+                with suppress(ManifestError):
+                    found[text] = parse_manifest(text)
+        return cls(tuple(found.items()), found.get(text) if text else None)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in the store whose blocks can be compared with a file's: each frame carries its block's digest.
+
+    Only of frames that this clone has itself written or compared with the blocks they stand for: a stranger's frames
+    may say one thing and hold another.
+    """
+
+    digest: Digest
+    recipe: Recipe
+    frames: tuple[Frame, ...]
+
+
+class Recall:
+    """Answers from manifests first (the index's, HEAD's), so that an unchanged tensor keeps its very text.
+
+    A recipe counts only while its objects are here: a checkpoint added again mends a damaged store.
+    """
+
+    def __init__(self, workspace: Workspace, at_hand: AtHand) -> None:
+        self._workspace = workspace
+        self._stanzas: dict[tuple[str, Digest], Stanza] = {}
+        self._recipes: dict[Digest, Recipe] = {}
+        self._doubtful: dict[tuple[Digest, Recipe], TensorSpec] = {}
+        self._compared: dict[str, Stanza] = {}
+        self._sizes: dict[ObjectId, int] = {}
+        for text, manifest in at_hand.manifests:
+            known = workspace.known.manifest(digest_of(text))
+            self._learn(manifest, compared=bool(known))
+            if known is None:
+                self._doubt(manifest)
+
+    def _doubt(self, manifest: Manifest) -> None:
+        """Nothing in this manifest was ever decoded here: what it says of a tensor is tried before it is relied on."""
+        skeleton = manifest.skeleton
+        self._doubtful[skeleton.digest, skeleton.recipe] = skeleton_spec(skeleton.length)
+        self._doubtful |= {(stanza.digest, stanza.recipe): stanza.spec for stanza in manifest.stanzas}
+
+    def _learn(self, manifest: Manifest, compared: bool) -> None:
+        self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
+        for stanza in manifest.stanzas:
+            self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
+            self._recipes.setdefault(recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
+            if compared:
+                self._compared.setdefault(stanza.spec.name, stanza)
+
+    def stanza(self, spec: TensorSpec, digest: Digest, skip: int) -> Stanza | None:
+        """The stanza of a tensor that is stored already; its very text if it has not changed."""
+        found = self._stanzas.get((spec.name, digest))
+        if found and _same_meaning(found.spec, spec) and self._is_sound(found.recipe, digest):
+            return found if found.skip == skip else replace(found, skip=skip)
+        recipe = self._recipe(spec, digest)
+        return Stanza(spec, digest, recipe, skip) if recipe else None
+
+    def _recipe(self, spec: TensorSpec, digest: Digest) -> Recipe | None:
+        """A recipe for a tensor of that digest."""
+        keys = recipe_keys(digest, spec)
+        for key in keys:
+            found = self._recipes.get(key)
+            if found and self._is_sound(found, digest):
+                return found
+        for key in keys:
+            found = self._workspace.known.recipe(key)
+            if found and self.is_here(found):
+                return found
+        return None
+
+    def comparable(self, spec: TensorSpec) -> Stored | None:
+        """What the index holds under that name, if it has the same dtype and shape."""
+        stanza = self._compared.get(spec.name)
+        return self._stored(stanza.digest, stanza.recipe, spec) if stanza and stanza.spec == spec else None
+
+    def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
+        """A large tensor known from elsewhere that begins with a block of that digest."""
+        for key in recipe_keys(first, spec):
+            found = self._workspace.known.by_first_block(key)
+            if found:
+                return self._stored(*found, spec)
+        return None
+
+    def frames_hold(self, recipe: Recipe, digests: Sequence[Digest]) -> bool:
+        """Whether the frames of a recipe carry the digests of these very blocks."""
+        try:
+            return [frame.head.digest for frame in frames_of(self._workspace.reader, recipe[0])] == list(digests)
+        except ThetaError:
+            return False
+
+    def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> Stored | None:
+        if not recipe or not self.is_here(recipe):
+            return None
+        try:
+            frames = tuple(frames_of(self._workspace.reader, recipe[0]))
+        except ThetaError:
+            return None
+        whole = sum(frame.head.raw for frame in frames) == spec.nbytes
+        return Stored(digest, recipe, frames) if whole else None
+
+    def _is_sound(self, recipe: Recipe, digest: Digest) -> bool:
+        """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
+        if not self.is_here(recipe):
+            return False
+        spec = self._doubtful.get((digest, recipe))
+        if spec is not None:
+            try:
+                for _ in Decoder(self._workspace).checked([(spec, digest, recipe)]):
+                    pass
+            except ThetaError as error:
+                self._workspace.reporter.warn(f"{error.located(tensor=spec.name)}\n  stored anew")
+                return False
+            del self._doubtful[digest, recipe]
+        return True
+
+    def is_here(self, recipe: Recipe) -> bool:
+        """Whether the objects that a recipe needs are in the store."""
+        return all(self._size(place.object) >= place.offset + place.length for link in recipe for place in link.places)
+
+    def _size(self, object_id: ObjectId) -> int:
+        if object_id not in self._sizes:
+            path = self._workspace.store.find(object_id)
+            self._sizes[object_id] = path.stat().st_size if path else 0
+        return self._sizes[object_id]
+
+
+def _same_meaning(found: TensorSpec, spec: TensorSpec) -> bool:
+    """Equal, or one of them written by a program that did not know the dtype."""
+    return found == spec or (found.nbytes == spec.nbytes and RAW in (found.dtype, spec.dtype))
+
+
+def remember(workspace: Workspace, manifest: Manifest, text: bytes, compared: bool) -> None:
+    """Put the tensors of a manifest into the table, once all of them were encoded or their digests checked here.
+
+    ``compared``: the digests in their frames were too.
+    """
+    text_digest = digest_of(text)
+    before = workspace.known.manifest(text_digest)
+    if before or before == compared:
+        return
+    openings = []
+    for stanza in manifest.stanzas:
+        if compared and stanza.spec.nbytes > HOLD:
+            first = next(frames_of(workspace.reader, stanza.recipe[0]))
+            openings.append((recipe_key(first.head.digest, stanza.spec, stanza.recipe), stanza.digest, stanza.recipe))
+    tensors = [
+        (recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
+        for stanza in manifest.stanzas
+        if stanza.recipe
+    ]
+    if manifest.skeleton.recipe:
+        tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))
+    workspace.known.record(tensors, openings)
+    workspace.known.record_manifest(text_digest, compared)

@@ -1,0 +1,201 @@
+"""materialise: write large checkpoints into the work tree directly, past Git's memory.
+
+Git keeps a smudged file whole in memory. Above ``theta.smudgeLimit`` the filter therefore hands Git the manifest itself
+and notes the path as *pending*; a hook, or ``git theta pull``, then puts the checkpoint in its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gittheta.errors import GitError, ThetaError
+from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.workspace import Workspace
+from gittheta.git.entries import Entry
+from gittheta.git.repository import Repository
+from gittheta.model import Manifest
+from gittheta.storage.files import translated, write_all
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+PENDING = "theta-pending"
+#: While one of these is in the git directory, a command is at work that will not read the index again.
+_SEQUENCES = ("rebase-merge", "rebase-apply", "sequencer")
+
+
+def pending_file(repository: Repository) -> Path:
+    """The list of this work tree's pending paths, NUL-terminated; the hooks' shims look whether it is there."""
+    return repository.git_dir / PENDING
+
+
+def note_pending(repository: Repository, path: str) -> None:
+    """Remember that Git was given a manifest for this file."""
+    with translated(pending_file(repository)), open(pending_file(repository), "ab") as file:
+        file.write(os.fsencode(path) + b"\0")
+
+
+def in_sequence(repository: Repository) -> bool:
+    """Whether Git is in the middle of a rebase or of several picks, and would take what a hook writes for a change."""
+    return any((repository.git_dir / name).is_dir() for name in _SEQUENCES)
+
+
+def must_wait(workspace: Workspace, manifest: Manifest) -> bool:
+    """Whether a checkpoint is too large to go through Git's memory.
+
+    In a sequence it goes there all the same, as long as it fits at all: no hook is called at the end of most of them.
+    """
+    limit = workspace.settings.smudge_limit
+    if manifest.file_size > limit and in_sequence(workspace.repository):
+        limit = _memory() // 2
+    return manifest.file_size > limit
+
+
+def _memory() -> int:
+    """Bytes of memory that the machine has; generous where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
+def materialise_pending(workspace: Workspace) -> list[str]:
+    """Put in place what the filter has noted; returns the paths that were written.
+
+    A git command that is still running may write its own idea of the index over what is mended here: a path stays
+    noted until a later hook finds nothing more to do for it. If the index is in use, that later hook does it all.
+    """
+    noted = pending_file(workspace.repository)
+    try:
+        paths = dict.fromkeys(os.fsdecode(noted.read_bytes()).split("\0")[:-1])
+    except FileNotFoundError:
+        return []
+    try:
+        written, unsure = _materialise(workspace, paths)
+    except GitError as error:
+        workspace.reporter.trace(f"the index is in use: {error.what}")
+        return []
+    if unsure:
+        noted.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in unsure))
+    else:
+        noted.unlink(missing_ok=True)
+    return written
+
+
+def materialise_all(workspace: Workspace) -> list[str]:
+    """The same for every tracked file of the work tree."""
+    repository = workspace.repository
+    filters = repository.attributes(["filter"], dict.fromkeys(entry.path for entry in repository.index()))
+    written, _ = _materialise(workspace, [path for path in filters if filters[path]["filter"] == "theta"])
+    pending_file(repository).unlink(missing_ok=True)
+    return written
+
+
+def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The paths that were written, and those for which the index had to be mended.
+
+    Raises GitError if the index is locked; the files are then in place, but Git takes them for modified.
+    """
+    repository = workspace.repository
+    paths = list(paths)
+    if not paths or repository.top is None:
+        return [], []
+    written, failed = [], []
+    for path in paths:
+        try:
+            if write_checkpoint(workspace, repository.top / path, path):
+                written.append(path)
+        except ThetaError as error:
+            failed.append(error)
+    stale = _stale(workspace, paths)
+    if stale:
+        repository.forget_stat(stale)
+    if failed:
+        # One that cannot be rebuilt must not keep the others from their places.
+        raise failed[0]
+    return written, [entry.path for entry in stale]
+
+
+def _stale(workspace: Workspace, paths: Iterable[str]) -> list[Entry]:
+    """Entries of the index that remember the manifest's size where the checkpoint is."""
+    repository = workspace.repository
+    wanted = set(paths)
+    sizes = repository.index_sizes()
+    return [
+        entry
+        for entry in repository.index()
+        if entry.path in wanted
+        and not entry.stage
+        and repository.top
+        and _has_stale_size(workspace, entry, repository.top, sizes)
+    ]
+
+
+def _has_stale_size(workspace: Workspace, entry: Entry, top: Path, sizes: dict[str, int]) -> bool:
+    remembered = sizes.get(entry.path)
+    try:
+        actual = os.lstat(top / entry.path).st_size
+    except OSError:
+        return False
+    if not remembered or remembered == actual or not entry.mode.startswith("100"):
+        return False
+    text = workspace.blobs.read(entry.oid, MAX_TEXT)
+    return bool(text) and claims_to_be_manifest(text or b"") and remembered == len(text or b"")
+
+
+def write_checkpoint(workspace: Workspace, target: Path, path: str) -> bool:
+    """Write a checkpoint beside the manifest that stands in the work tree, then replace it.
+
+    Says whether there was one. Nothing but a valid manifest is ever replaced. Raises a ThetaError, naming the file and
+    the tensor, if the checkpoint cannot be rebuilt; the manifest then stays.
+    """
+    text = manifest_text(target)
+    manifest = read_manifest(workspace, path, text) if text else None
+    if manifest is None or text is None:
+        return False
+    return replace_checkpoint(workspace, target, path, manifest, lambda: manifest_text(target) == text)
+
+
+def replace_checkpoint(
+    workspace: Workspace, target: Path, path: str, manifest: Manifest, may: Callable[[], bool]
+) -> bool:
+    """Put a checkpoint in the place of a file, with its permissions, if it ``may`` once all is written; says whether.
+
+    Raises a ThetaError, naming the file and the tensor, if it cannot be rebuilt; the file then stays.
+    """
+    temporary = workspace.store.temporary()
+    if temporary.parent.stat().st_dev != target.parent.stat().st_dev:
+        temporary = target.with_name(f".{temporary.name}.gittheta")
+    try:
+        with translated(target):
+            _write(workspace, path, manifest, temporary)
+            os.chmod(temporary, target.stat().st_mode & 0o7777)
+            if not may():
+                return False
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _write(workspace: Workspace, path: str, manifest: Manifest, temporary: Path) -> None:
+    workspace.reporter.start(f"Writing {path}", manifest.file_size)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        for part in smudge(workspace, path, manifest):
+            write_all(descriptor, part)
+            workspace.reporter.advance(len(part))
+    finally:
+        os.close(descriptor)
+
+
+def manifest_text(path: Path) -> bytes | None:
+    """The content of a file of the work tree if it claims to be a manifest."""
+    try:
+        if path.is_symlink() or path.stat().st_size > MAX_TEXT:
+            return None
+        with open(path, "rb") as file:
+            head = file.read(64)
+            return head + file.read() if claims_to_be_manifest(head) else None
+    except OSError:
+        return None

@@ -1,0 +1,123 @@
+"""smudge: a manifest -> the checkpoint's bytes, in file order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gittheta.codec.decode import Decoder
+from gittheta.codec.stream import exactly
+from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
+from gittheta.flows.add.stored import remember
+from gittheta.flows.transfer.fetch import fetch_missing
+from gittheta.flows.workspace import Workspace
+from gittheta.model import OPAQUE, Manifest, skeleton_spec
+from gittheta.registry import Registry
+from gittheta.storage.manifest import (
+    claims_to_be_manifest,
+    format_manifest,
+    has_conflict_markers,
+    is_foreign_manifest,
+    parse_manifest,
+)
+
+
+def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | None:
+    """The manifest that Git holds for a file; None for content that was never cleaned and is to be left as it is.
+
+    Raises ManifestError if it is a manifest of another tool, or an invalid one.
+    """
+    if not claims_to_be_manifest(text):
+        if is_foreign_manifest(text):
+            raise ManifestError(
+                "this is the metadata of the original Git-Theta, not of gittheta",
+                path=path,
+                mend="check it out with git-theta, then `git theta track` it and `git add --renormalize` it here",
+            )
+        if text.startswith(b"version https://git-lfs.github.com/spec/v1\n"):
+            workspace.reporter.warn(
+                f"{path}: committed with Git LFS, left as the pointer that it is\n"
+                "  run `git lfs pull`, then `git add --renormalize` it to store it with gittheta"
+            )
+        return None
+    try:
+        manifest = parse_manifest(text)
+        check_plugins(workspace.registry, manifest)
+    except ThetaError as error:
+        if has_conflict_markers(text):
+            workspace.reporter.warn(
+                f"{path}: both versions of the manifest, as git merges text where the merge driver is not set up\n"
+                f"  choose one: git checkout --ours -- {path} (or --theirs); to merge models: git theta install"
+            )
+            return None
+        raise error.located(path=path) from None
+    return manifest
+
+
+def check_plugins(registry: Registry, manifest: Manifest) -> None:
+    """Raise PluginError, naming the tensor, unless everything that the manifest needs is installed.
+
+    The format is not needed to write the file, but to recognise it when it is added again.
+    """
+    if manifest.format != OPAQUE:
+        registry.load("formats", manifest.format)
+    known: set[str] = set()
+    for recipe, stanza in zip(manifest.recipes(), (None, *manifest.stanzas), strict=True):
+        for name in {link.encoding for link in recipe} - known:
+            try:
+                registry.load("encodings", name)
+            except PluginError as error:
+                raise error.located(tensor=stanza.spec.name if stanza else None) from None
+            known.add(name)
+
+
+def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[bytes | memoryview]:
+    """The bytes of a checkpoint. Objects that are not here are fetched first.
+
+    Raises a ThetaError that names the file and the tensor. Whoever takes the bytes keeps none of them if it does.
+    """
+    try:
+        with workspace.timed("looking for objects"):
+            fetched = fetch_missing(workspace, manifest)
+        workspace.reporter.trace(f"{fetched} objects fetched, {len(manifest.stanzas)} tensors to decode")
+        yield from _assemble(workspace, manifest)
+    except PayloadError as error:
+        _blame(workspace, path, manifest, error)
+        raise error.located(path=path) from None
+    except ThetaError as error:
+        raise error.located(path=path) from None
+    remember(workspace, manifest, format_manifest(manifest), compared=False)
+
+
+def _blame(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> None:
+    """Raise ObjectCorrupt if what does not decode lies in an object that has changed."""
+    recipes = {stanza.spec.name: stanza.recipe for stanza in manifest.stanzas}
+    recipe = recipes.get(error.tensor or "", manifest.skeleton.recipe)
+    for object_id in {place.object for link in recipe for place in link.places}:
+        try:
+            workspace.store.check(object_id)
+        except StoreError as found:
+            raise found.located(path=path, tensor=error.tensor) from error
+    error.mend = error.mend or "the manifest and its objects do not belong together; take them from an intact clone"
+
+
+def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:
+    decoder = Decoder(workspace)
+    skeleton = read_skeleton(decoder, manifest)
+    at = manifest.skeleton.lead
+    yield skeleton[:at]
+    tensors = [(stanza.spec, stanza.digest, stanza.recipe) for stanza in manifest.stanzas]
+    blocks = decoder.checked(tensors)
+    for stanza in manifest.stanzas:
+        if stanza.skip:
+            yield skeleton[at : at + stanza.skip]
+            at += stanza.skip
+        yield from exactly(blocks, stanza.spec.nbytes)
+    for _ in blocks:  # checks the digests of empty tensors at the end
+        pass
+    yield skeleton[at:]
+
+
+def read_skeleton(decoder: Decoder, manifest: Manifest) -> bytes:
+    """The skeleton's bytes, which the manifest's bounds keep small."""
+    skeleton = manifest.skeleton
+    return decoder.read(skeleton_spec(skeleton.length), skeleton.digest, skeleton.recipe)

@@ -1,0 +1,84 @@
+"""repack: tensors that are told from others are stored by themselves again. Contents, and so history, stay as they are.
+
+The manifests of the index get new recipes, to be committed; those in history are text that nobody rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from gittheta.codec.decode import Decoder
+from gittheta.codec.encode import Encoder, Ticket
+from gittheta.codec.spool import Spool
+from gittheta.errors import GitError
+from gittheta.flows.add.stored import remember
+from gittheta.flows.transfer.fetch import fetch_missing
+from gittheta.flows.workspace import Workspace
+from gittheta.git.entries import Entry
+from gittheta.model import Manifest, Stanza, digest_of, stored_bytes
+from gittheta.storage.manifest import format_manifest
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """One file: how many of its tensors were flattened, and the bytes of their payloads before and after."""
+
+    path: str
+    tensors: int
+    before: int
+    after: int
+
+
+def repack(workspace: Workspace, paths: Iterable[str] = ()) -> list[Repacked]:
+    """Flatten the chains of files of the index, of all if none are named. Raises a ThetaError that names the file."""
+    repository = workspace.repository
+    entries = [entry for entry in repository.index() if not entry.stage and entry.mode.startswith("100")]
+    filters = repository.attributes(["filter"], (entry.path for entry in entries))
+    tracked = {entry.path: entry for entry in entries if filters[entry.path]["filter"] == "theta"}
+    wanted = list(paths) or list(tracked)
+    for path in wanted:
+        if path not in tracked:
+            raise GitError("no such checkpoint in the index", path=path, mend="`git theta ls-files` lists them")
+    done = []
+    for entry in map(tracked.__getitem__, wanted):
+        manifest = workspace.try_manifest(entry.oid)
+        if manifest and any(len(stanza.recipe) > 1 for stanza in manifest.stanzas):
+            done.append(_repack(workspace, entry, manifest))
+    return done
+
+
+def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
+    fetch_missing(workspace, manifest)
+    chains = [stanza for stanza in manifest.stanzas if len(stanza.recipe) > 1]
+    workspace.reporter.start(f"Repacking {entry.path}", sum(stanza.spec.nbytes for stanza in chains))
+    encoder = Encoder(workspace)
+    try:
+        tickets = {stanza.spec.name: ticket for stanza, ticket in _stored(workspace, encoder, chains)}
+        encoder.finish()
+    finally:
+        encoder.abort()
+    flat = {name: ticket.recipe() for name, ticket in tickets.items()}
+    stanzas = tuple(replace(stanza, recipe=flat.get(stanza.spec.name, stanza.recipe)) for stanza in manifest.stanzas)
+    new = replace(manifest, stanzas=stanzas)
+    text = format_manifest(new)
+    workspace.repository.stage(entry, text)
+    # What is not told from anything was not read here, so that it is known now only if it was before.
+    known = workspace.known.manifest(digest_of(format_manifest(manifest)))
+    if known is not None:
+        remember(workspace, new, text, compared=known)
+    before = sum(stored_bytes(stanza.recipe) for stanza in chains)
+    return Repacked(entry.path, len(chains), before, sum(map(stored_bytes, flat.values())))
+
+
+def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, Ticket]]:
+    decoder = Decoder(workspace)
+    for stanza in chains:
+        spool = Spool(workspace.store, stanza.spec)
+        try:
+            for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+                spool.append(block)
+                workspace.reporter.advance(len(block))
+            yield stanza, encoder.add_changed(spool, ())
+        finally:
+            spool.close()

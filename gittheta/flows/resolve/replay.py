@@ -1,0 +1,152 @@
+"""Looking at merges without making them: what one would do, and whether one that was made can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gittheta.engine.policy import Policy, Verb
+from gittheta.errors import GitError, ManifestError
+from gittheta.flows.merge.execute import compare_versions, digests_of
+from gittheta.flows.merge.plan import MergePlan, Side, Versions, plan_merge
+from gittheta.flows.merge.rules import read_policy
+from gittheta.flows.resolve.trailers import parse_trailers
+from gittheta.flows.workspace import Workspace
+from gittheta.model import Manifest
+
+if TYPE_CHECKING:
+    from gittheta.engine.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a merge would do with one checkpoint."""
+
+    versions: Versions
+    plan: MergePlan
+    policy: Policy
+
+
+def foresee(workspace: Workspace, names: Sequence[str], given: Mapping[str, str]) -> Iterator[Foreseen]:
+    """The plan of `git merge NAMES`, for each checkpoint that two sides or more have changed or that differs.
+
+    Raises GitError for a name that is no commit, and what a policy without meaning raises.
+    """
+    heads = [_commit(workspace, "HEAD"), *(_commit(workspace, name) for name in names)]
+    labels = ("ours", "theirs") if len(names) == 1 else ("HEAD", *names)
+    yield from _plans(workspace, heads, labels, given)
+
+
+def _plans(
+    workspace: Workspace, heads: list[str], labels: Sequence[str], given: Mapping[str, str]
+) -> Iterator[Foreseen]:
+    base = merge_base(workspace, heads)
+    counting = workspace.repository.git.run("merge-base", "--independent", *heads).decode().split()
+    labelled = dict(zip(reversed(heads), reversed(labels), strict=True))  # each once, by its first name
+    sides = [(labelled[head], head) for head in dict.fromkeys(heads) if head in counting]
+    if [head for _, head in sides] == heads[:1]:  # all is merged already
+        return
+    trees = [_checkpoints(workspace, commit) for commit in (base, *(head for _, head in sides)) if commit]
+    paths = sorted({path for tree in trees for path in tree})
+    changed = [path for path in paths if len({tree.get(path) for tree in trees}) > 1]
+    policy = read_policy(workspace, changed, given)
+    for path in changed:
+        versions = _versions(workspace, path, base, sides)
+        if versions and len(versions.sides) == len(sides):
+            yield Foreseen(versions, plan_merge(versions, policy, workspace.registry), policy)
+
+
+def compare(workspace: Workspace, foreseen: Foreseen) -> dict[str, Comparison]:
+    """For each tensor that would be merged, a Comparison of the task vectors."""
+    return compare_versions(workspace, foreseen.versions, foreseen.plan)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Whether one checkpoint of a merge commit came out the same again."""
+
+    path: str
+    #: Tensors that came out otherwise; ``(metadata)`` for all that is no tensor.
+    different: tuple[str, ...] = ()
+    #: Why it could not be merged again.
+    problem: str = ""
+
+
+def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
+    """Merge once more what a merge commit merged, by what its trailers say. Nothing is stored.
+
+    Raises GitError unless the commit is a merge with trailers.
+    """
+    git = workspace.repository.git
+    commit = _commit(workspace, revision)
+    parents = git.line("rev-list", "--parents", "-1", commit).split()[1:]
+    message = git.run("show", "-s", "--format=%(trailers:only,unfold)", commit).decode(errors="replace")
+    told = parse_trailers(message.split("\n"))
+    if len(parents) < 2 or not told.paths:
+        raise GitError(
+            f"{revision} is no merge in which tensors were computed",
+            mend="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
+        )
+    bases = git.attempt("merge-base", "--all", "--octopus", *parents).stdout.decode().split()
+    base = bases[0] if bases else None
+    counting = git.run("merge-base", "--independent", *parents).decode().split()
+    heads = [parent for parent in parents if parent in counting]  # --no-ff: a parent that others have in them
+    labels = told.labels
+    if len(labels) != len(heads):
+        labels = ("ours", "theirs") if len(heads) == 2 else tuple(f"parent {n}" for n in range(1, len(heads) + 1))
+    sides = list(zip(labels, heads, strict=True))
+    for path in told.paths:
+        versions = _versions(workspace, path, base, sides)
+        merged = workspace.read_manifest(f"{commit}:{path}")
+        if versions is None or merged is None or len(versions.sides) < 2:
+            yield Replayed(path, problem="it does not stand under this name in all parents and in the commit")
+            continue
+        found = _compared(workspace, versions, told.policy, merged)
+        if found.different and len(bases) > 1:
+            found = Replayed(path, problem=f"cannot be repeated: its sides have {len(bases)} merge bases (criss-cross)")
+        yield found
+
+
+def _compared(workspace: Workspace, versions: Versions, policy: Policy, merged: Manifest) -> Replayed:
+    again = digests_of(workspace, versions, policy)
+    if isinstance(again, tuple):
+        return Replayed(versions.path, problem="; ".join(again))
+    then = {stanza.spec.name: stanza.digest for stanza in merged.stanzas}
+    names = [name for name in {**then, **again} if then.get(name) != again.get(name)]
+    return Replayed(versions.path, tuple(names))
+
+
+def merge_base(workspace: Workspace, heads: Sequence[str]) -> str | None:
+    """The best common ancestor of all heads; None if there is none."""
+    found = workspace.repository.git.attempt("merge-base", "--octopus", *heads)
+    return found.stdout.decode().strip() or None
+
+
+def _versions(workspace: Workspace, path: str, base: str | None, sides: list[tuple[str, str]]) -> Versions | None:
+    found = [(label, commit, _manifest(workspace, commit, path)) for label, commit in sides]
+    there = tuple(Side(label, manifest, commit) for label, commit, manifest in found if manifest)
+    if not there:
+        return None
+    return Versions(path, _manifest(workspace, base, path) if base else None, there, Verb.MERGE)
+
+
+def _manifest(workspace: Workspace, commit: str, path: str) -> Manifest | None:
+    try:
+        return workspace.read_manifest(f"{commit}:{path}")
+    except ManifestError as error:
+        raise error.located(path=path) from None
+
+
+def _checkpoints(workspace: Workspace, commit: str) -> dict[str, str]:
+    """Blobs of files that may be checkpoints, by path."""
+    entries = list(workspace.repository.tree(commit))
+    filters = workspace.repository.attributes(["filter"], [entry.path for entry in entries])
+    return {entry.path: entry.oid for entry in entries if filters.get(entry.path, {}).get("filter") == "theta"}
+
+
+def _commit(workspace: Workspace, name: str) -> str:
+    found = workspace.repository.revisions(name)
+    if len(found) != 1:
+        raise GitError(f"'{name}' is no commit", mend="name a branch, a tag or a commit: git branch -a")
+    return found[0]

@@ -1,0 +1,253 @@
+"""What a merge in progress has done so far, kept in the work tree's git directory until the merge is over.
+
+Trailers of the merge commit are made from it, and conflicts are listed and settled with it. One file for each merged
+checkpoint; those of another merge are put away when the next one begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from gittheta.engine.policy import BOTH, CONFLICT, Rule, Verb
+from gittheta.errors import ManifestError, MergeError
+from gittheta.flows.merge.execute import Outcome
+from gittheta.flows.merge.plan import Side, Versions
+from gittheta.flows.merge.rules import read_policy
+from gittheta.flows.resolve.trailers import trailers_of
+from gittheta.flows.workspace import Workspace
+from gittheta.git.entries import Entry
+from gittheta.git.repository import Repository
+from gittheta.model import Manifest
+from gittheta.storage.manifest import format_manifest
+
+#: What is done where nobody can tell what is meant.
+ASK = Rule("nobody", CONFLICT, verbs=BOTH)
+#: Where a rule comes from that somebody gave to settle a conflict, in the first of its words.
+RESOLVED = "resolve"
+_FOLDER = "theta-merge"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One checkpoint of a merge: what was merged, by which rules, and what came of it."""
+
+    path: str
+    verb: Verb
+    #: The commit that was merged into, and those that were merged.
+    head: str
+    heads: tuple[str, ...]
+    #: The blob of the base, if there is one.
+    base: str | None
+    #: What each side is called, its commit if that is known, and its blob.
+    sides: tuple[tuple[str, str | None, str], ...]
+    rules: tuple[Rule, ...]
+    trailers: tuple[str, ...] = ()
+    #: What stands in the way besides tensors.
+    objections: tuple[str, ...] = ()
+    #: Tensors that nobody could merge, and why; among them those of which that turned out when they were read.
+    refused: tuple[tuple[str, str], ...] = ()
+    #: A digest of what came of it; None as long as that is open.
+    result: str | None = None
+    #: The side whose metadata is taken; None: they are merged.
+    metadata: str | None = None
+
+    def versions(self, workspace: Workspace) -> Versions:
+        """What there was to merge. Raises ManifestError if it is no longer there."""
+        base = _manifest(workspace, self.path, self.base) if self.base else None
+        sides = tuple(Side(label, _manifest(workspace, self.path, oid), commit) for label, commit, oid in self.sides)
+        return Versions(self.path, base, sides, self.verb, self.metadata)
+
+
+def of_several(repository: Repository, path: str) -> Record | None:
+    """What a merge of several heads began with, where Git, that is to do it again, has only two versions; else None.
+
+    Raises MergeError if that is not known any more: with two of its sides the others would be lost.
+    """
+    if len(merge_heads(repository)) < 2:
+        return None
+    for made in records(repository):
+        if made.path == path:
+            rules = tuple(rule for rule in made.rules if rule.source.split(" ")[0] != RESOLVED)
+            return replace(made, rules=rules, trailers=(), objections=(), refused=(), result=None, metadata=None)
+    raise MergeError("it is not known any more what all the heads had here", path=path, mend=MERGE_AGAIN)
+
+
+#: There is no other way to get at all sides.
+MERGE_AGAIN = "git merge --abort, then merge once more"
+
+
+def record(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
+    """Keep what one merge of one checkpoint did; ``given`` are the options of the command line."""
+    rules = read_policy(workspace, [versions.path], given).rules
+    made = _begun(workspace.repository, versions, rules)
+    save(workspace.repository, concluded(made, versions, outcome))
+
+
+def record_failure(workspace: Workspace, versions: Versions, problem: str) -> None:
+    """Keep that a checkpoint was not merged because its policy has no meaning, or a version cannot be read."""
+    made = _begun(workspace.repository, versions, (ASK,))
+    save(workspace.repository, replace(made, objections=(problem,)))
+
+
+def concluded(made: Record, versions: Versions, outcome: Outcome) -> Record:
+    """The record, and what has come of it now."""
+    if outcome.manifest is None:
+        refused = tuple((decision.name, decision.reason) for decision in outcome.plan.conflicts)
+        return replace(made, objections=outcome.objections, refused=refused)
+    result = fingerprint(outcome.manifest)
+    return replace(made, trailers=trailers_of(versions, outcome.plan), objections=(), refused=(), result=result)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """A digest of what a checkpoint holds, wherever and however that is stored."""
+    hashed = blake3(manifest.skeleton.digest)
+    for stanza in manifest.stanzas:
+        hashed.update(f"{stanza.spec!r} {stanza.digest!r}\n".encode("utf-8", "surrogateescape"))
+    return hashed.hexdigest()
+
+
+def _begun(repository: Repository, versions: Versions, rules: tuple[Rule, ...]) -> Record:
+    base, *blobs = (_blob(repository, version) for version in (versions.base, *(s.manifest for s in versions.sides)))
+    sides = tuple((side.label, side.commit, blob or "") for side, blob in zip(versions.sides, blobs, strict=True))
+    head, heads = _where(repository)
+    return Record(versions.path, versions.verb, head, heads, base, sides, rules)
+
+
+def save(repository: Repository, made: Record) -> None:
+    """Write a record; those of other merges go."""
+    folder = repository.git_dir / _FOLDER
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        other = _load(path)
+        if other is None or (other.head, other.heads) != (made.head, made.heads):
+            path.unlink(missing_ok=True)
+    target = folder / f"{hashlib.sha256(os.fsencode(made.path)).hexdigest()}.json"
+    temporary = target.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(_as_json(made), indent=1))
+    os.replace(temporary, target)
+
+
+def records(repository: Repository) -> Iterator[Record]:
+    """What has been merged by the merge, pick or rebase that is going on, by path."""
+    merging = merge_heads(repository)
+    head = _head(repository)
+    found = [_load(path) for path in _files(repository)]
+    for made in sorted((made for made in found if made), key=lambda made: made.path):
+        if made.head == head and (made.verb is Verb.PICK or made.heads == merging):
+            yield made
+
+
+def merge_trailers(workspace: Workspace, staged: Iterable[Entry]) -> tuple[str, ...]:
+    """The trailers of the merge that is going on: of the checkpoints that are staged as they were merged."""
+    contents = {entry.path: entry.oid for entry in staged if not entry.stage}
+    lines: list[str] = []
+    for made in records(workspace.repository):
+        if made.verb is not Verb.MERGE:
+            continue
+        manifest = workspace.try_manifest(contents[made.path]) if made.trailers and made.path in contents else None
+        if manifest and fingerprint(manifest) == made.result:
+            lines += made.trailers
+    return tuple(dict.fromkeys(lines))
+
+
+def _files(repository: Repository) -> list[Path]:
+    folder = repository.git_dir / _FOLDER
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _where(repository: Repository) -> tuple[str, tuple[str, ...]]:
+    """The commit that is merged into, and those that are merged, as far as Git tells."""
+    named = sorted(name.removeprefix("GITHEAD_") for name in repository.git.environment if name.startswith("GITHEAD_"))
+    return _head(repository), tuple(named) or merge_heads(repository)
+
+
+def _head(repository: Repository) -> str:
+    return repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").stdout.decode().strip()
+
+
+def merge_heads(repository: Repository) -> tuple[str, ...]:
+    """The commits that `git commit` will make a merge of; none if no merge is going on."""
+    try:
+        named = (repository.git_dir / "MERGE_HEAD").read_text().split()
+    except OSError:
+        return ()
+    commits = [f"{name}^{{commit}}" for name in named]  # of a tag, Git notes the tag
+    return tuple(sorted(repository.git.attempt("rev-parse", *commits).stdout.decode().split()))
+
+
+def _blob(repository: Repository, manifest: Manifest | None) -> str | None:
+    if manifest is None:
+        return None
+    words = ("hash-object", "-w", "--stdin", "--no-filters")
+    return repository.git.run(*words, stdin=format_manifest(manifest)).decode().strip()
+
+
+def _manifest(workspace: Workspace, path: str, oid: str) -> Manifest:
+    found = workspace.read_manifest(oid)
+    if found is None:
+        raise ManifestError("a version that was merged is no longer there", path=path, mend="merge once more")
+    return found
+
+
+def _as_json(made: Record) -> dict[str, Any]:
+    return {
+        "path": made.path,
+        "verb": made.verb.value,
+        "head": made.head,
+        "heads": made.heads,
+        "base": made.base,
+        "sides": made.sides,
+        "rules": [_rule_json(rule) for rule in made.rules],
+        "trailers": made.trailers,
+        "objections": made.objections,
+        "metadata": made.metadata,
+        "refused": made.refused,
+        "result": made.result,
+    }
+
+
+def _rule_json(rule: Rule) -> dict[str, Any]:
+    return {
+        "source": rule.source,
+        "method": rule.method,
+        "options": rule.options,
+        "path": rule.path,
+        "tensors": rule.tensors,
+        "verbs": sorted(verb.value for verb in rule.verbs),
+    }
+
+
+def _load(path: Path) -> Record | None:
+    """A record; None for a file that is none, as an interrupted command may leave it."""
+    try:
+        found = json.loads(path.read_text())
+        return Record(
+            found["path"],
+            Verb(found["verb"]),
+            found["head"],
+            tuple(found["heads"]),
+            found["base"],
+            tuple((label, commit, oid) for label, commit, oid in found["sides"]),
+            tuple(_rule(rule) for rule in found["rules"]),
+            tuple(found["trailers"]),
+            tuple(found["objections"]),
+            tuple((name, reason) for name, reason in found["refused"]),
+            found["result"],
+            found["metadata"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _rule(found: dict[str, Any]) -> Rule:
+    options = tuple((str(key), str(value)) for key, value in found["options"])
+    verbs = frozenset(map(Verb, found["verbs"]))
+    return Rule(found["source"], found["method"], options, found["path"], tuple(found["tensors"]), verbs)

@@ -1,0 +1,1 @@
+"""``git merge -s theta``: any number of heads in one commit."""

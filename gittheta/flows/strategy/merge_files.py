@@ -1,0 +1,172 @@
+"""What becomes of a checkpoint that several sides changed: a merged manifest, one version, or a conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gittheta.engine.options import WEIGHT, weights_of
+from gittheta.engine.policy import Policy, Verb
+from gittheta.errors import ManifestError, ThetaError
+from gittheta.flows.checkout.smudge import read_manifest
+from gittheta.flows.merge.execute import Outcome, merge_versions
+from gittheta.flows.merge.plan import Action, Side, Versions, plan_merge
+from gittheta.flows.merge.rules import read_policy
+from gittheta.flows.strategy.candidates import Contest
+from gittheta.flows.workspace import Workspace
+from gittheta.git.entries import Entry
+from gittheta.git.trees import write_blob
+from gittheta.model import OPAQUE, Manifest
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, format_manifest
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What becomes of one checkpoint."""
+
+    contest: Contest
+    #: The blob that comes into the work tree.
+    blob: str
+    #: Why a person is needed, line by line.
+    problems: tuple[str, ...] = ()
+    #: What was merged, and what came of it, where it came to that.
+    versions: Versions | None = None
+    outcome: Outcome | None = None
+    #: The options of the command line, as they apply to it.
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where it goes."""
+        return self.contest.path
+
+
+@dataclass
+class Settling:
+    """How the sides of one merge come together."""
+
+    workspace: Workspace
+    #: Labels and commits.
+    sides: Sequence[tuple[str, str]]
+    verb: Verb
+    #: Options of the command line.
+    given: Mapping[str, str]
+
+    def check_weights(self) -> None:
+        """Raises MergeError if the command line has not one weight for each side."""
+        if WEIGHT in self.given:
+            weights_of(self.given[WEIGHT], tuple(label for label, _ in self.sides))
+
+    def settle(self, found: Sequence[Contest]) -> Iterator[Settled]:
+        """Everything but what Git has the right idea of already. Writes to the store only.
+
+        Raises a ThetaError that names the checkpoint where the policy has no meaning or a tensor cannot be read.
+        """
+        policy = read_policy(self.workspace, [contest.path for contest in found], self.given)
+        for contest in found:
+            try:
+                settled = self._settle(contest, policy)
+            except ThetaError as error:
+                raise error.located(path=contest.path) from None
+            if settled:
+                yield settled
+
+    def _settle(self, contest: Contest, policy: Policy) -> Settled | None:
+        problem = self._clash(contest)
+        if problem:
+            return Settled(contest, _shown(contest), (problem,))
+        versions = self._versions(contest)
+        given = self._given(versions)
+        if given != self.given:
+            policy = read_policy(self.workspace, [contest.path], given)
+        if (contest.alike or len(contest.changed) == 1) and not self._computes(versions, policy):
+            entry = contest.sides[contest.changed[0]]
+            return Settled(contest, entry.oid) if entry else None
+        outcome = merge_versions(self.workspace, versions, policy)
+        if outcome.manifest is None:
+            return Settled(contest, _shown(contest), outcome.conflicts, versions, outcome, given)
+        blob = write_blob(self.workspace.repository.git, format_manifest(outcome.manifest))
+        return Settled(contest, blob, (), versions, outcome, given)
+
+    def _computes(self, versions: Versions, policy: Policy) -> bool:
+        """Whether sides that changed a checkpoint alike, or the only one that did, are not simply the result."""
+        if any(side.manifest.format == OPAQUE for side in versions.sides):
+            return False
+        plan = plan_merge(versions, policy, self.workspace.registry)
+        return any(decision.action is Action.MERGE for decision in plan.decisions)
+
+    def _clash(self, contest: Contest) -> str:
+        """Why there are no manifests to merge."""
+        label = [label for label, _ in self.sides]
+        there = [(label[index], side) for index in contest.changed if (side := contest.sides[index])]
+        gone = [label[index] for index in contest.changed if contest.sides[index] is None]
+        if gone:
+            return f"deleted in {_listed(gone)}, changed in {_listed([name for name, _ in there])}"
+        kinds = {name: self._kind(side.oid) for name, side in there}
+        stored = [name for name, kind in kinds.items() if not kind]
+        others = [f"{kind} in {name}" for name, kind in kinds.items() if kind]
+        return f"stored by gittheta in {_listed(stored)}, {_listed(others)}" if others else ""
+
+    def _kind(self, oid: str) -> str:
+        """What a blob is, if not a manifest."""
+        text = self.workspace.blobs.read(oid, MAX_TEXT) or b""
+        if claims_to_be_manifest(text):
+            return ""
+        return "a Git LFS pointer" if text.startswith(b"version https://git-lfs.github.com/spec/") else "a plain file"
+
+    def _versions(self, contest: Contest) -> Versions:
+        base = self._manifest(contest.path, contest.base, "the base")
+        found = [
+            (label, commit, self._manifest(contest.path, entry, label))
+            for (label, commit), entry in zip(self.sides, contest.sides, strict=True)
+        ]
+        sides = tuple(Side(label, manifest, commit) for label, commit, manifest in found if manifest)
+        return Versions(contest.path, base, sides, self.verb)
+
+    def _manifest(self, path: str, entry: Entry | None, label: str) -> Manifest | None:
+        text = self.workspace.blobs.read(entry.oid, MAX_TEXT) if entry else None
+        if not text or not claims_to_be_manifest(text):
+            return None
+        try:
+            return read_manifest(self.workspace, path, text)
+        except ManifestError as error:
+            error.what += f" (in {label})"
+            raise
+
+    def _given(self, versions: Versions) -> Mapping[str, str]:
+        """The options of the command line, for a checkpoint that perhaps not every side has."""
+        given = self.given
+        labels = [label for label, _ in self.sides]
+        weights = given.get(WEIGHT, self.workspace.repository.setting("theta.merge.weight") or "").split(",")
+        if len(versions.sides) == len(labels) or len(weights) != len(labels):
+            return given
+        return {**given, WEIGHT: ",".join(weights[labels.index(label)] for label in versions.labels)}
+
+
+def _ours(contest: Contest) -> Entry | None:
+    """The first side's; where only others have added the file, the first of these."""
+    there = (contest.sides[index] for index in contest.changed)
+    return contest.sides[0] or (None if contest.base else next(there))
+
+
+def _theirs(contest: Contest) -> Entry | None:
+    """Of the other sides the first that changed it, and in another way than ours."""
+    ours = _ours(contest)
+    others = (side for index in contest.changed if (side := contest.sides[index]))
+    return next((side for side in others if not ours or side.oid != ours.oid), None)
+
+
+def _shown(contest: Contest) -> str:
+    """What stands in the work tree during a conflict: ours, unless it was deleted."""
+    entry = _ours(contest) or _theirs(contest)
+    return entry.oid if entry else ""
+
+
+def stages(contest: Contest) -> list[Entry]:
+    """What the index has of a conflict."""
+    staged = ((1, contest.base), (2, _ours(contest)), (3, _theirs(contest)))
+    return [Entry(entry.mode, entry.oid, contest.path, stage) for stage, entry in staged if entry]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

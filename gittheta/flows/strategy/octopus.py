@@ -1,0 +1,183 @@
+"""`git merge -s theta`: any number of heads in one commit. Git merges everything but the checkpoints, head by head.
+
+Nothing is touched before all is known. Checkpoints are merged from all sides at once; what Git makes of the rest and
+what we make of them becomes one tree, and index and work tree go there in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from gittheta.engine.policy import Verb
+from gittheta.errors import GitError, MergeError
+from gittheta.flows.resolve.state import record
+from gittheta.flows.strategy.candidates import Contest, contests
+from gittheta.flows.strategy.merge_files import Settled, Settling, stages
+from gittheta.flows.strategy.virtual_base import common_tree
+from gittheta.flows.workspace import Workspace
+from gittheta.git.entries import Entry
+from gittheta.git.trees import (
+    Merged,
+    Message,
+    commit_tree,
+    composed,
+    empty_tree,
+    enter,
+    merge_commits,
+    relabelled,
+    trees_of,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What Git asks of a merge strategy. Commits may be trees, where Git has no commit to name."""
+
+    bases: tuple[str, ...]
+    head: str
+    heads: tuple[str, ...]
+    #: What the user calls the heads.
+    names: Mapping[str, str]
+    verb: Verb
+    #: Options of the command line.
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, head: str) -> str:
+        """What the user calls a head; never the same for two."""
+        name = self.names.get(head, "")
+        unique = [self.names.get(other) for other in self.heads].count(name) == 1
+        return name if name and unique and name != "HEAD" else head[:10]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done."""
+
+    #: What Git says of everything else.
+    messages: tuple[Message, ...]
+    settled: tuple[Settled, ...]
+    #: Whether anything needs a person.
+    conflicted: bool
+
+
+def merge_heads(workspace: Workspace, request: Request) -> Report:
+    """Merge into index and work tree.
+
+    Raises a ThetaError if that is not possible at all; nothing has changed then.
+    """
+    head = workspace.repository.git.line("rev-parse", "--verify", request.head)  # Git says HEAD
+    return _Octopus(workspace, replace(request, head=head)).run()
+
+
+@dataclass
+class _Octopus:
+    workspace: Workspace
+    request: Request
+
+    def run(self) -> Report:
+        repository = self.workspace.repository
+        self._check_index()
+        sides = [self.trees[commit] for _, commit in self.sides]
+        found = contests(self.workspace, self._base_tree(), sides, self.request.verb is Verb.PICK)
+        merged = self._fold({path for contest in found for path in contest.paths})
+        self._check_files(found)
+        settling = Settling(self.workspace, self.sides, self.request.verb, self.request.given)
+        settling.check_weights()
+        settled = list(settling.settle(found))
+        unmerged = [*merged.unmerged, *(stage for each in settled if each.problems for stage in stages(each.contest))]
+        entries = [Entry(each.contest.mode, each.blob, each.path) for each in settled]
+        gone = {path for each in settled for path in each.contest.paths}
+        tree = composed(repository, merged.tree, entries, gone) if settled else merged.tree
+        enter(repository, self.trees[self.request.head], tree, unmerged)
+        for each in settled:
+            if each.versions and each.outcome:
+                record(self.workspace, each.versions, each.outcome, each.given)
+        return Report(merged.messages, tuple(settled), bool(unmerged))
+
+    @cached_property
+    def trees(self) -> dict[str, str]:
+        """The tree of every head."""
+        commits = [self.request.head, *self.request.heads]
+        return dict(zip(commits, trees_of(self.workspace.repository.git, commits), strict=True))
+
+    @cached_property
+    def sides(self) -> list[tuple[str, str]]:
+        """Labels and commits of those that are merged: the parents that a merge commit gets."""
+        request = self.request
+        if len(request.heads) == 1:
+            named = [("ours", request.head), ("theirs", request.heads[0])]
+        else:
+            named = [("HEAD", request.head), *((request.name(head), head) for head in request.heads)]
+        return named if request.verb is Verb.PICK or self._head_counts() else named[1:]
+
+    def _head_counts(self) -> bool:
+        """Whether anything happened on HEAD that is not part of a head that is merged."""
+        request = self.request
+        if request.head in request.bases:
+            return False
+        if len(request.heads) == 1:
+            return True
+        git = self.workspace.repository.git
+        return request.head in git.run("merge-base", "--independent", request.head, *request.heads).decode().split()
+
+    def _check_index(self) -> None:
+        git = self.workspace.repository.git
+        staged = git.run("diff-index", "--cached", "--name-only", self.request.head, "--").decode(errors="replace")
+        if staged:
+            raise GitError(
+                f"changes are staged that the merge would lose: {', '.join(staged.splitlines())}",
+                mend="commit them, or put them away: git stash",
+            )
+
+    def _check_files(self, found: Sequence[Contest]) -> None:
+        """Before it takes long, look whether the work tree has changes where the results must go."""
+        paths = [contest.path for contest in found]
+        if not paths:
+            return
+        git = self.workspace.repository.git
+        words = ("diff-files", "--name-only", "--diff-filter=d", "--", *paths)
+        changed = git.run("--literal-pathspecs", *words).decode(errors="replace")
+        if changed:
+            raise GitError(
+                f"the merge would overwrite local changes to {', '.join(changed.splitlines())}",
+                mend="commit them, or put them away: git stash",
+            )
+
+    def _base_tree(self) -> str:
+        bases = self.request.bases
+        return common_tree(self.workspace, bases) if bases else empty_tree(self.workspace.repository.git)
+
+    def _fold(self, ours: set[str]) -> Merged:
+        """Everything but some paths, as Git merges it, one head after the other."""
+        git, request = self.workspace.repository.git, self.request
+        current, *heads = self._commits()
+        messages: list[Message] = []
+        labels = {commit: request.name(head) for commit, head in zip(heads, request.heads, strict=True)}
+        for at, head in enumerate(heads):
+            labels[current] = "HEAD"
+            merged = merge_commits(git, current, head).without(ours)
+            messages += merged.messages
+            if at + 1 < len(heads):
+                self._check_fold(merged, at)
+                current = commit_tree(git, merged.tree, current, head)
+        return relabelled(self.workspace.repository, replace(merged, messages=tuple(messages)), labels)
+
+    def _commits(self) -> list[str]:
+        """What Git is to merge: the commits themselves, or if another base is meant than theirs, some that have it."""
+        git, request = self.workspace.repository.git, self.request
+        if request.verb is Verb.MERGE:
+            return [request.head, *request.heads]
+        base = commit_tree(git, self._base_tree())
+        return [commit_tree(git, self.trees[commit], base) for commit in (request.head, *request.heads)]
+
+    def _check_fold(self, merged: Merged, at: int) -> None:
+        """A conflict in the last step can be shown; one before that cannot."""
+        if merged.unmerged:
+            paths = ", ".join(dict.fromkeys(entry.path for entry in merged.unmerged))
+            names = [self.request.name(head) for head in self.request.heads]
+            raise MergeError(
+                f"{names[at]} conflicts with HEAD" + (f" or {', '.join(names[:at])}" if at else "") + f" in {paths}",
+                mend=f"merge it first, alone: git merge -s theta {names[at]}; then the others",
+            )

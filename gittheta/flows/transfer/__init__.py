@@ -1,0 +1,1 @@
+"""Objects to a remote and back: what is needed, what is missing, and the way there."""

@@ -1,0 +1,92 @@
+"""fetch: what is needed and not here, from the likeliest remote first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gittheta.api import Remote
+from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
+from gittheta.flows.transfer.needs import manifests_in, needed_objects, tensor_needing
+from gittheta.flows.transfer.remotes import open_remote
+from gittheta.flows.workspace import Workspace
+from gittheta.model import Manifest, ObjectId
+from gittheta.storage.files import MEND_CORRUPT
+
+
+def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
+    """Get the objects of a checkpoint that are not here, from any remote; returns how many. Raises ObjectMissing."""
+    missing = workspace.store.missing(manifest.objects())
+    if not missing:
+        return 0
+    count = len(missing)
+    tried = download(workspace, dict.fromkeys(missing, 0))
+    missing = workspace.store.missing(manifest.objects())
+    if missing:
+        object_id = min(missing)
+        if workspace.store.find(object_id):
+            raise ObjectCorrupt(
+                f"object {object_id} is truncated",
+                tensor=tensor_needing(manifest, object_id),
+                mend=MEND_CORRUPT,
+            )
+        raise ObjectMissing(
+            f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
+            tensor=tensor_needing(manifest, object_id),
+            mend="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
+        )
+    return count
+
+
+def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | None = None) -> list[str]:
+    """Get objects from the remotes, the likeliest first; returns what stood in the way of each remote."""
+    left = set(wanted)
+    reasons: list[str] = []
+    for name, url in workspace.repository.remotes().items():
+        if not left or (only is not None and name != only):
+            continue
+        try:
+            remote = open_remote(workspace, name, url)
+            here = left - remote.missing(dict.fromkeys(left, 0))
+        except RemoteError as error:
+            reasons.append(f"remote '{name}': {error.what}")
+            continue
+        if left - here:
+            reasons.append(f"remote '{name}' does not have it")
+        failed = _download_from(workspace, remote, here)
+        reasons += [f"remote '{name}': {what}" for what in failed.values()]
+        left -= here - failed.keys()
+    if not workspace.repository.remotes():
+        reasons.append("there is no remote")
+    return reasons
+
+
+def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    """Get some objects; returns what was wrong with those that did not arrive whole."""
+    workspace.reporter.start("Downloading model objects", 0)
+
+    def get(object_id: ObjectId) -> tuple[ObjectId, str]:
+        try:
+            workspace.store.import_file(
+                object_id, lambda target: remote.download(object_id, target, workspace.reporter.advance)
+            )
+        except ObjectCorrupt:
+            return object_id, f"its copy of {object_id} is damaged"
+        except RemoteError as error:
+            return object_id, error.what
+        return object_id, ""
+
+    return {object_id: what for object_id, what in workspace.pool.map(get, sorted(objects)) if what}
+
+
+def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | None = None) -> int:
+    """Get every object that the revisions need and that is not here; returns how many. Raises ObjectMissing."""
+    needed = needed_objects(manifest for _, manifest in manifests_in(workspace, revisions))
+    missing = workspace.store.missing(needed)
+    reasons = download(workspace, dict.fromkeys(missing, 0), only)
+    still = workspace.store.missing(dict.fromkeys(missing, 0))
+    if still:
+        raise ObjectMissing(
+            f"{len(still)} objects were not found, {min(still)} among them" + "".join(f"; {why}" for why in reasons),
+            mend="push them from a clone that has them: git theta push",
+        )
+    return len(missing)

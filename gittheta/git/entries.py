@@ -1,0 +1,34 @@
+"""Files as Git lists them: in a tree, in the index, in history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a tree or in the index."""
+
+    mode: str
+    oid: str
+    path: str
+    stage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that a walk of history met, and one path that led to it."""
+
+    oid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit made of one file; ``before`` are its blobs in the commit's parents, where it was there."""
+
+    commit: str
+    date: str
+    path: str
+    oid: str
+    before: tuple[str, ...]

@@ -1,0 +1,183 @@
+"""Floats seen in three ways: as raw words, as integers in the same order, and as float64 values.
+
+Everything here yields the same bits on every machine: each step is exact or is one IEEE 754 operation on each element.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from gittheta.model import Dtype
+from gittheta.numerics.planes import Bytes, Words
+
+Doubles = npt.NDArray[np.float64]
+
+#: Exponent bits, mantissa bits and exponent bias of the dtypes of eight bits.
+_EIGHTS = {
+    "f8_e4m3": (4, 3, 7),
+    "f8_e5m2": (5, 2, 15),
+    "f8_e4m3fnuz": (4, 3, 8),
+    "f8_e5m2fnuz": (5, 2, 16),
+}
+#: Bits of the mantissa that are stored, by dtype.
+MANTISSA = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7, **{name: bits for name, (_, bits, _) in _EIGHTS.items()}}
+
+_QUIET = {"f64": 0x7FF8 << 48, "f32": 0x7FC00000, "f16": 0x7E00, "bf16": 0x7FC0}
+
+
+def has_arithmetic(dtype: Dtype) -> bool:
+    """Whether :func:`to_float64` knows the dtype."""
+    return dtype.name in MANTISSA
+
+
+def word_width(dtype: Dtype) -> int:
+    """Bytes of the words that a block of this dtype consists of: an element, or one of a complex number's two parts."""
+    return dtype.itemsize // 2 if dtype.kind == "complex" else dtype.itemsize
+
+
+def as_words(data: memoryview, width: int) -> Words:
+    """Raw little-endian bytes as unsigned integers of ``width`` bytes, without a copy."""
+    return np.frombuffer(data, f"<u{width}")
+
+
+def to_ordered(words: Words) -> Words:
+    """Integers in the order of the floats that the words are: negative ones inverted, positive ones lifted above."""
+    mask: Words
+    signed = words.view(f"<i{words.dtype.itemsize}")
+    mask = (signed >> signed.dtype.type(8 * words.dtype.itemsize - 1)).view(words.dtype)
+    mask |= words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
+    mask ^= words
+    return mask
+
+
+def from_ordered(ordered: Words) -> Words:
+    """Undo :func:`to_ordered`."""
+    mask: Words
+    signed = ordered.view(f"<i{ordered.dtype.itemsize}")
+    mask = (signed >> signed.dtype.type(8 * ordered.dtype.itemsize - 1)).view(ordered.dtype)
+    np.invert(mask, out=mask)
+    mask |= ordered.dtype.type(1 << (8 * ordered.dtype.itemsize - 1))
+    mask ^= ordered
+    return mask
+
+
+def zigzag(differences: Words) -> Words:
+    """Differences modulo 2^bits, small ones of either sign as small numbers: 0, -1, 1, -2, ... as 0, 1, 2, 3, ..."""
+    signed = differences.view(f"<i{differences.dtype.itemsize}")
+    folded = signed >> signed.dtype.type(8 * differences.dtype.itemsize - 1)
+    folded ^= signed << signed.dtype.type(1)
+    found: Words = folded.view(differences.dtype)
+    return found
+
+
+def unzigzag(folded: Words) -> Words:
+    """Undo :func:`zigzag`. The argument is used up."""
+    kind = folded.dtype.type
+    halves: Words = folded >> kind(1)
+    folded &= kind(1)
+    np.negative(folded, out=folded)
+    halves ^= folded
+    return halves
+
+
+def to_float64(data: memoryview, dtype: Dtype) -> Doubles:
+    """The values of a dtype that :func:`has_arithmetic` knows, exactly; a fresh array."""
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        return _to_float64(data, dtype)
+
+
+def _to_float64(data: memoryview, dtype: Dtype) -> Doubles:
+    if dtype.name == "bf16":
+        wide = as_words(data, 2).astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32).astype(np.float64)
+    if dtype.name in _EIGHTS:
+        found: Doubles = _values(dtype.name).take(np.frombuffer(data, np.uint8))
+        return found
+    return np.frombuffer(data, f"<{dtype.name[0]}{dtype.itemsize}").astype(np.float64)
+
+
+def from_float64(values: Doubles, dtype: Dtype) -> memoryview:
+    """Values rounded to a dtype, to the nearest and to even, as raw bytes; by way of ``f32`` to narrower dtypes.
+
+    Every NaN becomes the one quiet positive NaN: which one arithmetic yields differs between machines. What is too
+    large becomes infinite, or the largest value in dtypes of eight bits.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        rounded = values.astype("<f8" if dtype.name == "f64" else "<f4")
+        if dtype.name in _EIGHTS:
+            # To 16 bits first, to odd: what is lost leaves a trace in the last bit, so that rounding again is exact.
+            bits = rounded.view("<u4")
+            narrow = (bits >> np.uint32(16)).astype("<u2")
+            narrow |= (bits & np.uint32(0xFFFF)).astype(bool)
+            return _codes(dtype.name).take(narrow).data
+        if dtype.name == "f16":
+            rounded = rounded.astype("<f2")
+    words = rounded.view(f"<u{rounded.itemsize}")
+    if dtype.name == "bf16":
+        odd = words >> np.uint32(16)
+        odd &= np.uint32(1)
+        odd += np.uint32(0x7FFF)
+        odd += words
+        words = (odd >> np.uint32(16)).astype("<u2")
+    nan = np.isnan(values)
+    if nan.any():
+        words[nan] = _QUIET[dtype.name]
+    return words.view(np.uint8).data
+
+
+@cache
+def _values(name: str) -> Doubles:
+    """The value of each of the 256 codes."""
+    exponent_bits, mantissa_bits, bias = _EIGHTS[name]
+    codes = np.arange(256)
+    exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    mantissa = codes & ((1 << mantissa_bits) - 1)
+    fraction = np.where(exponent == 0, mantissa, mantissa + (1 << mantissa_bits)).astype(np.float64)
+    values: Doubles = np.ldexp(fraction, np.maximum(exponent, 1) - bias - mantissa_bits)
+    values[codes >= 128] *= -1
+    if name.endswith("fnuz"):
+        values[128] = np.nan
+    elif name == "f8_e4m3":
+        values[[0x7F, 0xFF]] = np.nan
+    else:
+        values[[0x7C, 0xFC]] = [np.inf, -np.inf]
+        values[[0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF]] = np.nan
+    return values
+
+
+@cache
+def _middles(name: str) -> Doubles:
+    """Between each two neighbours of the finite values that are not negative."""
+    values = _values(name)[:128]
+    finite = values[np.isfinite(values)]
+    middles: Doubles = (finite[1:] + finite[:-1]) / 2
+    return middles
+
+
+@cache
+def _codes(name: str) -> Bytes:
+    """The code that each of the 2^16 numbers of ``bf16`` is rounded to."""
+    wide = np.arange(1 << 16, dtype=np.uint32)
+    wide <<= np.uint32(16)
+    with np.errstate(invalid="ignore"):
+        return _round_to_eight_bits(wide.view(np.float32), name)
+
+
+def _round_to_eight_bits(values: npt.NDArray[np.floating], name: str) -> Bytes:
+    middles = _middles(name)
+    sizes = np.abs(values)
+    codes: Bytes = np.searchsorted(middles, sizes, side="left").astype(np.uint8)
+    # Exactly in the middle: up, if the code below is odd.
+    tie = middles[np.minimum(codes, len(middles) - 1)] == sizes
+    codes += (tie & (codes & np.uint8(1)).astype(bool)).astype(np.uint8)
+    if name == "f8_e5m2":
+        codes[np.isinf(values)] = 0x7C
+    codes |= np.signbit(values).astype(np.uint8) << np.uint8(7)
+    if name.endswith("fnuz"):
+        codes[codes == 128] = 0
+    codes[np.isnan(values)] = 128 if name.endswith("fnuz") else 0x7F
+    return codes

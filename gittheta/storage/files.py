@@ -1,0 +1,85 @@
+"""Files and folders with care: every byte written, synced, checked; errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gittheta.errors import ObjectCorrupt, StoreError
+from gittheta.model import ObjectId
+
+_COPY = 4 << 20
+
+
+Buffer = bytes | memoryview
+
+
+MEND_MISSING = "run `git theta fetch --all`; if no remote has it, restore the repository's theta folder from a copy"
+
+
+MEND_CORRUPT = "delete that file and run `git theta fetch --all`, or add the checkpoint again from an intact copy"
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turns an OSError within the block into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot read or write {path}: {error.strerror or error}",
+            mend="free some space or mend the permissions there, then run the command again",
+        ) from error
+
+
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Write every byte, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] = lambda amount: None) -> None:
+    """Read a file whole and compare its SHA-256 with its name. Raises ObjectCorrupt."""
+    hashed = hashlib.sha256()
+    with translated(path), open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_COPY):
+            hashed.update(chunk)
+            advance(len(chunk))
+    if hashed.hexdigest() != object_id:
+        raise ObjectCorrupt(f"object {object_id} is not what its name says: {path} is damaged", mend=MEND_CORRUPT)
+
+
+def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> None:
+    """Copy a file and sync the copy."""
+    with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
+        while chunk := reader.read(_COPY):
+            write_all(writer.fileno(), chunk)
+            advance(len(chunk))
+        os.fsync(writer.fileno())
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder and its parents, each with the permissions of the one above it (shared repositories)."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        with suppress(OSError):
+            folder.chmod(folder.parent.stat().st_mode & 0o7777)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename within a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""Objects written one after the other, each full of payloads. Their layout is specified in ``docs/spec/object.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from gittheta.model import ObjectId, Place
+from gittheta.storage.files import Buffer, translated, write_all
+from gittheta.storage.objects import Store
+
+OBJECT_HEAD = b"gittheta-pack-1\n"
+
+
+OBJECT_SIZE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A run of bytes in the ``index``-th object of a pack, before the object has its name."""
+
+    index: int
+    offset: int
+    length: int
+
+
+class PackWriter:
+    """Writes objects one after the other. Nothing has an object's name before :meth:`finish` returns.
+
+    Each object is synced on a thread of its own while the next is written.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._closed: list[tuple[Path, ObjectId, Future[None]]] = []
+        self._open: _OpenObject | None = None
+        self._syncer = ThreadPoolExecutor(1, "gittheta-sync")
+
+    def append(self, parts: Sequence[Buffer]) -> Spot:
+        """Write some bytes that stay together. Raises StoreError (full disk)."""
+        if self._open is None and not self._closed:
+            self._store.remove_abandoned()
+        with translated(self._store.root):
+            current = self._open = self._open or _OpenObject(self._store.temporary())
+            offset = current.length
+            for part in parts:
+                current.write(part)
+        spot = Spot(len(self._closed), offset, current.length - offset)
+        if current.length >= OBJECT_SIZE:
+            self.cut()
+        return spot
+
+    def cut(self) -> int:
+        """Begin a new object with whatever comes next; says the index that it will have."""
+        if self._open is not None:
+            current, self._open = self._open, None
+            self._closed.append((current.path, current.name(), self._syncer.submit(current.close)))
+        return len(self._closed)
+
+    def discard_from(self, index: int) -> None:
+        """Forget every object from this index on; a :meth:`cut` must have been made there."""
+        self.cut()
+        for path, _, synced in self._closed[index:]:
+            with translated(path):
+                synced.result()
+                path.unlink(missing_ok=True)
+        del self._closed[index:]
+
+    def finish(self) -> list[ObjectId]:
+        """Make every object durable under its name, and return the names in order."""
+        self.cut()
+        names = []
+        try:
+            with translated(self._store.root):
+                for path, name, synced in self._closed:
+                    synced.result()
+                    self._store.adopt(path, name)
+                    names.append(name)
+        finally:
+            self.abort()
+        return names
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._syncer.shutdown()
+        if self._open is not None:
+            os.close(self._open.descriptor)
+            self._open.path.unlink(missing_ok=True)
+            self._open = None
+        for path, _, _ in self._closed:
+            path.unlink(missing_ok=True)
+
+
+class _OpenObject:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.length = 0
+        self._hash = hashlib.sha256()
+        with translated(path):
+            self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            self.write(OBJECT_HEAD)
+        except OSError:
+            os.close(self.descriptor)
+            path.unlink(missing_ok=True)
+            raise
+
+    def write(self, part: Buffer) -> None:
+        self._hash.update(part)
+        write_all(self.descriptor, part)
+        self.length += len(part)
+
+    def name(self) -> ObjectId:
+        return ObjectId(self._hash.hexdigest())
+
+    def close(self) -> None:
+        try:
+            os.fsync(self.descriptor)
+        finally:
+            os.close(self.descriptor)
+
+
+def places(spots: Iterable[Spot], names: Sequence[ObjectId]) -> tuple[Place, ...]:
+    """Spots as places, now that the objects have names; neighbours in one object become one place."""
+    merged: list[Place] = []
+    for spot in spots:
+        name = names[spot.index]
+        last = merged[-1] if merged else None
+        if last and last.object == name and last.offset + last.length == spot.offset:
+            merged[-1] = Place(name, last.offset, last.length + spot.length)
+        else:
+            merged.append(Place(name, spot.offset, spot.length))
+    return tuple(merged)
