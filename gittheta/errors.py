@@ -4,6 +4,7 @@
 
     ThetaError                  1   anything not listed below
     |-- PluginError            10   a plugin is missing, broken or named twice
+    |   `-- MissingExtra       10   what a feature needs is not installed
     |-- FormatError            11   a file is not the checkpoint it claims to be
     |-- ManifestError          12   a manifest that is malformed, foreign or from the future
     |-- PayloadError           13   stored bytes do not decode to the tensor they should
@@ -12,6 +13,7 @@
     |   |-- ObjectMissing      21   an object is neither here nor on a remote
     |   `-- ObjectCorrupt      22   an object is truncated or has changed
     |-- RemoteError            30   a remote cannot be reached, or refuses
+    |   `-- TemporaryRemoteError 30  the same once more may succeed
     |-- MergeError             40   a merge cannot be computed at all
     |-- GitError               50   git itself failed
     `-- ConfigError            51   a setting has no meaning
@@ -21,44 +23,62 @@ The command line translates these once, at the top (``gittheta.cli.main``). Exit
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ThetaError(Exception):
     """What happened, to which file and tensor, and what to do now.
 
-    ``path`` and ``tensor`` may be filled in later by a caller who knows them: see :meth:`located`.
+    Never changed once it is made: a caller who knows more raises another one, see :meth:`located` and :meth:`but`.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(
-        self, what: str, *, path: str | None = None, tensor: str | None = None, mend: str | None = None
+        self, what: str, *, path: str | None = None, tensor: str | None = None, hint: str | None = None
     ) -> None:
         super().__init__(what)
         self.what = what
         self.path = path
         self.tensor = tensor
-        self.mend = mend
+        self.hint = hint
 
-    def located(self, *, path: str | None = None, tensor: str | None = None) -> ThetaError:
-        """Fill in where it happened, unless that is known already."""
-        self.path = self.path or path
-        self.tensor = self.tensor or tensor
-        return self
+    def located(self, *, path: str | None = None, tensor: str | None = None) -> Self:
+        """The same error, and where it happened, unless that was known already."""
+        return self.but(path=self.path or path, tensor=self.tensor or tensor)
+
+    def but(self, **changes: str | None) -> Self:
+        """The same error with some of ``what``, ``path``, ``tensor`` and ``hint`` changed."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), **changes)
+        other.args = (other.what,)
+        other.__cause__, other.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return other.with_traceback(self.__traceback__)
 
     def __str__(self) -> str:
         where = [self.path] if self.path else []
         if self.tensor is not None:
             where.append(f"tensor '{self.tensor}'")
         text = ": ".join([*where, self.what])
-        return f"{text}\n  {self.mend}" if self.mend else text
+        return f"{text}\n  {self.hint}" if self.hint else text
 
 
 class PluginError(ThetaError):
     """A plugin is missing, cannot be loaded, or shares its name with another."""
 
     exit_code = 10
+
+
+class MissingExtra(PluginError):
+    """A package that a feature needs is not installed; it comes with an extra of gittheta."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what}, which is not installed", hint=f"pip install 'gittheta[{extra}]'")
+
+
+def is_missing_torch(error: ImportError) -> bool:
+    """Whether an import failed because torch is not installed."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "torch"
 
 
 class FormatError(ThetaError):
@@ -107,6 +127,17 @@ class RemoteError(ThetaError):
     """A remote cannot be reached, has no store, or refuses an object."""
 
     exit_code = 30
+
+
+class TemporaryRemoteError(RemoteError):
+    """A remote did not answer as it should, but the same call may succeed a little later.
+
+    ``after`` is the number of seconds that the remote asks to wait, if it does.
+    """
+
+    def __init__(self, what: str, *, hint: str | None = None, after: float | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.after = after
 
 
 class MergeError(ThetaError):

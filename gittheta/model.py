@@ -21,35 +21,79 @@ ObjectId = NewType("ObjectId", str)
 #: Elements in one block. A tensor is encoded, checked and decoded block by block.
 BLOCK_ELEMENTS = 1 << 20
 
-Kind = Literal["float", "int", "bool", "complex", "raw"]
+Kind = Literal["float", "int", "bool", "complex", "raw", "block"]
+#: What the largest exponent of a float means: ``ieee``: infinities and NaNs; ``fn``: numbers, but all ones are NaN;
+#: ``fnuz``: numbers, and negative zero is NaN.
+Specials = Literal["ieee", "fn", "fnuz"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dtype:
-    """A data type by name, with its width in bits. Sub-byte types are packed without gaps."""
+    """A data type by name, and all that is known of it. Sub-byte types are packed without gaps.
+
+    Of a *block* dtype (quantised formats) ``unit`` elements take ``bits`` bits together, and nothing can be computed;
+    of all others ``unit`` is 1.
+    """
 
     name: str
     bits: int
     kind: Kind
+    unit: int = 1
+    #: Of floats, and of each part of a complex number: bits of exponent and mantissa, and the bias of the exponent.
+    exponent_bits: int = 0
+    mantissa_bits: int = 0
+    bias: int = 0
+    specials: Specials = "ieee"
+    #: Whether :mod:`gittheta.numerics.floats` knows its values.
+    arithmetic: bool = False
+    #: The attribute of torch, if torch has it.
+    torch: str | None = None
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element; 1 for packed sub-byte types."""
+        """Bytes of one element (of one unit of a block dtype); 1 for packed sub-byte types."""
         return max(1, self.bits // 8)
 
+    @property
+    def quiet_nan(self) -> int:
+        """The bits of the positive quiet NaN without payload of an ``ieee`` float."""
+        return ((1 << self.exponent_bits + 1) - 1) << (self.mantissa_bits - 1)
 
-_KINDS: tuple[tuple[Kind, dict[str, int]], ...] = (
-    ("raw", {"raw": 8}),
-    ("bool", {"bool": 8}),
-    ("int", {"u8": 8, "i8": 8, "u16": 16, "i16": 16, "u32": 32, "i32": 32, "u64": 64, "i64": 64}),
-    ("float", {"f16": 16, "bf16": 16, "f32": 32, "f64": 64}),
-    ("float", {"f4": 4, "f6_e2m3": 6, "f6_e3m2": 6}),
-    ("float", {"f8_e4m3": 8, "f8_e5m2": 8, "f8_e4m3fnuz": 8, "f8_e5m2fnuz": 8, "f8_e8m0": 8}),
-    ("complex", {"c64": 64}),
-)
 
-#: Every dtype that a manifest may name. ``raw`` stands for bytes of unknown meaning.
-DTYPES: dict[str, Dtype] = {name: Dtype(name, bits, kind) for kind, names in _KINDS for name, bits in names.items()}
+def block_dtype(name: str, unit: int, nbytes: int) -> Dtype:
+    """A dtype of which ``unit`` elements take ``nbytes`` bytes together, such as 32 of GGUF's ``q4_0`` 18."""
+    return Dtype(name, 8 * nbytes, "block", unit)
+
+
+def _float(name: str, exponent: int, mantissa: int, bias: int, torch: str, specials: Specials = "ieee") -> Dtype:
+    bits = 1 + exponent + mantissa
+    return Dtype(name, bits, "float", 1, exponent, mantissa, bias, specials, arithmetic=True, torch=torch)
+
+
+#: Every dtype that a manifest may name, but for block dtypes, which it describes itself. ``raw`` stands for bytes of
+#: unknown meaning.
+DTYPES: dict[str, Dtype] = {
+    dtype.name: dtype
+    for dtype in (
+        Dtype("raw", 8, "raw"),
+        Dtype("bool", 8, "bool", torch="bool"),
+        *(Dtype(f"u{bits}", bits, "int", torch=f"uint{bits}") for bits in (8, 16, 32, 64)),
+        *(Dtype(f"i{bits}", bits, "int", torch=f"int{bits}") for bits in (8, 16, 32, 64)),
+        _float("f16", 5, 10, 15, "float16"),
+        _float("bf16", 8, 7, 127, "bfloat16"),
+        _float("f32", 8, 23, 127, "float32"),
+        _float("f64", 11, 52, 1023, "float64"),
+        Dtype("f4", 4, "float", 1, 2, 1, 1),
+        Dtype("f6_e2m3", 6, "float", 1, 2, 3, 1),
+        Dtype("f6_e3m2", 6, "float", 1, 3, 2, 3),
+        _float("f8_e4m3", 4, 3, 7, "float8_e4m3fn", "fn"),
+        _float("f8_e5m2", 5, 2, 15, "float8_e5m2"),
+        _float("f8_e4m3fnuz", 4, 3, 8, "float8_e4m3fnuz", "fnuz"),
+        _float("f8_e5m2fnuz", 5, 2, 16, "float8_e5m2fnuz", "fnuz"),
+        Dtype("f8_e8m0", 8, "float", 1, 8, 0, 127, torch="float8_e8m0fnu"),
+        Dtype("c64", 64, "complex", 1, 8, 23, 127, torch="complex64"),
+    )
+}
 RAW = DTYPES["raw"]
 
 #: The format of a file that is kept as bytes without meaning: each tensor is a piece, named by its offset.
@@ -69,7 +113,7 @@ class TensorSpec:
     nbytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        bits = prod(self.shape) * self.dtype.bits
+        bits = prod(self.shape) // self.dtype.unit * self.dtype.bits
         object.__setattr__(self, "bits", bits)
         object.__setattr__(self, "nbytes", bits // 8)
 
@@ -104,6 +148,9 @@ class Layout:
 
     segments: tuple[Segment, ...]
     length: int
+    #: Other names of tensors (tied weights): each alias, and the name of the segment whose bytes it has, and its dtype
+    #: and shape.
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +187,8 @@ class Stanza:
     digest: Digest
     recipe: Recipe
     skip: int = 0
+    #: Other names of the tensor (tied weights), in order.
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +261,38 @@ def skeleton_spec(length: int) -> TensorSpec:
 
 def flat_spec(spec: TensorSpec, nbytes: int) -> TensorSpec:
     """A run of bytes of a tensor as a tensor of its own: one-dimensional, of its dtype if they are whole elements."""
-    elements, odd = divmod(nbytes * 8, spec.dtype.bits)
-    return TensorSpec(spec.name, RAW, (nbytes,)) if odd else TensorSpec(spec.name, spec.dtype, (elements,))
+    units, odd = divmod(nbytes * 8, spec.dtype.bits)
+    if odd:
+        return TensorSpec(spec.name, RAW, (nbytes,))
+    return TensorSpec(spec.name, spec.dtype, (units * spec.dtype.unit,))
 
 
-def block_bytes(dtype: Dtype) -> int:
-    """Bytes in one full block of a tensor of this dtype."""
-    return BLOCK_ELEMENTS * dtype.bits // 8
+def piece_spec(offset: int, length: int) -> TensorSpec:
+    """A piece of a file of unknown format, which is called by its offset."""
+    return TensorSpec(str(offset), RAW, (length,))
 
 
 def digest_of(data: bytes | memoryview) -> Digest:
     """BLAKE3-256 of some bytes."""
     return Digest(blake3(data).digest())
+
+
+class RunningDigest:
+    """BLAKE3-256 of bytes that come one block after the other. One thread at a time.
+
+    ``parallel`` uses all processors for each block: for a thread that has nothing else to do meanwhile.
+    """
+
+    def __init__(self, parallel: bool = False) -> None:
+        self._hash = blake3(max_threads=blake3.AUTO if parallel else 1)
+
+    def update(self, block: bytes | memoryview) -> None:
+        """The next bytes."""
+        self._hash.update(block)
+
+    def digest(self) -> Digest:
+        """The digest of all bytes so far."""
+        return Digest(self._hash.digest())
 
 
 EMPTY_DIGEST = digest_of(b"")

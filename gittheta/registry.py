@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from threading import RLock
 from typing import Any, cast
 
-from gittheta.api import Encoding, Format, Merge, Predictor, Remote, is_blockwise
-from gittheta.errors import PluginError
+from gittheta.api import API_VERSION, Encoding, Format, Merge, Metric, Predictor, RemotePlugin
+from gittheta.errors import MissingExtra, PluginError, is_missing_torch
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},
@@ -49,7 +50,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "regmean": "gittheta.merges.statistics_based:RegMean",
         "mats": "gittheta.merges.statistics_based:Mats",
     },
-    "metrics": {},
+    "metrics": {
+        "changed": "gittheta.metrics.changed:Changed",
+        "norm": "gittheta.metrics.norm:Norm",
+    },
     "remotes": {"directory": "gittheta.remotes.directory:DirectoryRemote"},
 }
 
@@ -64,13 +68,36 @@ class PluginInfo:
     distribution: str
 
 
+@dataclass(frozen=True)
+class Clash:
+    """A name that several plugins want: those of other distributions that are left out, and who else has it."""
+
+    left_out: tuple[PluginInfo, ...]
+    #: The distribution whose plugin has the name; None if the plugins left out want it from each other.
+    holder: str | None
+
+    def __str__(self) -> str:
+        first = self.left_out[0]
+        others = [self.holder] if self.holder else [plugin.distribution for plugin in self.left_out[1:]]
+        return f"two {first.kind} are named '{first.name}': one of {first.distribution}, one of {', '.join(others)}"
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The plugins of one kind that other distributions bring."""
+
+    plugins: dict[str, PluginInfo]
+    clashes: dict[str, Clash]
+
+
 @dataclass
 class Registry:
-    """Plugins of every kind, each loaded at most once."""
+    """Plugins of every kind, each loaded at most once. Safe to use from several threads."""
 
     built_in: dict[str, dict[str, str]] = field(default_factory=lambda: BUILT_IN)
     _loaded: dict[tuple[str, str], type[Any]] = field(default_factory=dict)
-    _external: dict[str, dict[str, PluginInfo]] = field(default_factory=dict)
+    _external: dict[str, _Listing] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
 
     def encoding(self, name: str) -> Encoding | Predictor:
         """The encoding of that name, of either kind. Raises PluginError."""
@@ -78,9 +105,9 @@ class Registry:
 
     def blockwise(self, name: str) -> Encoding:
         """The encoding of that name, which must be one that works block by block. Raises PluginError."""
-        found = self.encoding(name)
-        if is_blockwise(found):
-            return found
+        encoding = self.encoding(name)
+        if encoding.kind == "blockwise":
+            return encoding
         raise PluginError(f"the encoding '{name}' is a predictor")
 
     def merge(self, name: str) -> type[Merge]:
@@ -89,12 +116,16 @@ class Registry:
 
     def format(self, name: str) -> Format:
         """The format of that name. Raises PluginError."""
-        return cast(Format, self._make("formats", name))
+        return cast("Format", self._make("formats", name))
 
-    def remotes(self) -> Iterator[type[Remote]]:
+    def metric(self, name: str) -> Metric:
+        """The metric of that name. Raises PluginError."""
+        return cast("Metric", self._make("metrics", name))
+
+    def remotes(self) -> Iterator[type[RemotePlugin]]:
         """Every kind of remote, built-ins first."""
         for name in self.names("remotes"):
-            yield cast("type[Remote]", self.load("remotes", name))
+            yield cast("type[RemotePlugin]", self.load("remotes", name))
 
     def _make(self, kind: str, name: str) -> object:
         plugin = self.load(kind, name)
@@ -106,42 +137,65 @@ class Registry:
     def names(self, kind: str) -> Iterator[str]:
         """The names of one kind, lazily: built-ins, then those of installed plugins."""
         yield from self.built_in[kind]
-        yield from self.external(kind)
+        yield from self._listing(kind).plugins
 
     def load(self, kind: str, name: str) -> type[Any]:
-        """The class of a plugin. Raises PluginError if there is none, or it cannot be imported."""
-        key = (kind, name)
-        if key not in self._loaded:
-            target = self.built_in[kind].get(name)
-            if target is None:
-                found = self.external(kind).get(name)
-                if found is None:
-                    raise PluginError(
-                        f"no {kind[:-1]} named '{name}' is installed",
-                        mend="upgrade gittheta or install the plugin that has it; `git theta plugins` lists yours",
-                    )
-                target = found.target
-            self._loaded[key] = _import(kind, name, target)
-        return self._loaded[key]
+        """The class of a plugin.
 
-    def external(self, kind: str) -> dict[str, PluginInfo]:
-        """Plugins of one kind that other distributions bring. Raises PluginError if a name is there twice."""
-        if kind not in self._external:
-            self._external[kind] = _list_external(kind, self.built_in[kind])
-        return self._external[kind]
+        Raises PluginError if there is none of that name, or several, if it cannot be imported, or if it was written
+        for another version of the API.
+        """
+        key = (kind, name)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._import(kind, name)
+            return self._loaded[key]
+
+    def _import(self, kind: str, name: str) -> type[Any]:
+        if name in self.built_in[kind]:
+            return _import(kind, name, self.built_in[kind][name])
+        listing = self._listing(kind)
+        if name in listing.clashes:
+            clash = listing.clashes[name]
+            uninstall = f"pip uninstall {clash.left_out[0].distribution}"
+            raise PluginError(str(clash), hint=f"uninstall one of them: {uninstall}")
+        if name not in listing.plugins:
+            raise PluginError(
+                f"no {kind[:-1]} named '{name}' is installed",
+                hint="upgrade gittheta or install the plugin that has it; `git theta plugins` lists yours",
+            )
+        info = listing.plugins[name]
+        plugin = _import(kind, name, info.target)
+        _check_version(kind, info, plugin)
+        return plugin
+
+    def _listing(self, kind: str) -> _Listing:
+        with self._lock:
+            if kind not in self._external:
+                self._external[kind] = _list_external(kind, self.built_in[kind])
+            return self._external[kind]
 
     def all(self) -> Iterator[PluginInfo]:
-        """Every plugin of every kind, without loading any."""
+        """Every plugin of every kind, without loading any; those left out because of their names are not among them."""
         for kind, names in self.built_in.items():
             for name, target in names.items():
                 yield PluginInfo(kind, name, target, "gittheta")
-            yield from self.external(kind).values()
+            yield from self._listing(kind).plugins.values()
+
+    def clashes(self) -> Iterator[Clash]:
+        """Every name that several plugins want."""
+        for kind in self.built_in:
+            yield from self._listing(kind).clashes.values()
 
 
 def _import(kind: str, name: str, target: str) -> type[Any]:
     module, _, attribute = target.partition(":")
     try:
         loaded = getattr(import_module(module), attribute)
+    except ImportError as error:
+        if is_missing_torch(error):
+            raise MissingExtra("merge", f"the {kind[:-1]} '{name}' computes with torch") from error
+        raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
     except Exception as error:  # a plugin's module may fail in any way
         raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
     if getattr(loaded, "name", None) != name:
@@ -149,19 +203,34 @@ def _import(kind: str, name: str, target: str) -> type[Any]:
     return cast("type[Any]", loaded)
 
 
-def _list_external(kind: str, built_in: dict[str, str]) -> dict[str, PluginInfo]:
+def _check_version(kind: str, info: PluginInfo, plugin: type[Any]) -> None:
+    """A plugin says for which version of the API it was written: ``api_version: ClassVar[int] = 2``."""
+    version = getattr(plugin, "api_version", None)
+    if version == API_VERSION:
+        return
+    written = "does not say for which version" if version is None else f"was written for version {version}"
+    newer = isinstance(version, int) and version > API_VERSION
+    raise PluginError(
+        f"the {kind[:-1]} '{info.name}' {written} of the API; this gittheta has version {API_VERSION}",
+        hint="pip install --upgrade " + ("gittheta" if newer else info.distribution),
+    )
+
+
+def _list_external(kind: str, built_in: dict[str, str]) -> _Listing:
     from importlib.metadata import entry_points
 
-    found: dict[str, PluginInfo] = {}
+    wanted: dict[str, dict[str, PluginInfo]] = {}
     for point in entry_points(group=f"gittheta.{kind}"):
         distribution = point.dist.name if point.dist else "?"
-        other = "gittheta" if point.name in built_in else ""
-        if point.name in found and found[point.name].target != point.value:
-            other = found[point.name].distribution
-        if other:
-            raise PluginError(
-                f"two {kind} are named '{point.name}': one of {other}, one of {distribution}",
-                mend=f"uninstall one of them: pip uninstall {distribution}",
-            )
-        found[point.name] = PluginInfo(kind, point.name, point.value, distribution)
-    return found
+        # A distribution may be found twice, on two paths: that is no clash.
+        wanted.setdefault(point.name, {})[point.value] = PluginInfo(kind, point.name, point.value, distribution)
+    plugins, clashes = {}, {}
+    for name, targets in wanted.items():
+        rivals = tuple(targets.values())
+        if name in built_in:
+            clashes[name] = Clash(rivals, "gittheta")
+        elif len(rivals) > 1:
+            clashes[name] = Clash(rivals, None)
+        else:
+            plugins[name] = rivals[0]
+    return _Listing(plugins, clashes)

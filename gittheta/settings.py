@@ -16,12 +16,14 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 class Settings:
     """What ``git config theta.*`` says."""
 
-    #: ``theta.smudgeLimit``: files larger than so many bytes are written by gittheta, not through Git's memory.
+    #: ``theta.smudgeLimit``: files larger than this, in bytes, are written by gittheta, not through Git's memory.
     smudge_limit: int = 256 << 20
     #: ``theta.threads``: workers for encoding and decoding.
     threads: int = 2
     #: ``theta.encodings``: what is tried for a changed tensor, in this order; of two as small, the first is taken.
     encodings: tuple[str, ...] = ("sparse", "ternary", "delta", "scale", "lowrank", "resize", "dense")
+    #: ``theta.memory``: about how many bytes of tensors wait in buffers.
+    memory: int = 512 << 20
     #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
     device: str = "auto"
 
@@ -31,9 +33,11 @@ class Settings:
         limit = repository.setting("theta.smudgelimit")
         threads = repository.setting("theta.threads")
         encodings = repository.setting("theta.encodings")
+        memory = repository.setting("theta.memory")
         return cls(
             smudge_limit=_size("theta.smudgeLimit", limit) if limit is not None else cls.smudge_limit,
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
+            memory=_size("theta.memory", memory) if memory is not None else cls.memory,
             device=repository.setting("theta.device") or cls.device,
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
         )
@@ -42,7 +46,7 @@ class Settings:
 def _size(key: str, text: str) -> int:
     found = re.fullmatch(r"\s*([0-9]+)\s*([kKmMgG]?)\s*", text)
     if not found:
-        raise ConfigError(f"{key} is '{text}', which is no number", mend=f"git config {key} 256m")
+        raise ConfigError(f"{key} is '{text}', which is no number", hint=f"git config {key} 256m")
     return int(found[1]) * _UNITS[found[2].lower()]
 
 
@@ -50,6 +54,6 @@ def _names(key: str, text: str) -> tuple[str, ...]:
     names = tuple(name for name in re.split(r"[\s,]+", text) if name)
     if not names or not all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names):
         raise ConfigError(
-            f"{key} is '{text}', which is no list of names", mend=f"git config {key} 'delta sparse dense'"
+            f"{key} is '{text}', which is no list of names", hint=f"git config {key} 'delta sparse dense'"
         )
     return names

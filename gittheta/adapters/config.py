@@ -113,7 +113,7 @@ class AdapterConfig:
             raise AdapterError(
                 f"field 'peft_type' is {fields.get('peft_type')!r}; those known are {', '.join(_KNOWN)}",
                 path=str(path),
-                mend=MERGE_IT,
+                hint=MERGE_IT,
             )
         config = cls(path, kind, fields)
         config._check()
@@ -136,9 +136,9 @@ class AdapterConfig:
             if not isinstance(self.fields.get(field) or {}, dict):
                 raise self.wrong(field, "is no table")
 
-    def wrong(self, field: str, what: str, mend: str | None = None) -> AdapterError:
+    def wrong(self, field: str, what: str, hint: str | None = None) -> AdapterError:
         """The error that a field is to blame for."""
-        return AdapterError(f"field '{field}' {what}", path=str(self.path), mend=mend)
+        return AdapterError(f"field '{field}' {what}", path=str(self.path), hint=hint)
 
     def flag(self, field: str) -> bool:
         """A field that is true or false; false where it is absent."""
@@ -216,7 +216,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise AdapterError(
             f"cannot be read: {error.strerror}",
             path=str(path),
-            mend=f"name the directory in which peft saved the adapter; it holds a file {CONFIG}",
+            hint=f"name the directory in which peft saved the adapter; it holds a file {CONFIG}",
         ) from None
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"is not JSON: {error}", path=str(path)) from None

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Format
 from gittheta.errors import AdapterError, FormatError
+from gittheta.files.checkpoint import CheckpointFile
 from gittheta.model import Segment, TensorSpec
 from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
+from gittheta.registry import Registry
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
@@ -26,21 +27,19 @@ class AdapterFile:
     segments: Mapping[str, Segment]
 
     @classmethod
-    def open(cls, folder: Path, file_format: Format) -> AdapterFile:
+    def open(cls, folder: Path, registry: Registry) -> AdapterFile:
         """Read the header. Raises AdapterError."""
         path = folder / WEIGHTS
         try:
-            with open(path, "rb") as file:
-                layout = file_format.split(file)
-            if path.stat().st_size != layout.length:
-                raise FormatError(f"has {path.stat().st_size} bytes, but its header speaks of {layout.length}")
+            with CheckpointFile.opened(path, registry) as file:
+                segments = file.segments
         except FileNotFoundError:
             raise _not_there(folder) from None
         except OSError as error:
             raise AdapterError(f"cannot be read: {error.strerror}", path=str(path)) from None
         except FormatError as error:
-            raise AdapterError(f"is broken: {error.what}", path=str(path), mend="fetch the adapter again") from None
-        return cls(path, {segment.spec.name: segment for segment in layout.segments})
+            raise AdapterError(f"is broken: {error.what}", path=str(path), hint="fetch the adapter again") from None
+        return cls(path, segments)
 
     def spec(self, name: str) -> TensorSpec:
         """Dtype and shape of a tensor."""
@@ -68,9 +67,9 @@ class AdapterFile:
             raise self.wrong(name, "holds numbers that are not finite: the training went wrong")
         return values.reshape(spec.shape).astype(np.float64 if spec.dtype.name == "f64" else np.float32)
 
-    def wrong(self, name: str, what: str, mend: str | None = None) -> AdapterError:
+    def wrong(self, name: str, what: str, hint: str | None = None) -> AdapterError:
         """The error that a tensor is to blame for."""
-        return AdapterError(what, path=str(self.path), tensor=name, mend=mend)
+        return AdapterError(what, path=str(self.path), tensor=name, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,6 @@ def _not_there(folder: Path) -> AdapterError:
         return AdapterError(
             "is a pickle, which could run code when it is read, so it never is",
             path=str(folder / PICKLE),
-            mend="if you trust it, load it with peft and save it again (`save_pretrained` writes safetensors)",
+            hint="if you trust it, load it with peft and save it again (`save_pretrained` writes safetensors)",
         )
-    return AdapterError(f"there is no {WEIGHTS}", path=str(folder), mend="name the directory in which peft saved it")
+    return AdapterError(f"there is no {WEIGHTS}", path=str(folder), hint="name the directory in which peft saved it")

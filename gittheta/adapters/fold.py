@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gittheta.adapters.layer import Factors, Fold, Replacement
-from gittheta.api import Finding, Prediction, Values
-from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe, tiles
+from gittheta.api import Finding, Prediction, TensorReader
+from gittheta.encodings.lowrank.predictor import LowRank, Product, WeightChange, describe, tiles
 from gittheta.errors import PayloadError
 from gittheta.model import TensorSpec
 from gittheta.numerics.floats import Doubles, from_float64, to_float64
@@ -17,7 +17,7 @@ from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
 def finding(fold: Fold, spec: TensorSpec) -> Finding | None:
     """How ``lowrank`` tells what a fold does; None if it cannot, or another encoding does."""
-    if not isinstance(fold.change, Change):
+    if not isinstance(fold.change, WeightChange):
         return None
     try:
         return describe(fold.change, spec)
@@ -44,9 +44,9 @@ def predict(fold: Fold, spec: TensorSpec) -> Prediction:
 
 @dataclass(frozen=True)
 class _Replaced:
-    values: Values
+    values: TensorReader
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The new tensor's own bytes."""
         return self.values.read(begin, end)
 
@@ -56,7 +56,7 @@ class _Scaled:
     factors: Factors
     spec: TensorSpec
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The base times its factors, rounded once."""
         size = self.spec.dtype.itemsize
         columns = max(1, self.spec.elements // max(1, self.spec.shape[0]))
@@ -69,10 +69,10 @@ class _Scaled:
 
 @dataclass(frozen=True)
 class _Changed:
-    change: Change
+    change: WeightChange
     spec: TensorSpec
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The base plus the change, in float64."""
         size = self.spec.dtype.itemsize
         columns = self.spec.elements // self.spec.shape[0]

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from gittheta.adapters.layer import Factors, Floats, Fold, Folds, InMemory, Layer, Replacement
-from gittheta.api import Values
-from gittheta.encodings.lowrank.predictor import Change, Product
+from gittheta.api import TensorReader
+from gittheta.encodings.lowrank.predictor import Product, WeightChange
 from gittheta.errors import AdapterError
 from gittheta.model import BLOCK_ELEMENTS
 from gittheta.numerics.floats import Doubles, from_float64, to_float64
@@ -41,7 +41,7 @@ def fold_lora(layer: Layer) -> Folds:
     def fold() -> Fold:
         # peft adds what an adapter changes of an embedding in the dtype of its weights.
         product = _product(layer.array(b), layer.array(a), transposed)
-        change = Change(product, scaling=scaling, rounded=embedding and not dora)
+        change = WeightChange(product, scaling=scaling, rounded=embedding and not dora)
         return Fold(_with_magnitude(layer, change, layer.array(dora[0]), int(transposed)) if dora else change)
 
     folds: Folds = {layer.weight.name: fold}
@@ -67,7 +67,7 @@ def fold_adalora(layer: Layer) -> Folds:
 
     def fold() -> Fold:
         scaled = layer.array("lora_A") * layer.array("lora_E")
-        return Fold(Change(_product(layer.array("lora_B"), scaled, transposed), scaling=scaling))
+        return Fold(WeightChange(_product(layer.array("lora_B"), scaled, transposed), scaling=scaling))
 
     return {layer.weight.name: fold}
 
@@ -82,7 +82,7 @@ def fold_loha(layer: Layer) -> Folds:
     scaling = layer.config.scaling(layer.module)
 
     def fold() -> Fold:
-        return Fold(Change(_load(layer, pairs[0]), _load(layer, pairs[1]), "hadamard", scaling))
+        return Fold(WeightChange(_load(layer, pairs[0]), _load(layer, pairs[1]), "hadamard", scaling))
 
     return {layer.weight.name: fold}
 
@@ -108,8 +108,8 @@ def fold_lokr(layer: Layer) -> Folds:
         if computed:
             whole = one.left if one.right is None else one.left @ one.right
             product = np.kron(whole, layer.array(second[0])).reshape(layer.rows, layer.columns)
-            return Fold(Change(Product(product), scaling=scaling))
-        return Fold(Change(one, _load(layer, second), "kronecker", scaling))
+            return Fold(WeightChange(Product(product), scaling=scaling))
+        return Fold(WeightChange(one, _load(layer, second), "kronecker", scaling))
 
     return {layer.weight.name: fold}
 
@@ -145,7 +145,7 @@ KINDS: dict[str, Callable[[Layer], Folds]] = {
 }
 
 
-def _shifted(base: Values, change: Floats, scaling: float) -> Fold:
+def _shifted(base: TensorReader, change: Floats, scaling: float) -> Fold:
     values = to_float64(base.read(0, base.spec.nbytes), base.spec.dtype)
     values += change.astype(np.float64) * scaling
     return Fold(Replacement(InMemory(base.spec, from_float64(values, base.spec.dtype))))
@@ -188,7 +188,7 @@ def _load(layer: Layer, names: Sequence[str]) -> Product:
     return Product(np.ascontiguousarray(arrays[0].T), rest.reshape(len(rest), -1).astype(np.float32))
 
 
-def _with_magnitude(layer: Layer, change: Change, magnitude: Floats, axis: int) -> Change:
+def _with_magnitude(layer: Layer, change: WeightChange, magnitude: Floats, axis: int) -> WeightChange:
     """The change with the gain that gives each output its magnitude."""
     norms = _norms(change, layer.base_of(layer.weight), (layer.rows, layer.columns), axis).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -202,7 +202,7 @@ def _with_magnitude(layer: Layer, change: Change, magnitude: Floats, axis: int) 
     return replace(change, gain=gain, gain_axis=axis)
 
 
-def _norms(change: Change, base: Values, shape: tuple[int, int], axis: int) -> Doubles:
+def _norms(change: WeightChange, base: TensorReader, shape: tuple[int, int], axis: int) -> Doubles:
     """Of each row (axis 0) or column (axis 1) of the base and the change together."""
     rows, columns = shape
     squares = np.zeros(shape[axis])

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from gittheta.adapters.config import MERGE_IT, AdapterConfig
 from gittheta.adapters.file import AdapterFile
-from gittheta.api import Values
-from gittheta.encodings.lowrank.predictor import Change
+from gittheta.api import TensorReader
+from gittheta.encodings.lowrank.predictor import WeightChange
 from gittheta.errors import AdapterError
 from gittheta.model import TensorSpec
 
@@ -31,7 +31,7 @@ class Factors:
 class Replacement:
     """A tensor that was trained as a whole (``modules_to_save``, ``bias``), already in the checkpoint's dtype."""
 
-    values: Values
+    values: TensorReader
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class InMemory:
 class Fold:
     """What an adapter does to one tensor of the checkpoint."""
 
-    change: Change | Factors | Replacement
+    change: WeightChange | Factors | Replacement
 
 
 #: By tensor of the checkpoint.
@@ -68,7 +68,7 @@ class Layer:
     bias: TensorSpec | None
     file: AdapterFile
     config: AdapterConfig
-    base_of: Callable[[TensorSpec], Values]
+    base_of: Callable[[TensorSpec], TensorReader]
     #: Whether weights with as many inputs as outputs stand as (inputs, outputs); None if nothing tells.
     squares_transposed: bool | None = None
 
@@ -145,7 +145,7 @@ class Layer:
                 f"field 'fan_in_fan_out' cannot tell how the square weight of '{self.module}' is meant, because other "
                 "layers of this adapter stand the other way round",
                 path=str(self.config.path),
-                mend=MERGE_IT,
+                hint=MERGE_IT,
             )
         return found
 

@@ -18,7 +18,7 @@ def find_names(file: AdapterFile, wanted: Mapping[str, str], names: Collection[s
     more than one prefix would do.
     """
     if not wanted:
-        raise AdapterError("holds no tensors", path=str(file.path), mend="fetch the adapter again")
+        raise AdapterError("holds no tensors", path=str(file.path), hint="fetch the adapter again")
     exact = _Attempt.make(wanted, names, lambda name: name)
     if exact.complete:
         return exact.found

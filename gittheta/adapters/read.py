@@ -16,10 +16,11 @@ from gittheta.adapters.file import AdapterFile, Saved
 from gittheta.adapters.folds import KINDS
 from gittheta.adapters.layer import Factors, Fold, Folds, Layer, Replacement, shape_text
 from gittheta.adapters.names import find_names
-from gittheta.api import Format, Values
+from gittheta.api import TensorReader
 from gittheta.errors import AdapterError
-from gittheta.model import TensorSpec, block_bytes
+from gittheta.model import TensorSpec
 from gittheta.numerics.floats import has_arithmetic
+from gittheta.registry import Registry
 
 __all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
 
@@ -39,6 +40,9 @@ _PARTS = {
     "LOHA": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     "IA3": ("ia3_l",),
 }
+
+#: Bytes that are compared at once.
+_COMPARED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,15 @@ class Adapter(Mapping[str, Fold]):
 
 
 def read_adapter(
-    folder: Path, tensors: Sequence[TensorSpec], base_of: Callable[[TensorSpec], Values], file_format: Format
+    folder: Path, tensors: Sequence[TensorSpec], base_of: Callable[[TensorSpec], TensorReader], registry: Registry
 ) -> Adapter:
     """What the adapter in a directory does to a checkpoint with these tensors, whose values ``base_of`` gives.
 
-    ``file_format`` reads safetensors. Raises AdapterError, naming the file, the field or the tensor.
+    ``registry`` has the formats. Raises AdapterError, naming the file, the field or the tensor.
     """
     reading = _Reading(
         AdapterConfig.read(folder),
-        AdapterFile.open(folder, file_format),
+        AdapterFile.open(folder, registry),
         {spec.name: spec for spec in tensors},
         base_of,
     )
@@ -84,7 +88,7 @@ class _Reading:
     config: AdapterConfig
     file: AdapterFile
     tensors: Mapping[str, TensorSpec]
-    base_of: Callable[[TensorSpec], Values]
+    base_of: Callable[[TensorSpec], TensorReader]
 
     def run(self) -> Folds:
         layers, plain = self._sort()
@@ -127,7 +131,7 @@ class _Reading:
                     f"is {weight.dtype.name} of {len(weight.shape)} dimensions, but adapters change matrices of floats",
                     path=str(self.file.path),
                     tensor=weight.name,
-                    mend="apply it to the checkpoint as it was before it was quantised",
+                    hint="apply it to the checkpoint as it was before it was quantised",
                 )
             bias = self.tensors.get(weight.name.removesuffix("weight") + "bias")
             layers.append(Layer(module, parts, weight, bias, self.file, self.config, self.base_of))
@@ -150,7 +154,7 @@ class _Reading:
     def _check_own_copy(self, saved: Saved, name: str) -> None:
         """Of embeddings that it adapts, peft may save the base's weights too, and loads them before it merges."""
         base = self.base_of(saved.spec)
-        step = block_bytes(saved.spec.dtype)
+        step = _COMPARED
         for begin in range(0, saved.spec.nbytes, step):
             end = min(saved.spec.nbytes, begin + step)
             if saved.read(begin, end) != base.read(begin, end):

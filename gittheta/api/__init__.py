@@ -7,14 +7,14 @@ permanent id (in manifests and settings), and its methods are pure. Register it 
 
 from __future__ import annotations
 
-from gittheta.api.encodings import Encoding, Finding, Prediction, Predictor, is_blockwise, is_predictor
-from gittheta.api.formats import Format
-from gittheta.api.merges import NEEDS_NO_BASE, SIDECAR, Blocks, Group, Merge, Traits
-from gittheta.api.metrics import Metric
-from gittheta.api.remotes import Remote
-from gittheta.api.reporting import Reporter
-from gittheta.api.tensors import Values
-from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, ThetaError
+from gittheta.api.encodings import BlockCoder, Encoding, Finding, Prediction, Predictor
+from gittheta.api.formats import Composed, Format
+from gittheta.api.merges import HINT_NO_BASE, SIDECAR, Blocks, Group, Merge, Traits
+from gittheta.api.metrics import BlockPair, Metric
+from gittheta.api.remotes import Advance, Remote, RemoteContext, RemotePlugin
+from gittheta.api.reporting import NullReporter, Reporter, timed
+from gittheta.api.tensors import TensorReader
+from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, TemporaryRemoteError, ThetaError
 from gittheta.model import (
     DTYPES,
     RAW,
@@ -29,15 +29,19 @@ from gittheta.model import (
 )
 
 #: Raised by one when a Protocol below changes so that older plugins no longer fit.
-API_VERSION = 1
+API_VERSION = 2
 
 __all__ = [
     "API_VERSION",
     "DTYPES",
-    "NEEDS_NO_BASE",
+    "HINT_NO_BASE",
     "RAW",
     "SIDECAR",
+    "Advance",
+    "BlockCoder",
+    "BlockPair",
     "Blocks",
+    "Composed",
     "Digest",
     "Dtype",
     "Encoding",
@@ -49,20 +53,23 @@ __all__ = [
     "Merge",
     "MergeError",
     "Metric",
+    "NullReporter",
     "ObjectId",
     "PayloadError",
     "Prediction",
     "Predictor",
     "Remote",
+    "RemoteContext",
     "RemoteError",
+    "RemotePlugin",
     "Reporter",
     "Segment",
+    "TemporaryRemoteError",
     "Tensor",
+    "TensorReader",
     "TensorSpec",
     "ThetaError",
     "Traits",
-    "Values",
     "digest_of",
-    "is_blockwise",
-    "is_predictor",
+    "timed",
 ]

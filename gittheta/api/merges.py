@@ -49,7 +49,7 @@ class Group:
     def deltas(self) -> tuple[torch.Tensor, ...]:
         """The task vectors δᵢ = θᵢ − θ0. Raises MergeError without a base."""
         if self.base is None:
-            raise MergeError("there is no merge base, and so no task vector", tensor=self.name, mend=NEEDS_NO_BASE)
+            raise MergeError("there is no merge base, and so no task vector", tensor=self.name, hint=HINT_NO_BASE)
         return tuple(side - self.base for side in self.sides)
 
 
@@ -57,7 +57,7 @@ class Group:
 SIDECAR = "{stem}.{kind}{suffix}"
 
 
-NEEDS_NO_BASE = "choose a method that needs none, such as linear, or `take`"
+HINT_NO_BASE = "choose a method that needs none, such as linear, or `take`"
 
 
 class Blocks(Protocol):

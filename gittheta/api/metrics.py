@@ -1,18 +1,56 @@
-"""What a plugin for a metric is."""
+"""What a plugin for a metric is: how two versions of a tensor differ, measured block by block."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from gittheta.model import TensorSpec
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """The same run of elements of two versions of a tensor, as raw bytes."""
+
+    #: Name, dtype and shape of the whole tensor; both versions have the same dtype and shape.
+    spec: TensorSpec
+    #: Index of the first element, row-major.
+    start: int
+    old: memoryview
+    new: memoryview
+
+    def values(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Old and new values as float64, one-dimensional; only where ``spec.dtype.arithmetic`` is set."""
+        from gittheta.numerics.floats import to_float64
+
+        return to_float64(self.old, self.spec.dtype), to_float64(self.new, self.spec.dtype)
 
 
 class Metric(Protocol):
-    """What a numeric diff can measure about two versions of a tensor."""
+    """Measures how two versions of a tensor differ. Safe to use from several threads; never imports torch.
+
+    ``look`` is called for each block, in any order and from several threads; ``conclude`` gets what it gave in the
+    order of the blocks. Together they hold a block, and of each block looked at a small part. How the tensor is cut
+    into blocks changes the numbers by rounding errors of float64 at most.
+    """
 
     name: ClassVar[str]
+    #: The least that ``look`` must see at once: any run of elements, or the whole tensor (for matrices of bounded size).
+    unit: ClassVar[Literal["element", "tensor"]]
 
-    def measure(self, old: torch.Tensor, new: torch.Tensor) -> float:
-        """One number."""
+    def applies(self, spec: TensorSpec) -> bool:
+        """Whether tensors of this dtype and shape can be measured."""
+        ...
+
+    def look(self, pair: BlockPair) -> Any:
+        """What is to be known of one block."""
+        ...
+
+    def conclude(self, spec: TensorSpec, parts: Iterable[Any]) -> Mapping[str, float]:
+        """Numbers by name, the one that the metric is called after first. NaN where a number has no meaning."""
         ...

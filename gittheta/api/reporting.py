@@ -1,12 +1,15 @@
-"""Where the library tells what it is doing."""
+"""Where the library tells what it is doing. It never prints itself."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Where the library tells what it is doing. It never prints itself."""
+    """Whoever is told. Every method may be called from several threads."""
 
     def warn(self, message: str) -> None:
         """Something the user should know."""
@@ -17,9 +20,33 @@ class Reporter(Protocol):
         ...
 
     def start(self, what: str, total: int) -> None:
-        """A piece of work of ``total`` bytes begins (0: unknown)."""
+        """A piece of work of ``total`` bytes begins; 0: nobody knows how many."""
         ...
 
     def advance(self, amount: int) -> None:
-        """So many bytes more are done."""
+        """``amount`` bytes more are done."""
         ...
+
+
+class NullReporter:
+    """A reporter that tells nobody."""
+
+    def warn(self, message: str) -> None:
+        """Nothing."""
+
+    def trace(self, message: str) -> None:
+        """Nothing."""
+
+    def start(self, what: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def timed(reporter: Reporter, what: str) -> Iterator[None]:
+    """Trace how long something took, if it succeeds."""
+    began = time.perf_counter()
+    yield
+    reporter.trace(f"{what}: {(time.perf_counter() - began) * 1000:.1f} ms")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gittheta.model import (
-    TensorSpec,
-)
+from gittheta.model import TensorSpec
 
 
-class Values(Protocol):
-    """A whole tensor that is read in parts, because it may be larger than memory."""
+class TensorReader(Protocol):
+    """A whole tensor that is read in parts, because it may be larger than memory. Safe to use from several threads."""
 
     @property
     def spec(self) -> TensorSpec:
@@ -18,5 +16,5 @@ class Values(Protocol):
         ...
 
     def read(self, begin: int, end: int) -> memoryview:
-        """The raw bytes from offset ``begin`` to ``end``, row-major. Cheapest in blocks of 2^20 elements."""
+        """The raw bytes from offset ``begin`` to ``end``, row-major; cheapest in blocks of 2^20 elements."""
         ...

@@ -1,7 +1,7 @@
 """A stored tensor, read by ranges: each link of its recipe stands on what the rest of the chain yields.
 
-A link that is written block by block is a :class:`Framed`; a predictor's is a :class:`Predicted`. Links need not cut
-the tensor into the same blocks: whoever needs a range of what lies below asks for it.
+A link that is written block by block is a :class:`StoredReader`; a predictor's is a :class:`PredictedReader`. Links
+need not cut the tensor into the same blocks: whoever needs a range of what lies below asks for it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TypeVar
 
-from gittheta.api import Encoding, Prediction, Predictor, Values, is_blockwise, is_predictor
+from gittheta.api import BlockCoder, Encoding, Prediction, Predictor, TensorReader
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.registry import Registry
 from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
-from gittheta.storage.objects import Reader
+from gittheta.storage.objects import ObjectReader
 
-#: Decoded bytes that one link keeps at most where its blocks are asked for in parts.
-KEEP = 64 << 20
-#: A recipe of more frames than one for so many bytes, and so many besides, was made to waste memory.
+#: A recipe of more frames than one for this many bytes, and a few besides, was made to waste memory.
 _BYTES_PER_FRAME = 1 << 16
-_FRAMES = 1 << 16
 
 Result = TypeVar("Result")
 #: No tensor at all.
-NOTHING: Mapping[Digest, Values] = MappingProxyType({})
+NOTHING: Mapping[Digest, TensorReader] = MappingProxyType({})
 
-MEND = "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
+HINT_DAMAGED = (
+    "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Frame:
     body_offset: int
 
 
-def frames_of(reader: Reader, link: Link) -> Iterator[Frame]:
+def frames_of(reader: ObjectReader, link: Link) -> Iterator[Frame]:
     """The frames of a link's payload, in order. Raises PayloadError where they do not fit their places."""
     for place in link.places:
         at, end = place.offset, place.offset + place.length
@@ -58,11 +58,17 @@ def frames_of(reader: Reader, link: Link) -> Iterator[Frame]:
             raise PayloadError("a frame reaches beyond its place")
 
 
-class Framed:
-    """What a link that is written block by block yields."""
+class StoredReader:
+    """What a link that is written block by block yields. Safe to use from several threads."""
 
     def __init__(
-        self, reader: Reader, link: Link, encoding: Encoding, spec: TensorSpec, base: Values | None, shared: Shared
+        self,
+        reader: ObjectReader,
+        link: Link,
+        encoding: Encoding,
+        spec: TensorSpec,
+        base: TensorReader | None,
+        shared: Shared,
     ) -> None:
         self.spec = spec
         self.frames = shared.bounded(frames_of(reader, link), spec)
@@ -81,7 +87,7 @@ class Framed:
         spec = flat_spec(self.spec, frame.head.raw)
         base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end).toreadonly())
         body = memoryview(self._reader.read(frame.object, frame.body_offset, frame.head.body))
-        return decoded(self._encoding, body, spec, base)
+        return decoded(self._encoding.name, coder_over(self._encoding, base), body, spec)
 
     def checked_block(self, index: int) -> memoryview:
         """One block. Raises PayloadError unless it has the digest that its frame tells."""
@@ -90,7 +96,7 @@ class Framed:
             raise PayloadError(
                 "a block does not have its digest: the object is damaged or the wrong one",
                 tensor=self.spec.name,
-                mend=MEND,
+                hint=HINT_DAMAGED,
             )
         return data
 
@@ -116,23 +122,26 @@ class Framed:
         return parts[0].toreadonly() if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-class Base:
-    """A stored tensor that another one is compared with: each block is checked, and kept for the next question."""
+class CheckedReader:
+    """A stored tensor that another one is compared with: each block is checked, and kept for the next question.
 
-    def __init__(self, stored: Framed) -> None:
+    Safe to use from several threads.
+    """
+
+    def __init__(self, stored: StoredReader, kept_bytes: int) -> None:
         self.spec = stored.spec
         self._stored = stored
-        self._kept = Kept()
+        self._kept = Kept(kept_bytes)
 
     def read(self, begin: int, end: int) -> memoryview:
         """A range of bytes. Raises PayloadError if they are not those that were once stored."""
         return self._stored.gather(begin, end, self._kept, self._stored.checked_block)
 
 
-class Predicted:
-    """What a predictor's link yields."""
+class PredictedReader:
+    """What a predictor's link yields. Safe to use from several threads."""
 
-    def __init__(self, name: str, prediction: Prediction, spec: TensorSpec, base: Values) -> None:
+    def __init__(self, name: str, prediction: Prediction, spec: TensorSpec, base: TensorReader) -> None:
         self.spec = spec
         self._name = name
         self._prediction = prediction
@@ -148,8 +157,9 @@ class Predicted:
 
 @dataclass
 class Kept:
-    """Blocks that were decoded last, up to KEEP bytes of them."""
+    """Blocks that were decoded last, up to a number of bytes. Safe to use from several threads."""
 
+    limit: int
     _blocks: OrderedDict[tuple[int, int], memoryview] = field(default_factory=OrderedDict)
     _size: int = 0
     _lock: Lock = field(default_factory=Lock)
@@ -165,7 +175,7 @@ class Kept:
             if key not in self._blocks:
                 self._blocks[key] = made
                 self._size += len(made)
-            while self._size > KEEP and len(self._blocks) > 1:
+            while self._size > self.limit and len(self._blocks) > 1:
                 self._size -= len(self._blocks.popitem(last=False)[1])
         return made
 
@@ -174,7 +184,8 @@ class Kept:
 class Shared:
     """What the links of one chain may take together, so that long chains take no more than short ones."""
 
-    kept: Kept = field(default_factory=Kept)
+    kept: Kept
+    spare_frames: int
     _frames: int = 0
 
     def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
@@ -187,26 +198,26 @@ class Shared:
                 raise PayloadError("the payload holds more than the tensor's shape allows")
             found.append(frame)
             self._frames += 1
-            if self._frames > _FRAMES + spec.nbytes // _BYTES_PER_FRAME:
+            if self._frames > self.spare_frames + spec.nbytes // _BYTES_PER_FRAME:
                 raise PayloadError("the payload is cut into absurdly small blocks")
         return tuple(found)
 
 
 def open_tensor(
-    reader: Reader, registry: Registry, spec: TensorSpec, recipe: Recipe, at_hand: Mapping[Digest, Values] = NOTHING
-) -> Framed:
+    tensors: TensorStore, spec: TensorSpec, recipe: Recipe, at_hand: Mapping[Digest, TensorReader] = NOTHING
+) -> StoredReader:
     """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it.
 
     ``at_hand`` are tensors that were decoded and checked already: a chain that stands on one goes no deeper.
     """
     try:
-        shared = Shared()
-        specs = base_specs(registry, spec, recipe)
+        shared = Shared(Kept(tensors.limits.kept_blocks), tensors.limits.spare_frames)
+        specs = base_specs(tensors.registry, spec, recipe)
         recipe, values = _shortened(recipe, specs, at_hand)
         specs = specs[: len(recipe)]
         for link, its_spec in zip(reversed(recipe), reversed(specs), strict=True):
-            values = _open_link(reader, registry, link, its_spec, values, shared)
-        if not isinstance(values, Framed):
+            values = _open_link(tensors, link, its_spec, values, shared)
+        if not isinstance(values, StoredReader):
             raise PayloadError("a recipe must begin with a link that is written block by block")
         return values
     except ThetaError as error:
@@ -214,8 +225,8 @@ def open_tensor(
 
 
 def _shortened(
-    recipe: Recipe, specs: list[TensorSpec], at_hand: Mapping[Digest, Values]
-) -> tuple[Recipe, Values | None]:
+    recipe: Recipe, specs: list[TensorSpec], at_hand: Mapping[Digest, TensorReader]
+) -> tuple[Recipe, TensorReader | None]:
     for index, link in enumerate(recipe[:-1]):
         found = at_hand.get(link.base) if link.base else None
         if found is not None and same_kind(found.spec, specs[index + 1]):
@@ -238,26 +249,25 @@ def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[Ten
 
 
 def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> TensorSpec:
-    if is_predictor(plugin):
+    if plugin.kind == "predictor":
         return guarded(plugin.name, lambda: plugin.base_spec(spec, dict(link.parameters)))
     return spec
 
 
 def _open_link(
-    reader: Reader, registry: Registry, link: Link, spec: TensorSpec, base: Values | None, shared: Shared
-) -> Framed | Predicted:
-    plugin = registry.encoding(link.encoding)
-    if is_predictor(plugin):
+    tensors: TensorStore, link: Link, spec: TensorSpec, base: TensorReader | None, shared: Shared
+) -> StoredReader | PredictedReader:
+    plugin = tensors.registry.encoding(link.encoding)
+    if plugin.kind == "predictor":
         if base is None:
             raise PayloadError(f"'{plugin.name}' needs a base and has none")
-        prediction = open_prediction(plugin, read_payload(reader, link, spec), spec, dict(link.parameters))
-        return Predicted(plugin.name, prediction, spec, base)
-    assert is_blockwise(plugin)  # noqa: S101 - for the type checker
+        prediction = open_prediction(plugin, read_payload(tensors.reader, link, spec), spec, dict(link.parameters))
+        return PredictedReader(plugin.name, prediction, spec, base)
     if plugin.needs_base != (base is not None):
         raise PayloadError(f"'{plugin.name}' {'needs a base and has none' if plugin.needs_base else 'takes no base'}")
     if link.parameters:
         raise PayloadError(f"'{plugin.name}' takes no parameters")
-    return Framed(reader, link, plugin, spec, base, shared)
+    return StoredReader(tensors.reader, link, plugin, spec, base, shared)
 
 
 def open_prediction(
@@ -267,7 +277,7 @@ def open_prediction(
     return guarded(plugin.name, lambda: plugin.open(payload, spec, parameters))
 
 
-def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
+def read_payload(reader: ObjectReader, link: Link, spec: TensorSpec) -> memoryview:
     """A predictor's payload: the body of its one frame, as it is. Raises PayloadError."""
     frames = frames_of(reader, link)
     frame = next(frames)
@@ -275,7 +285,7 @@ def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
         raise PayloadError(f"the payload of '{link.encoding}' is not one frame, or too long")
     body = memoryview(reader.read(frame.object, frame.body_offset, frame.head.body))
     if digest_of(body) != frame.head.digest:
-        raise PayloadError(f"the payload of '{link.encoding}' does not have its digest", mend=MEND)
+        raise PayloadError(f"the payload of '{link.encoding}' does not have its digest", hint=HINT_DAMAGED)
     return body
 
 
@@ -283,12 +293,17 @@ def read_payload(reader: Reader, link: Link, spec: TensorSpec) -> memoryview:
 MAX_PAYLOAD_OVERHEAD = 1 << 16
 
 
-def decoded(encoding: Encoding, body: memoryview, spec: TensorSpec, base: Tensor | None) -> memoryview:
-    """One block. Raises PayloadError, whatever the encoding does."""
-    tensor = guarded(encoding.name, lambda: encoding.decode(body, spec, base))
+def coder_over(encoding: Encoding, base: Tensor | None) -> BlockCoder:
+    """What codes blocks over a base. Raises PayloadError, whatever the encoding does."""
+    return guarded(encoding.name, lambda: encoding.over(base))
+
+
+def decoded(name: str, coder: BlockCoder, body: memoryview, spec: TensorSpec) -> memoryview:
+    """One block. Raises PayloadError, whatever the encoding of that name does."""
+    tensor = guarded(name, lambda: coder.decode(body, spec))
     data = getattr(tensor, "data", None)
     if not isinstance(data, memoryview) or data.nbytes != spec.nbytes or not data.c_contiguous:
-        raise PayloadError(f"'{encoding.name}' gave something else than {spec.nbytes} bytes")
+        raise PayloadError(f"'{name}' gave something else than {spec.nbytes} bytes")
     return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf
 
-from gittheta.api import Encoding, Finding, Predictor, Values, is_blockwise, is_predictor
+from gittheta.api import Encoding, Finding, Predictor, TensorReader
 from gittheta.codec.chain import (
     MAX_PAYLOAD_OVERHEAD,
     NOTHING,
-    Base,
-    Predicted,
+    CheckedReader,
+    PredictedReader,
     base_specs,
+    coder_over,
     guarded,
     open_prediction,
     open_tensor,
     same_kind,
 )
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ManifestError, PayloadError, PluginError, ThetaError
-from gittheta.flows.workspace import Workspace
 from gittheta.model import (
     EMPTY_DIGEST,
     RAW,
@@ -34,6 +34,7 @@ from gittheta.model import (
     flat_spec,
     stored_bytes,
 )
+from gittheta.runtime import lazy
 from gittheta.storage.frames import HEAD_LENGTH, MAX_BLOCK
 from gittheta.storage.manifest import format_recipe, parse_recipe
 
@@ -45,26 +46,25 @@ _HEAVY = 1 / 8
 _LINK = 160
 #: So many ways are tried in full where the first turns out larger than it seemed.
 _RUNNERS = 3
-#: The sample: so many windows of so many elements.
+#: Windows of the sample, evenly spread.
 _WINDOWS = 8
-_WINDOW = 1 << 11
 #: Where block by block so little is left of a tensor, no predictor can do much better.
 _LITTLE = 0.02
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BaseCandidate:
     """A stored tensor that a new one may have come from."""
 
     spec: TensorSpec
     digest: Digest
     recipe: Recipe
     #: Tensors that were decoded and checked already: this one, or those that it was told from.
-    at_hand: Mapping[Digest, Values] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
+    at_hand: Mapping[Digest, TensorReader] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Told:
+class Derivation:
     """How a tensor is told from its base: a predictor, and what it found."""
 
     predictor: str
@@ -72,14 +72,14 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Choice:
+class EncodingChoice:
     """How a tensor will be stored: with an encoding, block by block, over what ``told`` makes of ``candidate``."""
 
     encoding: Encoding
-    candidate: Candidate | None = None
-    told: Told | None = None
+    candidate: BaseCandidate | None = None
+    derivation: Derivation | None = None
     #: What the blocks are encoded against: the candidate's values, or the prediction.
-    base: Values | None = None
+    base: TensorReader | None = None
 
 
 @dataclass(frozen=True)
@@ -87,49 +87,51 @@ class Estimate:
     """About how many bytes a choice will cost."""
 
     size: float
-    choice: Choice
+    choice: EncodingChoice
 
 
 class Chooser:
     """Chooses for the tensors of one repository. Safe to use from several threads."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._registry = workspace.registry
-        self._reader = workspace.reader
-        self._reporter = workspace.reporter
-        self._names = workspace.settings.encodings
+    def __init__(self, tensors: TensorStore) -> None:
+        self._tensors = tensors
+        self._registry = tensors.registry
+        self._reporter = tensors.reporter
 
-    @cached_property
-    def plain(self) -> Choice:
+    @lazy
+    def plain(self) -> EncodingChoice:
         """The choice where there is nothing to choose."""
-        return Choice(self._registry.blockwise("dense"))
+        return EncodingChoice(self._registry.blockwise("dense"))
 
-    @cached_property
+    @lazy
     def _plugins(self) -> tuple[Encoding | Predictor, ...]:
         """What the settings name, in that order; `dense` in any case, so that everything can be stored."""
         found = []
-        for name in dict.fromkeys((*self._names, "dense")):
+        for name in dict.fromkeys((*self._tensors.encodings, "dense")):
             try:
                 found.append(self._registry.encoding(name))
             except PluginError as error:  # a broken plugin must not keep `git status` from working
                 self._reporter.warn(f"theta.encodings: {error}")
         return tuple(found)
 
-    @cached_property
+    @lazy
     def _alone(self) -> tuple[Encoding, ...]:
         """Those that need no base."""
-        blockwise = (plugin for plugin in self._plugins if is_blockwise(plugin))
+        blockwise = (plugin for plugin in self._plugins if plugin.kind == "blockwise")
         return tuple(plugin for plugin in blockwise if not plugin.needs_base)
 
-    def has_choice(self, candidates: Sequence[Candidate]) -> bool:
+    def _sample(self, new: TensorReader) -> _Sample:
+        return _Sample(new, self._tensors.limits.sample_window)
+
+    def has_choice(self, candidates: Sequence[BaseCandidate]) -> bool:
         """Whether there is more than one way to store a tensor with these candidates."""
         return len(self._alone) > 1 or (bool(candidates) and len(self._plugins) > 1)
 
-    def choose(self, new: Values, candidates: Sequence[Candidate]) -> tuple[Estimate, ...]:
+    def choose(self, new: TensorReader, candidates: Sequence[BaseCandidate]) -> tuple[Estimate, ...]:
         """The ways that seem to be worth while, the smallest by estimate first; the last one always applies."""
         plugins, alone = self._plugins, self._alone
-        sample = _Sample(new)
-        found = [sample.estimate(Choice(plugin)) for plugin in alone]
+        sample = self._sample(new)
+        found = [sample.estimate(EncodingChoice(plugin)) for plugin in alone]
         plain = min(map(_size, found))
         for candidate in candidates:
             found += self._over(sample, candidate, plugins, plain)
@@ -139,17 +141,19 @@ class Chooser:
         last = next(estimate for estimate in found if estimate.choice.encoding.name == "dense")
         return (*found[: found.index(last)][:_RUNNERS], last)
 
-    def given(self, new: Values, candidate: Candidate, told: Told) -> tuple[Estimate, ...]:
+    def derived(self, new: TensorReader, candidate: BaseCandidate, derivation: Derivation) -> tuple[Estimate, ...]:
         """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
-        plain = _Sample(new).estimate(Choice(self.plain.encoding)).size
-        weight = len(told.finding.payload) + stored_bytes(candidate.recipe[:-1])
+        plain = self._sample(new).estimate(EncodingChoice(self.plain.encoding)).size
+        weight = len(derivation.finding.payload) + stored_bytes(candidate.recipe[:-1])
         if len(candidate.recipe) + 2 > MAX_CHAIN or weight > plain:
             return self.choose(new, [candidate])
         values = self._open(candidate)
-        choice = Choice(self._registry.blockwise("sparse"), candidate, told, self._predicted(new.spec, told, values))
+        choice = EncodingChoice(
+            self._registry.blockwise("sparse"), candidate, derivation, self._predicted(new.spec, derivation, values)
+        )
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
-    def _variants(self, candidate: Candidate) -> Iterator[list[Candidate]]:
+    def _variants(self, candidate: BaseCandidate) -> Iterator[list[BaseCandidate]]:
         """The candidate itself; if its chain is too long or too heavy, those that it was told from, half as long."""
         recipe = candidate.recipe
         if not recipe:
@@ -160,12 +164,12 @@ class Chooser:
         older = []
         for at in range(max(1, len(recipe) - MAX_CHAIN // 2), len(recipe)):
             digest = recipe[at - 1].base
-            if digest is not None and is_blockwise(self._registry.encoding(recipe[at].encoding)):
-                older.append(Candidate(specs[at], digest, recipe[at:], candidate.at_hand))
+            if digest is not None and self._registry.encoding(recipe[at].encoding).kind == "blockwise":
+                older.append(BaseCandidate(specs[at], digest, recipe[at:], candidate.at_hand))
         yield older
 
     def _over(
-        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor], plain: float
+        self, sample: _Sample, candidate: BaseCandidate, plugins: Sequence[Encoding | Predictor], plain: float
     ) -> list[Estimate]:
         """The ways over a candidate, or else over those that it was told from.
 
@@ -183,7 +187,7 @@ class Chooser:
         return found
 
     def _over_base(
-        self, sample: _Sample, candidate: Candidate, plugins: Sequence[Encoding | Predictor], room: float
+        self, sample: _Sample, candidate: BaseCandidate, plugins: Sequence[Encoding | Predictor], room: float
     ) -> list[Estimate]:
         """The ways over one base of less than ``room`` bytes: a chain stays lighter than the tensor by itself."""
         new = sample.new
@@ -191,51 +195,51 @@ class Chooser:
         if room <= 0 or candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
             return []
         values = self._open(candidate)
-        blockwise = [plugin for plugin in plugins if is_blockwise(plugin) and plugin.needs_base]
+        blockwise = [plugin for plugin in plugins if plugin.kind == "blockwise" and plugin.needs_base]
         found: list[Estimate] = []
         if not reshaped:
-            found += (sample.estimate(Choice(plugin, candidate, None, values)) for plugin in blockwise)
+            found += (sample.estimate(EncodingChoice(plugin, candidate, None, values)) for plugin in blockwise)
         for plugin in plugins if len(candidate.recipe) + 2 <= MAX_CHAIN else ():
             if min(map(_size, found), default=inf) < _LITTLE * new.spec.nbytes:
                 break
-            told = self._find(plugin, new, values) if is_predictor(plugin) else None
-            if told is not None:
-                predicted = self._predicted(new.spec, told, values)
-                extra = len(told.finding.payload) + HEAD_LENGTH + _LINK
-                choices = (Choice(other, candidate, told, predicted) for other in blockwise)
+            derivation = self._find(plugin, new, values) if plugin.kind == "predictor" else None
+            if derivation is not None:
+                predicted = self._predicted(new.spec, derivation, values)
+                extra = len(derivation.finding.payload) + HEAD_LENGTH + _LINK
+                choices = (EncodingChoice(other, candidate, derivation, predicted) for other in blockwise)
                 found += [sample.estimate(choice, extra) for choice in choices]
         heavy = new.spec.nbytes * _HEAVY
         if any(stored_bytes((link,)) > heavy for link in candidate.recipe[:-1]):
             room = min(room, heavy)
         return [estimate for estimate in found if estimate.size < room]
 
-    def _open(self, candidate: Candidate) -> Values:
+    def _open(self, candidate: BaseCandidate) -> TensorReader:
         found = candidate.at_hand.get(candidate.digest)
         if found is not None and same_kind(found.spec, candidate.spec):
             return found
-        stored = open_tensor(self._reader, self._registry, candidate.spec, candidate.recipe, candidate.at_hand)
-        return Base(stored)
+        stored = open_tensor(self._tensors, candidate.spec, candidate.recipe, candidate.at_hand)
+        return CheckedReader(stored, self._tensors.limits.kept_blocks)
 
-    def _find(self, plugin: Predictor, new: Values, base: Values) -> Told | None:
+    def _find(self, plugin: Predictor, new: TensorReader, base: TensorReader) -> Derivation | None:
         """What a predictor finds, if it can be read again."""
         try:
             finding = guarded(plugin.name, lambda: plugin.find(new, base))
             if finding is None:
                 return None
             _check_finding(plugin, finding, new.spec, base.spec)
-            told = Told(plugin.name, finding)
-            self._predicted(new.spec, told, base)
-            return told
+            derivation = Derivation(plugin.name, finding)
+            self._predicted(new.spec, derivation, base)
+            return derivation
         except PayloadError as error:
             self._reporter.trace(f"'{new.spec.name}': {error}")
             return None
 
-    def _predicted(self, spec: TensorSpec, told: Told, base: Values) -> Predicted:
-        plugin = self._registry.encoding(told.predictor)
-        if is_predictor(plugin):
-            payload, parameters = memoryview(told.finding.payload), dict(told.finding.parameters)
-            return Predicted(plugin.name, open_prediction(plugin, payload, spec, parameters), spec, base)
-        raise ThetaError(f"'{told.predictor}' is no predictor")
+    def _predicted(self, spec: TensorSpec, derivation: Derivation, base: TensorReader) -> PredictedReader:
+        plugin = self._registry.encoding(derivation.predictor)
+        if plugin.kind == "predictor":
+            payload, parameters = memoryview(derivation.finding.payload), dict(derivation.finding.parameters)
+            return PredictedReader(plugin.name, open_prediction(plugin, payload, spec, parameters), spec, base)
+        raise ThetaError(f"'{derivation.predictor}' is not a predictor")
 
 
 def _check_finding(plugin: Predictor, finding: Finding, spec: TensorSpec, base: TensorSpec) -> None:
@@ -250,57 +254,58 @@ def _check_finding(plugin: Predictor, finding: Finding, spec: TensorSpec, base: 
         written = parse_recipe(format_recipe(recipe))
     except ManifestError as error:
         raise PayloadError(f"'{plugin.name}' has parameters that no manifest can hold: {error}") from None
-    told = guarded(plugin.name, lambda: plugin.base_spec(spec, dict(finding.parameters)))
-    if written != recipe or (told.dtype, told.shape) != (base.dtype, base.shape):
+    derivation = guarded(plugin.name, lambda: plugin.base_spec(spec, dict(finding.parameters)))
+    if written != recipe or (derivation.dtype, derivation.shape) != (base.dtype, base.shape):
         raise PayloadError(f"'{plugin.name}' could not tell the tensor from its base again")
 
 
 class _Sample:
     """A few windows of a tensor, side by side, on which encodings are tried."""
 
-    def __init__(self, new: Values) -> None:
+    def __init__(self, new: TensorReader, window: int) -> None:
         self.new = new
-        self._windows = list(_windows(new.spec))
+        self._windows = list(_windows(new.spec, window))
         data = self._read(new).toreadonly()
         self._sample = Tensor(flat_spec(new.spec, len(data)), data)
         self._factor = new.spec.nbytes / max(1, len(data))
-        self._last: tuple[Values, Tensor] | None = None
+        self._last: tuple[TensorReader, Tensor] | None = None
 
-    def estimate(self, choice: Choice, extra: float = 0) -> Estimate:
+    def estimate(self, choice: EncodingChoice, extra: float = 0) -> Estimate:
         """How many bytes a choice will cost."""
         size = _encoded_size(choice.encoding, self._sample, self._base(choice.base))
         return Estimate(size * self._factor + extra + _LINK, choice)
 
-    def _base(self, values: Values | None) -> Tensor | None:
+    def _base(self, values: TensorReader | None) -> Tensor | None:
         if values is None:
             return None
         if self._last is None or self._last[0] is not values:
             self._last = values, Tensor(self._sample.spec, self._read(values).toreadonly())
         return self._last[1]
 
-    def _read(self, values: Values) -> memoryview:
+    def _read(self, values: TensorReader) -> memoryview:
         parts = [values.read(begin, end) for begin, end in self._windows]
         return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _encoded_size(encoding: Encoding, new: Tensor, base: Tensor | None) -> float:
     try:
-        payload = guarded(encoding.name, lambda: encoding.encode(new, base))
+        coder = coder_over(encoding, base)
+        payload = guarded(encoding.name, lambda: coder.encode(new))
     except PayloadError:
         return inf
     return len(payload) if isinstance(payload, bytes) else inf
 
 
-def _windows(spec: TensorSpec) -> Iterator[tuple[int, int]]:
+def _windows(spec: TensorSpec, window: int) -> Iterator[tuple[int, int]]:
     """Ranges of bytes, evenly spread, of whole elements, each within a block."""
     count = spec.nbytes * 8 // spec.dtype.bits
-    if count <= _WINDOWS * _WINDOW:
+    if count <= _WINDOWS * window:
         yield 0, spec.nbytes
         return
     for index in range(_WINDOWS):
         middle = (2 * index + 1) * count // (2 * _WINDOWS)
-        begin = min(middle, count - _WINDOW) // _WINDOW * _WINDOW
-        yield begin * spec.dtype.bits // 8, (begin + _WINDOW) * spec.dtype.bits // 8
+        begin = min(middle, count - window) // window * window
+        yield begin * spec.dtype.bits // 8, (begin + window) * spec.dtype.bits // 8
 
 
 def _size(estimate: Estimate) -> float:

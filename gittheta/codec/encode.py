@@ -1,257 +1,202 @@
-"""From blocks to payloads: encode on the workers, check by decoding, pack in order."""
+"""Tensors into the store: encode on the workers, check by decoding, pack in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from itertools import chain, repeat
+from functools import partial
 
-from blake3 import blake3
-
-from gittheta.api import Values
+from gittheta.api import TensorReader
 from gittheta.codec.chain import NOTHING
-from gittheta.codec.choose import Candidate, Choice, Chooser, Estimate, Told
-from gittheta.codec.decode import ahead
-from gittheta.codec.encode_tensor import EncodedBlock, EncodedTensor, Work, encode_all, store_all
-from gittheta.codec.spool import Held
+from gittheta.codec.choose import BaseCandidate, Chooser, Derivation, EncodingChoice, Estimate
+from gittheta.codec.encode_tensor import EncodedBlock, EncodedTensor, Work
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import Digest, Link, ObjectId, Recipe, RunningDigest, TensorSpec, digest_of
+from gittheta.pipeline import in_order
+from gittheta.runtime import lazy
 from gittheta.storage.frames import frame_head
-from gittheta.storage.packs import PackWriter, Spot, places
-
-#: Raw bytes that may wait for the workers, besides WORKING for each of them; with the tensor being read, this bounds
-#: memory.
-IN_FLIGHT = 64 << 20
-WORKING = 16 << 20
-#: Blocks are handed to the workers in batches of at least so many bytes.
-BATCH = 1 << 20
-#: A changed tensor up to this size is one piece of work; of larger ones each block is.
-WHOLE = 16 << 20
+from gittheta.storage.packs import PackWriter, PendingPlace, places
 
 
 @dataclass
-class Ticket:
+class PendingTensor:
     """A tensor on its way into the store; its recipe is known once the encoder has finished."""
 
     spec: TensorSpec
-    choice: Choice
-    spots: list[Spot] = field(default_factory=list)
+    choice: EncodingChoice
+    places: list[PendingPlace] = field(default_factory=list)
     #: Where a predictor's payload lies, and the digest of what it predicts.
-    told: Spot | None = None
+    derived_at: PendingPlace | None = None
     predicted: Digest | None = None
+    #: Names of the objects, in the order in which they were packed.
     names: list[ObjectId] = field(default_factory=list)
-    #: Of each block that has been encoded.
-    digests: list[Digest] = field(default_factory=list)
-    #: The first object that holds this tensor alone, for tensors that are written before their digest is known.
-    own_objects: int | None = None
 
     def recipe(self) -> Recipe:
         """How to rebuild the tensor."""
-        if not self.spots:
+        if not self.places:
             return ()
-        candidate, told = self.choice.candidate, self.choice.told
-        name, found = self.choice.encoding.name, places(self.spots, self.names)
+        candidate, derivation = self.choice.candidate, self.choice.derivation
+        name, found = self.choice.encoding.name, places(self.places, self.names)
         if candidate is None:
             return (Link(name, found),)
-        if told is None or self.told is None:
+        if derivation is None or self.derived_at is None:
             return (Link(name, found, (), candidate.digest), *candidate.recipe)
-        payload = places([self.told], self.names)
-        below = Link(told.predictor, payload, told.finding.parameters, candidate.digest)
+        payload = places([self.derived_at], self.names)
+        below = Link(derivation.predictor, payload, derivation.finding.parameters, candidate.digest)
         return (Link(name, found, (), self.predicted), below, *candidate.recipe)
 
 
+#: What a worker does with a tensor, or with a block of one.
+_Job = Callable[[], EncodedTensor | EncodedBlock]
+
+
 class Encoder:
-    """Takes tensors in file order. Nothing is in the store, under a name, before :meth:`finish`."""
+    """Takes tensors one after the other and packs them in that order. For one thread.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._pool = workspace.pool
-        self._limit = IN_FLIGHT + WORKING * workspace.settings.threads
-        self._pack = PackWriter(workspace.store)
-        self._queue: deque[tuple[list[Ticket], int, Future[list[EncodedBlock | EncodedTensor]]]] = deque()
-        self._batch: list[tuple[Ticket, Tensor, Digest | None]] = []
-        self._changed: list[tuple[Ticket, Work]] = []
+    Nothing is in the store, under a name, before :meth:`finish`. :meth:`abort` in any case, at the end.
+    """
+
+    def __init__(self, tensors: TensorStore) -> None:
+        self._tensors = tensors
+        self._limits = tensors.limits
+        self._room = tensors.limits.in_flight + tensors.limits.per_worker * tensors.threads
+        self._pack = PackWriter(tensors.store, tensors.limits.object_size)
+        #: Batches that are with the workers, and their bytes.
+        self._queue: deque[tuple[list[PendingTensor], int, Future[list[EncodedTensor | EncodedBlock]]]] = deque()
+        self._queued = 0
+        #: The next batch.
+        self._batch: list[tuple[PendingTensor, _Job]] = []
         self._batched = 0
-        self._waiting = 0
-        self._tickets: list[Ticket] = []
+        self._pending: list[PendingTensor] = []
 
-    @cached_property
+    @lazy
     def _chooser(self) -> Chooser:
         """Made when there is something to encode: `git status` seldom has anything."""
-        return Chooser(self._workspace)
+        return Chooser(self._tensors)
 
     def add(
         self,
-        spec: TensorSpec,
-        blocks: Iterable[memoryview],
-        digests: Iterable[Digest] = (),
-        candidates: Sequence[Candidate] = (),
-    ) -> Ticket:
-        """A whole tensor at once, with the digests of its blocks if they are known already.
+        new: TensorReader,
+        digests: Sequence[Digest] = (),
+        candidates: Sequence[BaseCandidate] = (),
+        derivation: Derivation | None = None,
+    ) -> PendingTensor:
+        """Store a tensor. What the reader gives must stay as it is until the encoder has finished.
 
-        ``candidates`` are stored tensors that it may have come from. The memory must stay as it is until the encoder
-        has finished.
+        ``digests`` are those of its blocks, if they are known already; ``candidates`` stored tensors that it may have
+        come from; ``derivation`` says how it came of the first of them, where that is known.
         """
-        if self._chooser.has_choice(candidates):
-            return self.add_changed(Held(spec, list(blocks)), candidates, list(digests))
-        ticket = self._ticket(spec)
-        for block, digest in zip(blocks, chain(digests, repeat(None)), strict=False):
-            self.feed(ticket, block, digest)
-        return ticket
+        pending = PendingTensor(new.spec, self._chooser.plain)
+        self._pending.append(pending)
+        work = Work(new, digests, self._limits.block_bytes(new.spec.dtype))
+        if derivation is not None:
+            self._add_changed(pending, work, partial(self._chooser.derived, new, candidates[0], derivation))
+        elif self._chooser.has_choice(candidates):
+            self._add_changed(pending, work, partial(self._chooser.choose, new, candidates))
+        else:
+            for begin, end in work.ranges():
+                self._put(pending, partial(work.encode_block, pending.choice, begin, end), end - begin)
+        return pending
 
-    def add_changed(self, new: Values, candidates: Sequence[Candidate], digests: Sequence[Digest] = ()) -> Ticket:
-        """A tensor that can be read in parts, and what it may have come from."""
-        return self._add_work(self._ticket(new.spec), new, partial(self._chooser.choose, new, candidates), digests)
+    def _add_changed(self, pending: PendingTensor, work: Work, choose: Callable[[], tuple[Estimate, ...]]) -> None:
+        size = work.new.spec.nbytes
+        if size > self._limits.whole_tensor:
+            self._store_large(pending, work, choose)
+        else:
+            self._put(pending, partial(work.encode_smallest, choose), size)
 
-    def add_told(self, new: Values, candidate: Candidate, told: Told) -> Ticket:
-        """A tensor of which it is known how it came of another."""
-        return self._add_work(self._ticket(new.spec), new, partial(self._chooser.given, new, candidate, told), ())
-
-    def _ticket(self, spec: TensorSpec) -> Ticket:
-        ticket = Ticket(spec, self._chooser.plain)
-        self._tickets.append(ticket)
-        return ticket
-
-    def _add_work(
-        self, ticket: Ticket, new: Values, choose: Callable[[], tuple[Estimate, ...]], digests: Sequence[Digest]
-    ) -> Ticket:
-        work = Work(new, choose, digests)
-        size = new.spec.nbytes
-        if size > WHOLE:
-            self._store_large(ticket, work)
-            return ticket
-        if self._batch:
-            self._submit()
-        self._make_room(size)
-        self._changed.append((ticket, work))
-        self._waiting += size
-        self._batched += size
-        if self._batched >= BATCH:
-            self._submit()
-        return ticket
-
-    def _store_large(self, ticket: Ticket, work: Work) -> None:
-        """Block by block on all workers, without anything else in flight."""
-        self._drain()
-        *ways, last = self._pool.submit(work.choose).result()
-        for way in ways:
-            start = self._pack.cut()
-            try:
-                self._append_large(ticket, work, way.choice)
-                return
-            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # of the encoding, or of the base
-                self._workspace.reporter.trace(f"{error.located(tensor=ticket.spec.name)}")
-                self._pack.discard_from(start)
-        self._append_large(ticket, work, last.choice)
-
-    def _append_large(self, ticket: Ticket, work: Work, choice: Choice) -> None:
-        ticket.spots.clear()
-        ticket.digests.clear()
-        self._accept(ticket, choice)
-        hashed = blake3()
-        jobs = ((end - begin, partial(work.encode, choice, begin, end)) for begin, end in work.ranges())
-        for frame, predicted in ahead(self._pool.submit, jobs):
-            self._append(ticket, frame)
-            if predicted is not None:
-                hashed.update(predicted)
-        ticket.predicted = Digest(hashed.digest())
-
-    def begin(self, spec: TensorSpec) -> Ticket:
-        """A tensor too large to be held: blocks follow by :meth:`feed`, then :meth:`end` or :meth:`discard`."""
-        self._drain()
-        ticket = self._ticket(spec)
-        ticket.own_objects = self._pack.cut()
-        return ticket
-
-    def feed(self, ticket: Ticket, block: memoryview, digest: Digest | None = None) -> None:
-        """The next block of a tensor, with its digest if that is known already.
-
-        The memory must stay as it is until the encoder has finished.
-        """
-        if self._changed:
-            self._submit()
-        self._make_room(len(block))
-        self._batch.append((ticket, Tensor(flat_spec(ticket.spec, len(block)), block.toreadonly()), digest))
-        self._waiting += len(block)
-        self._batched += len(block)
-        if self._batched >= BATCH:
-            self._submit()
-
-    def _make_room(self, size: int) -> None:
-        while self._queue and self._waiting + size > self._limit:
+    def _put(self, pending: PendingTensor, job: _Job, size: int) -> None:
+        """A job for the workers: small ones together, because each handing over costs."""
+        while self._queue and self._queued + self._batched + size > self._room:
             self._collect()
+        self._batch.append((pending, job))
+        self._batched += size
+        if self._batched >= self._limits.encode_batch:
+            self._submit()
 
     def _submit(self) -> None:
-        """Hand what has gathered to a worker: small pieces together, because each handing over costs."""
-        if self._batch:
-            tickets = [ticket for ticket, _, _ in self._batch]
-            blocks = [(block, digest) for _, block, digest in self._batch]
-            self._queue.append((tickets, self._batched, self._pool.submit(encode_all, self._chooser.plain, blocks)))
-        if self._changed:
-            tickets = [ticket for ticket, _ in self._changed]
-            works = [work for _, work in self._changed]
-            self._queue.append((tickets, self._batched, self._pool.submit(store_all, works)))
-        self._batch, self._changed, self._batched = [], [], 0
+        if not self._batch:
+            return
+        owners, jobs = [pending for pending, _ in self._batch], [job for _, job in self._batch]
+        self._queue.append((owners, self._batched, self._tensors.workers.submit(_run, jobs)))
+        self._queued += self._batched
+        self._batch, self._batched = [], 0
 
-    def end(self) -> None:
-        """No more blocks for a tensor that was begun."""
-        self._drain()
-        self._pack.cut()
-
-    def discard(self, ticket: Ticket) -> None:
-        """Forget a tensor that was begun: it turned out to be known."""
-        self._drain()
-        if ticket.own_objects is not None:
-            self._pack.discard_from(ticket.own_objects)
-        self._tickets.remove(ticket)
-
-    def finish(self) -> None:
-        """Make everything durable; tickets then have their recipes. Raises StoreError."""
-        self._drain()
-        names = self._pack.finish()
-        for ticket in self._tickets:
-            ticket.names = names
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        for _, _, future in self._queue:
-            future.cancel()
-        self._queue.clear()
-        self._pack.abort()
+    def _collect(self) -> None:
+        owners, size, future = self._queue.popleft()
+        self._queued -= size
+        for pending, result in zip(owners, future.result(), strict=True):
+            if isinstance(result, EncodedBlock):
+                self._append(pending, result)
+                continue
+            if result.complaint:
+                self._tensors.reporter.trace(f"tensor '{pending.spec.name}': {result.complaint}")
+            self._accept(pending, result.choice)
+            pending.predicted = result.predicted
+            for frame in result.frames:
+                self._append(pending, frame)
 
     def _drain(self) -> None:
         self._submit()
         while self._queue:
             self._collect()
 
-    def _collect(self) -> None:
-        tickets, size, future = self._queue.popleft()
-        self._waiting -= size
-        for ticket, result in zip(tickets, future.result(), strict=True):
-            if isinstance(result, EncodedBlock):
-                self._append(ticket, result)
-                continue
-            if result.complaint:
-                self._workspace.reporter.trace(f"tensor '{ticket.spec.name}': {result.complaint}")
-            self._accept(ticket, result.choice)
-            ticket.predicted = result.predicted
-            for frame in result.frames:
-                self._append(ticket, frame)
+    def _store_large(self, pending: PendingTensor, work: Work, choose: Callable[[], tuple[Estimate, ...]]) -> None:
+        """Block by block on all workers, without anything else in flight."""
+        self._drain()
+        *ways, last = self._tensors.workers.submit(choose).result()
+        for way in ways:
+            start = self._pack.cut()
+            try:
+                self._append_large(pending, work, way.choice)
+                return
+            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # of the encoding, or of the base
+                self._tensors.reporter.trace(f"{error.located(tensor=pending.spec.name)}")
+                self._pack.discard_from(start)
+        self._append_large(pending, work, last.choice)
 
-    def _accept(self, ticket: Ticket, choice: Choice) -> None:
-        told = choice.told
-        # Neither values of any tensor nor the payload may stay in memory as long as the ticket does.
-        kept = replace(told, finding=replace(told.finding, payload=b"")) if told else None
+    def _append_large(self, pending: PendingTensor, work: Work, choice: EncodingChoice) -> None:
+        pending.places.clear()
+        self._accept(pending, choice)
+        predicted = RunningDigest()
+        jobs = ((end - begin, partial(work.encode_block, choice, begin, end)) for begin, end in work.ranges())
+        for frame in in_order(self._tensors.workers, jobs, self._limits.decoded_ahead):
+            self._append(pending, frame)
+            if frame.predicted is not None:
+                predicted.update(frame.predicted)
+        pending.predicted = predicted.digest()
+
+    def _accept(self, pending: PendingTensor, choice: EncodingChoice) -> None:
+        derivation = choice.derivation
+        # Neither values of any tensor nor the payload may stay in memory until the recipe is asked for.
+        kept = replace(derivation, finding=replace(derivation.finding, payload=b"")) if derivation else None
         candidate = replace(choice.candidate, at_hand=NOTHING) if choice.candidate else None
-        ticket.choice = replace(choice, candidate=candidate, base=None, told=kept)
-        if told:
-            payload = told.finding.payload
-            ticket.told = self._pack.append((frame_head(payload, len(payload), digest_of(payload)), payload))
+        pending.choice = replace(choice, candidate=candidate, base=None, derivation=kept)
+        if derivation:
+            payload = derivation.finding.payload
+            head = frame_head(payload, len(payload), digest_of(payload))
+            pending.derived_at = self._pack.append((head, payload))
 
-    def _append(self, ticket: Ticket, frame: EncodedBlock) -> None:
-        ticket.spots.append(self._pack.append((frame.head, frame.body)))
-        ticket.digests.append(frame.digest)
+    def _append(self, pending: PendingTensor, frame: EncodedBlock) -> None:
+        pending.places.append(self._pack.append((frame.head, frame.body)))
+
+    def finish(self) -> None:
+        """Make everything durable; pending tensors then have their recipes. Raises StoreError."""
+        self._drain()
+        names = self._pack.finish()
+        for pending in self._pending:
+            pending.names = names
+
+    def abort(self) -> None:
+        """Leave nothing behind but what :meth:`finish` has made durable."""
+        for _, _, future in self._queue:
+            future.cancel()
+        self._queue.clear()
+        self._pack.abort()
+
+
+def _run(jobs: list[_Job]) -> list[EncodedTensor | EncodedBlock]:
+    return [job() for job in jobs]

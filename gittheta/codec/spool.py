@@ -1,47 +1,26 @@
-"""A tensor on its way in, which can be read again: held in memory, or in a file if it is too large for that."""
+"""A tensor on its way: taken block after block, held in memory or, if it is too large for that, in a file."""
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterator
 
-from gittheta.codec.decode import HOLD
-from gittheta.model import TensorSpec, block_bytes
-from gittheta.storage.files import translated, write_all
-from gittheta.storage.objects import Store
-
-
-class Held:
-    """A tensor whose blocks are all in memory."""
-
-    def __init__(self, spec: TensorSpec, blocks: Sequence[memoryview]) -> None:
-        self.spec = spec
-        self._blocks = blocks
-        self._ends = list(accumulate(map(len, blocks)))
-
-    def read(self, begin: int, end: int) -> memoryview:
-        """A range of bytes; copied only where it crosses blocks."""
-        parts = []
-        at = begin
-        while at < end:
-            index = bisect_right(self._ends, at)
-            first = self._ends[index] - len(self._blocks[index])
-            parts.append(self._blocks[index][at - first : end - first])
-            at += len(parts[-1])
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+from gittheta.codec.readers import HeldReader
+from gittheta.model import TensorSpec
+from gittheta.storage.files import open_unnamed, read_at, translated, write_all
+from gittheta.storage.objects import ObjectStore
 
 
 class Spool:
-    """Takes the bytes of a tensor one after the other; what does not fit into memory goes to a temporary file.
+    """Takes the bytes of a tensor one after the other; more than ``held`` of them go to a temporary file.
 
-    The file has no name for longer than a moment (where the system allows that), so that nothing is left of it.
+    One thread appends; several may read what was appended before. The file has no name for longer than a moment (where
+    the system allows that), so that nothing is left of it whatever happens.
     """
 
-    def __init__(self, store: Store, spec: TensorSpec, hold: int | None = None) -> None:
+    def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
         self.spec = spec
-        self._hold = HOLD if hold is None else hold
+        self._held = held
         self._store = store
         self._blocks: list[memoryview] = []
         #: Bytes taken so far.
@@ -49,9 +28,9 @@ class Spool:
         self._file: int | None = None
 
     def append(self, block: memoryview) -> None:
-        """The next bytes. Raises StoreError if the file cannot be written."""
-        if self._file is None and self.size + len(block) > self._hold:
-            self._file = self._open()
+        """The next bytes, which must stay as they are. Raises StoreError if the file cannot be written."""
+        if self._file is None and self.size + len(block) > self._held:
+            self._file = open_unnamed(self._store.temporary())
             for held in self._blocks:
                 self._write(self._file, held)
             self._blocks.clear()
@@ -65,25 +44,21 @@ class Spool:
         with translated(self._store.root):
             write_all(descriptor, block)
 
-    def _open(self) -> int:
-        path = self._store.temporary()
-        with translated(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-            if os.name == "posix":
-                os.unlink(path)
-        return descriptor
+    @property
+    def in_memory(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.size if self._file is None else 0
 
     def read(self, begin: int, end: int) -> memoryview:
-        """A range of the bytes that were taken so far. Safe to call from several threads."""
+        """A range of the bytes that were taken so far."""
         if self._file is None:
-            return Held(self.spec, self._blocks).read(begin, end)
+            return HeldReader(self.spec, self._blocks).read(begin, end)
         with translated(self._store.root):
-            return memoryview(os.pread(self._file, end - begin, begin))
+            return memoryview(read_at(self._file, begin, end - begin))
 
-    def blocks(self, begin: int, end: int) -> Iterator[memoryview]:
-        """A range of the bytes in blocks."""
-        step = block_bytes(self.spec.dtype)
-        return (self.read(at, min(at + step, end)) for at in range(begin, end, step))
+    def blocks(self, step: int) -> Iterator[memoryview]:
+        """All that was taken, in blocks of ``step`` bytes, the last one shorter."""
+        return (self.read(at, min(at + step, self.size)) for at in range(0, self.size, step))
 
     def __del__(self) -> None:
         self.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol
 
 from gittheta.errors import FormatError
+from gittheta.storage.files import read_at
 
 #: A format may read no more than this before it says where the tensors lie.
 MAX_HEAD = 128 << 20
@@ -22,7 +23,7 @@ class Source(Protocol):
 
 
 class ByteStream:
-    """Bytes from a source, after those that were looked at before."""
+    """Bytes from a source, after those that were looked at before. For one thread."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -37,9 +38,25 @@ class ByteStream:
         self._look_ahead(begin + size)
         return bytes(memoryview(self._seen)[begin : begin + size])
 
-    def head(self) -> io.BufferedReader:
+    def head(self) -> BinaryIO:
         """A file that reads ahead from here; the stream itself stays where it is."""
         return io.BufferedReader(_Head(self))
+
+    def whole(self, temporary: Callable[[], BinaryIO]) -> BinaryIO:
+        """Everything from here to the end, in a new temporary file that can be read anywhere.
+
+        The stream itself stays where it is, and goes on from that file. Raises OSError.
+        """
+        file = temporary()
+        file.write(memoryview(self._seen)[self._at :])
+        buffer = memoryview(bytearray(_STEP))
+        while filled := self._fill(buffer):
+            file.write(buffer[:filled])
+        file.flush()
+        self._seen, self._at = bytearray(), 0
+        self._source = _FromFile(file)
+        file.seek(0)
+        return file
 
     def _look_ahead(self, until: int) -> None:
         while (wanted := min(until - len(self._seen), _STEP)) > 0:
@@ -84,6 +101,20 @@ class ByteStream:
                 break
             filled += got
         return filled
+
+
+class _FromFile:
+    """A file read from its beginning, wherever others read it meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._offset = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        data = read_at(self._file.fileno(), self._offset, len(buffer))
+        buffer[: len(data)] = data
+        self._offset += len(data)
+        return len(data)
 
 
 class _Head(io.RawIOBase):

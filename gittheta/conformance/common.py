@@ -10,11 +10,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from gittheta.model import Dtype, Tensor, TensorSpec
+from gittheta.model import DTYPES, Dtype, Tensor, TensorSpec, block_dtype
 
 #: What a decoder may allocate: so many times the tensor, and a fixed amount beside it.
 MEMORY_FACTOR = 16
 MEMORY_SPARE = 4 << 20
+
+#: Every dtype, and one of those that store elements in blocks.
+ALL_DTYPES = (*DTYPES.values(), block_dtype("q4_0", 32, 18))
 
 _WORD = re.compile("[a-z][a-z0-9_]*")
 _ODD_COUNTS = (1, 2, 3, 5, 7, 8, 12, 255, 1023, 4097)
@@ -43,13 +46,13 @@ def random_of(seed: int) -> Random:
 
 def tensor(dtype: Dtype, data: bytes, shape: tuple[int, ...] | None = None) -> Tensor:
     """A tensor from its bytes; one-dimensional unless a shape is given."""
-    spec = TensorSpec("tensor", dtype, (len(data) * 8 // dtype.bits,) if shape is None else shape)
+    spec = TensorSpec("tensor", dtype, (len(data) * 8 // dtype.bits * dtype.unit,) if shape is None else shape)
     assert spec.nbytes == len(data), f"{len(data)} bytes for {spec}"
     return Tensor(spec, memoryview(data))
 
 
 def block_values(dtype: Dtype, elements: int, seed: int = 0) -> bytes:
-    """That many elements as a trained layer might hold them: normal of small deviation, or small integers."""
+    """That many elements (units of a block dtype) as a trained layer might hold them: normal of small deviation, or small integers."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -70,6 +73,8 @@ def special_values(dtype: Dtype) -> bytes:
     """Every bit pattern of narrow elements, the telling ones of wide elements."""
     if dtype.bits <= 8:
         return bytes(range(256)) * 3
+    if dtype.kind == "block":
+        return bytes(range(256)) * dtype.itemsize
     if dtype.bits == 16:
         return struct.pack(f"<{1 << 16}H", *range(1 << 16))
     width = 4 if dtype.kind == "complex" else dtype.itemsize
@@ -93,15 +98,15 @@ def tensors(dtype: Dtype) -> Iterator[Tensor]:
     yield tensor(dtype, bytes(size))
     yield tensor(dtype, b"\xff" * size)
     yield tensor(dtype, (b"\x3f\x80\x01\x42\x00\xc0\x7f\x99" * size)[:size])
-    yield tensor(dtype, random_of(1).randbytes(24 * dtype.bits // 8), (2, 3, 4))
-    if dtype.bits % 8 == 0:
+    yield tensor(dtype, random_of(1).randbytes(24 * dtype.bits // 8), (2, 3, 4 * dtype.unit))
+    if dtype.unit == 1 and dtype.bits % 8 == 0:
         yield tensor(dtype, random_of(2).randbytes(dtype.itemsize), ())
 
 
 def check_plugin(plugin: Any) -> None:
     kind = type(plugin)
     described = getattr(kind, "__dataclass_params__", None)
-    assert described is not None, f"{kind.__name__} is no dataclass"
+    assert described is not None, f"{kind.__name__} is not a dataclass"
     assert described.frozen, f"{kind.__name__} is not frozen"
     assert replace(plugin) == plugin, f"two {kind.__name__} with the same options differ"
     assert kind.name == plugin.name, f"the name of {kind.__name__} belongs to the class"

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gittheta.api import is_blockwise
 from gittheta.conformance.common import (
+    ALL_DTYPES,
     MEMORY_FACTOR,
     MEMORY_SPARE,
     block_values,
@@ -44,7 +44,7 @@ class EncodingConformance:
 
     def encoded(self, new: Tensor) -> bytes | None:
         """The payload of a tensor, over :meth:`base_of` it."""
-        return self.encoding.encode(new, self.base_of(new))
+        return self.encoding.over(self.base_of(new)).encode(new)
 
     def check_round_trip(self, new: Tensor) -> bool:
         """Encode and decode one tensor; says whether the encoding applied to it."""
@@ -54,7 +54,7 @@ class EncodingConformance:
         if payload is None:
             return False
         assert self.encoded(new) == payload, f"encoding twice gave different payloads: {new.spec}"
-        back = self.encoding.decode(memoryview(payload), new.spec, self.base_of(new))
+        back = self.encoding.over(self.base_of(new)).decode(memoryview(payload), new.spec)
         assert back.spec == new.spec, f"decoding gave {back.spec} for {new.spec}"
         assert bytes(back.data) == before, f"not what was encoded: {new.spec}"
         return True
@@ -64,7 +64,7 @@ class EncodingConformance:
         base = self.base_of(Tensor(spec, memoryview(bytes(spec.nbytes))))
         tracemalloc.start()
         try:
-            back = self.encoding.decode(memoryview(payload), spec, base)
+            back = self.encoding.over(base).decode(memoryview(payload), spec)
             assert len(back.data) == spec.nbytes, f"{what}: {len(back.data)} bytes for {spec}"
         except PayloadError:
             pass
@@ -86,29 +86,48 @@ class EncodingConformance:
     def test_is_a_plugin(self) -> None:
         """A frozen dataclass whose name can stand in a manifest."""
         check_plugin(self.encoding)
-        assert is_blockwise(self.encoding), "what has a method `find` is taken for a predictor"
+        assert self.encoding.kind == "blockwise"
         assert isinstance(self.encoding.needs_base, bool)
 
     def test_every_dtype_comes_back_bit_by_bit(self) -> None:
         """NaN payloads, infinities, signed zeros, subnormals, constants, noise, 0-d, single and odd numbers."""
-        applied = [self.check_round_trip(new) for dtype in DTYPES.values() for new in tensors(dtype)]
+        applied = [self.check_round_trip(new) for dtype in ALL_DTYPES for new in tensors(dtype)]
         assert any(applied), "the encoding applied to nothing"
+
+    def test_a_coder_serves_several_blocks(self) -> None:
+        """What it keeps of its base must not leak from one block into another, nor from encoding into decoding."""
+        for name in ("bf16", "f32", "i16", "u8"):
+            dtype = DTYPES[name]
+            one, other = (tensor(dtype, block_values(dtype, 500, seed)) for seed in (1, 2))
+            coder = self.encoding.over(self.base_of(one))
+            payloads = [coder.encode(one), coder.encode(other), coder.encode(one)]
+            assert payloads[0] == payloads[2], f"{name}: encoding another block in between changed the payload"
+            for payload, new in zip(payloads, (one, other, one), strict=True):
+                if payload is not None:
+                    assert bytes(coder.decode(memoryview(payload), new.spec).data) == bytes(new.data), name
+
+    def test_many_threads(self) -> None:
+        """The workers share one encoding."""
+        new = tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], 4096))
+        expected = self.encoded(new)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: self.encoded(new), range(64))) == {expected}
 
     def test_an_empty_block_does_no_harm(self) -> None:
         """The core encodes none, but asking for one must not fail."""
-        for dtype in DTYPES.values():
+        for dtype in ALL_DTYPES:
             self.check_round_trip(tensor(dtype, b""))
 
     def test_full_blocks_come_back(self) -> None:
         """The largest block that the core makes, and its neighbours."""
-        for dtype in DTYPES.values():
+        for dtype in ALL_DTYPES:
             self.check_round_trip(tensor(dtype, block_values(dtype, BLOCK_ELEMENTS)))
         for count in (BLOCK_ELEMENTS - 1, BLOCK_ELEMENTS + 1):
             self.check_round_trip(tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], count)))
 
     def test_where_the_bytes_lie_does_not_matter(self) -> None:
         """Blocks are slices of larger buffers: unaligned, sometimes writable."""
-        for dtype in DTYPES.values():
+        for dtype in ALL_DTYPES:
             data = block_values(dtype, 512)
             spec = tensor(dtype, data).spec
             moved = memoryview(bytearray(b"?" + data + b"?"))[1:-1]
@@ -117,7 +136,7 @@ class EncodingConformance:
 
     def test_threads_do_not_disturb_each_other(self) -> None:
         """The core encodes and decodes on several workers with one instance."""
-        news = [tensor(dtype, block_values(dtype, 20_000, seed)) for dtype in DTYPES.values() for seed in range(2)]
+        news = [tensor(dtype, block_values(dtype, 20_000, seed)) for dtype in ALL_DTYPES for seed in range(2)]
         alone = [self.encoded(new) for new in news]
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(self.encoded, news)) == alone
@@ -170,30 +189,30 @@ class EncodingConformance:
     def test_a_payload_of_another_dtype(self) -> None:
         """The manifest names the dtype, not the payload; the two may disagree."""
         for payload, spec in self.samples():
-            for dtype in DTYPES.values():
-                other = replace(spec, dtype=dtype, shape=(whole(dtype, 64),))
+            for dtype in ALL_DTYPES:
+                other = replace(spec, dtype=dtype, shape=(whole(dtype, 64) * dtype.unit,))
                 self.check_hostile(payload, other, f"a payload of {spec.dtype.name} read as {dtype.name}")
 
     def test_needs_base(self) -> None:
         """With ``needs_base``, nothing is encoded without one; without it, decoding must not look at one."""
         new = tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], 500))
         if self.encoding.needs_base:
-            assert self.encoding.encode(new, None) is None
+            assert self.encoding.over(None).encode(new) is None
             return
-        payload = self.encoding.encode(new, None)
+        payload = self.encoding.over(None).encode(new)
         other = tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], 500, seed=9))
         if payload is not None:
-            assert bytes(self.encoding.decode(memoryview(payload), new.spec, other).data) == bytes(new.data)
+            assert bytes(self.encoding.over(other).decode(memoryview(payload), new.spec).data) == bytes(new.data)
 
     def test_without_a_base_bytes_are_bytes(self) -> None:
         """A payload that needs no base is used for every tensor of the same bytes, whatever its dtype."""
         if self.encoding.needs_base:
             return
-        for dtype in DTYPES.values():
+        for dtype in ALL_DTYPES:
             data = block_values(dtype, 192)
-            payload = self.encoding.encode(tensor(dtype, data), None)
-            for other in DTYPES.values() if payload is not None else ():
-                spec = TensorSpec("tensor", other, (len(data) * 8 // other.bits,))
+            payload = self.encoding.over(None).encode(tensor(dtype, data))
+            for other in ALL_DTYPES if payload is not None else ():
+                spec = TensorSpec("tensor", other, (len(data) * 8 // other.bits * other.unit,))
                 if spec.nbytes == len(data):
-                    back = self.encoding.decode(memoryview(payload or b""), spec, None)
+                    back = self.encoding.over(None).decode(memoryview(payload or b""), spec)
                     assert bytes(back.data) == data, f"a payload of {dtype.name} read as {other.name}"

@@ -13,7 +13,7 @@ from gittheta.errors import FormatError
 from gittheta.model import DTYPES, Layout
 
 if TYPE_CHECKING:
-    from gittheta.api import Format
+    from gittheta.api import Composed, Format
 
 
 class FormatConformance:
@@ -24,8 +24,9 @@ class FormatConformance:
     broken: Sequence[bytes] = ()
 
     def split(self, file: bytes, at_once: int = 1 << 16) -> Layout:
-        """Split a file that arrives in pieces of so many bytes and cannot be rewound."""
-        return self.file_format.split(_forward_only(file, at_once))
+        """Split a file that arrives in pieces of ``at_once`` bytes and cannot be rewound, unless the format needs that."""
+        whole = self.file_format.needs_whole_file
+        return self.file_format.split(io.BytesIO(file) if whole else _forward_only(file, at_once))
 
     def check_hostile(self, file: bytes, what: str) -> None:
         """A damaged file is refused with FormatError and nothing else, or its layout keeps its promises."""
@@ -41,6 +42,7 @@ class FormatConformance:
         """A frozen dataclass whose name can stand in a manifest; ``opaque`` is taken."""
         check_plugin(self.file_format)
         assert self.file_format.name != "opaque"
+        assert isinstance(self.file_format.needs_whole_file, bool)
 
     def test_samples_are_recognised_by_their_beginning(self) -> None:
         """A few thousand bytes are enough, and an answer never depends on more."""
@@ -100,20 +102,38 @@ class FormatConformance:
             assert layout.length != len(file), f"broken file {number} was accepted: {file[:200]!r}"
             check_layout(layout, f"broken file {number}")
 
-    def test_merged_skeletons_hold_what_was_wanted(self) -> None:
-        """None, or a skeleton that splits into just those tensors in just that order."""
+    def test_files_that_are_laid_out_anew(self) -> None:
+        """None, or a file that has the layout that was promised, holds just those tensors, and keeps the metadata."""
         for number, sample in enumerate(self.samples):
             layout = self.split(sample)
-            skeleton = _skeleton(sample, layout)
             specs = [segment.spec for segment in layout.segments]
+            try:
+                metadata = self.file_format.metadata(_skeleton(sample, layout))
+            except FormatError:
+                continue
             for wanted in (specs, specs[::-1], specs[1:], []):
-                for base in (skeleton, None):
-                    merged = self.file_format.merge_skeletons(base, skeleton, skeleton, wanted)
-                    if merged is None:
-                        continue
-                    again = self.file_format.split(io.BytesIO(merged))
-                    check_layout(again, f"sample {number}, merged")
-                    assert [segment.spec for segment in again.segments] == wanted, f"sample {number}"
+                composed = self.file_format.compose(wanted, metadata)
+                if composed is None:
+                    continue
+                file = _filled(composed)
+                again = self.split(file)
+                check_layout(again, f"sample {number}, laid out anew")
+                assert again == composed.layout, f"sample {number}: not the layout that compose() told"
+                assert [segment.spec for segment in again.segments] == wanted, f"sample {number}"
+                assert again.length == len(file), f"sample {number}: {len(file)} bytes, not {again.length}"
+                kept = self.file_format.metadata(composed.skeleton)
+                assert dict(kept) == dict(metadata), f"sample {number}: the metadata has changed"
+
+    def test_metadata_is_texts_by_key(self) -> None:
+        """Or FormatError, also for skeletons that are none."""
+        for number, sample in enumerate(self.samples):
+            skeleton = _skeleton(sample, self.split(sample))
+            for damaged in (skeleton, skeleton[:-1], skeleton[:9], b""):
+                try:
+                    metadata = self.file_format.metadata(damaged)
+                except FormatError:
+                    continue
+                assert all(isinstance(text, str) for pair in metadata.items() for text in pair), f"sample {number}"
 
 
 def check_layout(layout: Layout, what: str) -> None:
@@ -122,15 +142,23 @@ def check_layout(layout: Layout, what: str) -> None:
     for segment in layout.segments:
         spec = segment.spec
         assert segment.offset >= end, f"{what}: '{spec.name}' overlaps another, or is out of order"
-        assert spec.bits % 8 == 0, f"{what}: '{spec.name}' is no whole number of bytes"
+        assert spec.bits % 8 == 0, f"{what}: '{spec.name}' is not a whole number of bytes"
         assert len(spec.name.encode()) <= 4096, f"{what}: a name too long for a manifest"
         assert len(spec.shape) <= 64, f"{what}: '{spec.name}' has too many dimensions"
         assert all(0 <= size <= 1 << 62 for size in spec.shape), f"{what}: '{spec.name}' has an absurd shape"
-        assert DTYPES.get(spec.dtype.name) == spec.dtype, f"{what}: '{spec.name}' is of a dtype that is none"
+        known = (
+            spec.dtype.name not in DTYPES if spec.dtype.kind == "block" else DTYPES.get(spec.dtype.name) == spec.dtype
+        )
+        assert known, f"{what}: '{spec.name}' has a dtype that manifests do not know"
+        assert spec.elements % spec.dtype.unit == 0, f"{what}: '{spec.name}' has parts of a block"
         end = segment.offset + spec.nbytes
     assert end <= layout.length, f"{what}: the last tensor reaches beyond the file"
     names = {segment.spec.name for segment in layout.segments}
     assert len(names) == len(layout.segments), f"{what}: a name twice"
+    aliases = {alias for alias, _ in layout.aliases}
+    assert len(aliases) == len(layout.aliases), f"{what}: another name twice"
+    assert not names & aliases, f"{what}: another name that is the name of a tensor"
+    assert {name for _, name in layout.aliases} <= names, f"{what}: another name of no tensor"
 
 
 def _positions(size: int, random: Random) -> Sequence[int]:
@@ -144,6 +172,17 @@ def _skeleton(file: bytes, layout: Layout) -> bytes:
         pieces.append(file[at : segment.offset])
         at = segment.offset + segment.spec.nbytes
     return b"".join([*pieces, file[at:]])
+
+
+def _filled(composed: Composed) -> bytes:
+    """The file that a format laid out, its tensors full of zeros."""
+    pieces, at, end = [], 0, 0
+    for segment in composed.layout.segments:
+        gap = segment.offset - end
+        pieces += [composed.skeleton[at : at + gap], bytes(segment.spec.nbytes)]
+        at += gap
+        end = segment.offset + segment.spec.nbytes
+    return b"".join([*pieces, composed.skeleton[at:]])
 
 
 def _forward_only(data: bytes, at_once: int) -> io.BufferedReader:

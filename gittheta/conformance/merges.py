@@ -17,7 +17,7 @@ from gittheta.conformance.sides import SEVERAL_BLOCKS, SHAPES, Shape, Twin, fami
 from gittheta.engine.arrays import TORCH, arithmetic_elements, arithmetic_shape
 from gittheta.engine.blocks import TensorBlocks
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.run import measure_all, merge_tensor
 from gittheta.engine.task import Task, prepared
 
@@ -77,10 +77,10 @@ class MergeConformance:
             statistics=tuple(self.known(side, spec) for side in range(number)),
         )
 
-    def known(self, side: int, spec: TensorSpec) -> dict[str, Resident]:
+    def known(self, side: int, spec: TensorSpec) -> dict[str, ResidentOperand]:
         """The statistics of one side."""
         return {
-            kind: Resident(TensorSpec(spec.name, DTYPES["f32"], tuple(values.shape)), values)
+            kind: ResidentOperand(TensorSpec(spec.name, DTYPES["f32"], tuple(values.shape)), values)
             for kind, values in self.statistics(side, spec).items()
         }
 
@@ -270,7 +270,7 @@ class MergeConformance:
                 task = self.task(method)
                 broken = task.sides[0].read(0, 253).clone().reshape(task.spec.shape)
                 broken[5, 7] = value
-                task = replace(task, sides=(Resident(task.spec, broken), *task.sides[1:]))
+                task = replace(task, sides=(ResidentOperand(task.spec, broken), *task.sides[1:]))
                 message = self.refused(task, f"{method} of {value}")
                 assert task.name in message, message
                 with suppress(MergeError):

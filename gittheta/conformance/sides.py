@@ -11,7 +11,7 @@ import torch
 
 from gittheta.api import Digest, TensorSpec
 from gittheta.engine.arrays import TORCH, raw_bytes
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.task import Task
 
 Shape = tuple[int, ...]
@@ -54,7 +54,7 @@ def family(shape: Shape, count: int) -> tuple[torch.Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Twin(Resident):
+class Twin(ResidentOperand):
     """A tensor under the digest of another one: sides of one digest never reach an idempotent method."""
 
     other: Digest
@@ -64,7 +64,7 @@ class Twin(Resident):
         return self.other
 
 
-def resident(spec: TensorSpec, values: torch.Tensor) -> Resident:
+def resident(spec: TensorSpec, values: torch.Tensor) -> ResidentOperand:
     """Real numbers (in pairs, for complex ones) as a tensor of that dtype."""
     narrow = values.to(TORCH[spec.dtype.name])
-    return Resident(spec, torch.view_as_complex(narrow) if spec.dtype.kind == "complex" else narrow)
+    return ResidentOperand(spec, torch.view_as_complex(narrow) if spec.dtype.kind == "complex" else narrow)

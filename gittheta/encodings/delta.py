@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from threading import local
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +27,6 @@ _STEPS = (0, 2)
 _SHARE = 4
 #: One in so many elements is looked at to find the classes.
 _STRIDE = 16
-#: Exponent bits of the floats that are put in classes.
-_EXPONENT = {"f64": 11, "f32": 8, "f16": 5, "bf16": 8, "c64": 8}
-
-_threads = local()
 
 
 @dataclass(frozen=True)
@@ -39,55 +34,71 @@ class Delta:
     """Applies to everything; small where elements moved by less than they are."""
 
     name: ClassVar[str] = "delta"
+    kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
-    def encode(self, new: Tensor, base: Tensor | None) -> bytes | None:
+    def over(self, base: Tensor | None) -> DeltaCoder:
+        """Codes over this block, whose classes are found but once."""
+        return DeltaCoder(base)
+
+
+class DeltaCoder:
+    """Codes differences from one block; what the block alone tells is kept between calls."""
+
+    def __init__(self, base: Tensor | None) -> None:
+        self._base = base
+        self._known: _Analysis | None = None
+
+    def encode(self, new: Tensor) -> bytes | None:
         """Differences as byte planes, class by class."""
-        dtype = new.spec.dtype
+        dtype, base = new.spec.dtype, self._base
         width = word_width(dtype)
         if base is None or len(base.data) != len(new.data) or len(new.data) % width:
             return None
-        old = as_words(base.data, width)
-        bounds = _bounds(old, dtype)
-        start = _Start(base.data, dtype, bounds, _classes(old, bounds), _ordered(old, dtype))
-        # The check that follows on this thread decodes against the same base.
-        _threads.last = start
-        steps = as_words(new.data, width)
-        moved = _sorted(zigzag(_ordered(steps, dtype) - start.ordered), start.classes)
-        head = bytes((len(bounds),)) + np.array(bounds, "<u2").tobytes()
+        known = self._analysis(base, dtype, _bounds(as_words(base.data, width), dtype))
+        moved = _sorted(zigzag(_ordered(as_words(new.data, width), dtype) - known.ordered), known.classes)
+        head = bytes((len(known.bounds),)) + np.array(known.bounds, "<u2").tobytes()
         return head + pack(split(moved))
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
         """Undo :meth:`encode`."""
-        width = word_width(spec.dtype)
+        width, base = word_width(spec.dtype), self._base
         if base is None or len(base.data) != spec.nbytes or spec.nbytes % width:
             raise PayloadError("a delta needs a base of its own size")
         bounds, rest = _read_bounds(payload)
-        if bounds and spec.dtype.name not in _EXPONENT:
-            raise PayloadError(f"a delta with classes, which {spec.dtype.name} has not")
+        if bounds and not _has_classes(spec.dtype):
+            raise PayloadError(f"a delta with classes, which {spec.dtype.name} does not have")
         planes, rest = unpack(rest, [spec.nbytes // width] * width)
         if len(rest):
             raise PayloadError("a delta's payload of the wrong length")
-        start, _threads.last = getattr(_threads, "last", None), None
-        if start is None or start.data is not base.data or (start.dtype, start.bounds) != (spec.dtype, bounds):
-            old = as_words(base.data, width)
-            start = _Start(base.data, spec.dtype, bounds, _classes(old, bounds), _ordered(old, spec.dtype))
-        steps = unzigzag(_in_place(join(planes), start.classes))
-        steps += start.ordered
+        known = self._analysis(base, spec.dtype, bounds)
+        steps = unzigzag(_in_place(join(planes), known.classes))
+        steps += known.ordered
         words = from_ordered(steps) if _is_float(spec.dtype) else steps
         return Tensor(spec, words.view(np.uint8).data)
 
+    def _analysis(self, base: Tensor, dtype: Dtype, bounds: tuple[int, ...]) -> _Analysis:
+        known = self._known
+        if known is None or (known.dtype, known.bounds) != (dtype, bounds):
+            old = as_words(base.data, word_width(dtype))
+            known = self._known = _Analysis(dtype, bounds, _classes(old, bounds), _ordered(old, dtype))
+        return known
+
 
 @dataclass(frozen=True)
-class _Start:
-    """What the base alone tells."""
+class _Analysis:
+    """What the base alone tells, for some dtype and bounds."""
 
-    data: memoryview
     dtype: Dtype
     bounds: tuple[int, ...]
     classes: list[Positions]
     #: The base as integers in the order of its values.
     ordered: Words
+
+
+def _has_classes(dtype: Dtype) -> bool:
+    """Whether elements are put in classes: floats, and parts of complex numbers, of 16 bits and more."""
+    return _is_float(dtype) and dtype.bits >= 16
 
 
 def _is_float(dtype: Dtype) -> bool:
@@ -108,9 +119,9 @@ def _magnitude(words: Words) -> npt.NDArray[np.uint16]:
 
 def _bounds(old: Words, dtype: Dtype) -> tuple[int, ...]:
     """Where the classes begin, as magnitudes, descending: exponents, from the largest that is common."""
-    if dtype.name not in _EXPONENT or not len(old):
+    if not _has_classes(dtype) or not len(old):
         return ()
-    shift = 16 - _EXPONENT[dtype.name]
+    shift = 16 - dtype.exponent_bits
     exponents = _magnitude(old[::_STRIDE]) >> np.uint16(shift)
     common = np.bincount(exponents)[::-1].cumsum() >= (len(exponents) + _SHARE - 1) // _SHARE
     largest = len(common) - 1 - int(common.argmax())

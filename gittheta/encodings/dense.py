@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -16,12 +16,17 @@ _WIDTHS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Dense:
-    """Needs no base; applies to everything."""
+    """Needs no base and applies to everything; codes blocks itself."""
 
     name: ClassVar[str] = "dense"
+    kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = False
 
-    def encode(self, new: Tensor, base: Tensor | None) -> bytes | None:
+    def over(self, base: Tensor | None) -> Dense:
+        """The same for any base: it is not looked at."""
+        return self
+
+    def encode(self, new: Tensor) -> bytes | None:
         """Planes from the most significant byte to the least, then the bytes that fill no element."""
         dtype = new.spec.dtype
         width, transform = _shape_of(dtype)
@@ -31,7 +36,7 @@ class Dense:
         stored = pack(planes, matches=dtype.kind not in ("float", "complex"))
         return b"".join([bytes((width, transform)), stored, data[whole:].data])
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
         """Undo :meth:`encode`."""
         if len(payload) < 2:
             raise PayloadError("a dense payload without a head")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,10 +25,23 @@ class Sparse:
     """Applies to everything; small where most elements are those of the base. No bytes at all for an equal block."""
 
     name: ClassVar[str] = "sparse"
+    kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
-    def encode(self, new: Tensor, base: Tensor | None) -> bytes | None:
+    def over(self, base: Tensor | None) -> SparseCoder:
+        """Codes over this block."""
+        return SparseCoder(base)
+
+
+@dataclass(frozen=True)
+class SparseCoder:
+    """Codes what changed since one block."""
+
+    base: Tensor | None
+
+    def encode(self, new: Tensor) -> bytes | None:
         """Positions as gaps, then the new values, or their differences from the old ones, as byte planes."""
+        base = self.base
         if base is None or len(base.data) != len(new.data) or len(new.data) % word_width(new.spec.dtype):
             return None
         width = word_width(new.spec.dtype)
@@ -46,8 +59,9 @@ class Sparse:
         head = _HEAD.pack(mode, len(positions))
         return head + pack_positions(positions) + _pack_values(mode, words, old, new.spec.dtype)
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
         """Undo :meth:`encode`."""
+        base = self.base
         width = word_width(spec.dtype)
         if base is None or len(base.data) != spec.nbytes or spec.nbytes % width:
             raise PayloadError("a sparse change needs a base of its own size")

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,23 @@ class Ternary:
     """Applies to floats all of which moved by the same float32, up or down, and were rounded."""
 
     name: ClassVar[str] = "ternary"
+    kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
-    def encode(self, new: Tensor, base: Tensor | None) -> bytes | None:
+    def over(self, base: Tensor | None) -> TernaryCoder:
+        """Codes over this block."""
+        return TernaryCoder(base)
+
+
+@dataclass(frozen=True)
+class TernaryCoder:
+    """Codes the signs of the changes since one block."""
+
+    base: Tensor | None
+
+    def encode(self, new: Tensor) -> bytes | None:
         """The number, the positions as gaps, and the directions as bits; no bytes at all for an equal block."""
+        base = self.base
         dtype = new.spec.dtype
         if base is None or not has_arithmetic(dtype) or len(base.data) != len(new.data):
             return None
@@ -57,8 +70,9 @@ class Ternary:
                 return _HEAD.pack(step, len(positions)) + pack_positions(positions) + pack([signs])
         return None
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
         """Undo :meth:`encode`."""
+        base = self.base
         if base is None or len(base.data) != spec.nbytes:
             raise PayloadError("a ternary change needs a base of its own size")
         if not len(payload):

@@ -7,22 +7,16 @@ from math import prod
 
 import torch
 
-from gittheta.api import Dtype, TensorSpec
+from gittheta.api import DTYPES, Dtype, TensorSpec
 
 # Blocks of stored tensors are read-only, and nothing here writes to what it was given.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 #: How the bytes of each dtype are seen for arithmetic; complex numbers as pairs.
 TORCH: dict[str, torch.dtype] = {
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "c64": torch.float32,
-    "f8_e4m3": torch.float8_e4m3fn,
-    "f8_e5m2": torch.float8_e5m2,
-    "f8_e4m3fnuz": torch.float8_e4m3fnuz,
-    "f8_e5m2fnuz": torch.float8_e5m2fnuz,
+    dtype.name: torch.float32 if dtype.kind == "complex" else getattr(torch, dtype.torch or "")
+    for dtype in DTYPES.values()
+    if dtype.arithmetic or dtype.kind == "complex"
 }
 
 

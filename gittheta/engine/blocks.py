@@ -111,7 +111,7 @@ class TensorBlocks:
             raise MergeError(
                 f"{label} has NaN or infinite values",
                 tensor=self.task.name,
-                mend="`take` the other side, or let them through: nonfinite=propagate",
+                hint="`take` the other side, or let them through: nonfinite=propagate",
             )
         unit = self.task.traits.unit
         if unit == "tensor":
@@ -150,7 +150,7 @@ class TensorBlocks:
                 f"{self.task.method.name} gives values that {self.task.spec.dtype.name} cannot hold "
                 f"({ends[0].item():.4g} to {ends[1].item():.4g})",
                 tensor=self.task.name,
-                mend="give smaller weights or a smaller lambda, or let them through: nonfinite=propagate",
+                hint="give smaller weights or a smaller lambda, or let them through: nonfinite=propagate",
             )
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 from threading import local
-from typing import TypeVar
 
 import torch
 
 from gittheta.errors import ConfigError
+from gittheta.pipeline import Result, in_order
 from gittheta.runtime import keep_memory
-
-Result = TypeVar("Result")
 
 #: Blocks of element-wise methods begin at multiples of so many elements.
 LEAF = 1 << 16
@@ -40,34 +36,15 @@ class Compute:
     device: torch.device = CPU
     #: Threads that work on blocks; none: the caller's own.
     pool: ThreadPoolExecutor | None = None
-    #: Blocks that are worked on, or wait to be taken, at once.
-    ahead: int = 1
+    #: Blocks that are worked on, or wait to be taken, at once, besides the one that is taken.
+    max_in_flight: int = 0
     #: Elements of one block, a multiple of LEAF.
     block: int = BLOCK["cpu"]
     warn: Callable[[str], None] = _silent
 
     def each(self, jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:
-        """The results of some jobs in their order, a few of them ahead of the one who takes them.
-
-        A job that is alone is done here: to wake up a thread for it would take longer than most small tensors do.
-        """
-        jobs = iter(jobs)
-        first = list(islice(jobs, 2))
-        if self.pool is None or len(first) < 2:
-            for job in chain(first, jobs):
-                yield job()
-            return
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for job in chain(first, jobs):
-                waiting.append(self.pool.submit(job))
-                if len(waiting) >= self.ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        """The results of some jobs in their order, a few of them ahead of the one who takes them."""
+        return in_order(self.pool, ((1, job) for job in jobs), self.max_in_flight)
 
 
 @contextmanager
@@ -89,7 +66,7 @@ def computing(
         threads = min(threads, _FEEDERS)
     pool = ThreadPoolExecutor(threads, "gittheta-merge") if threads > 1 else None
     try:
-        yield Compute(chosen, pool, 2 * threads, block or BLOCK[chosen.type], warn)
+        yield Compute(chosen, pool, 2 * threads - 1, block or BLOCK[chosen.type], warn)
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)
@@ -100,7 +77,7 @@ def find_device(name: str, warn: Callable[[str], None]) -> torch.device:
     """The device of that name, or the processor where it is not there. Raises ConfigError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name):
         raise ConfigError(
-            f"'{name}' is no device", mend="choose auto, cpu, cuda, cuda:1, ... or mps: git config theta.device auto"
+            f"'{name}' is no device", hint="choose auto, cpu, cuda, cuda:1, ... or mps: git config theta.device auto"
         )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ from gittheta.api import Merge, TensorSpec, Traits
 _EMBEDDING = re.compile(r"embed|(^|[._])(wte|wpe|wpm|shared|relative_attention_bias)([._]|$)")
 
 
-def suited(method: Merge, spec: TensorSpec) -> Merge:
+def fallback(method: Merge, spec: TensorSpec) -> Merge:
     """The method itself, or the mean if it is for matrices and this tensor is none."""
     if not Traits.of(method).matrices or is_matrix(spec):
         return method
@@ -20,7 +20,7 @@ def suited(method: Merge, spec: TensorSpec) -> Merge:
     return Linear()
 
 
-def informed(method: Merge, known: Sequence[Mapping[str, object]]) -> Merge:
+def statistics_based(method: Merge, known: Sequence[Mapping[str, object]]) -> Merge:
     """The method itself, or the mean if it is for matrices and no side has statistics of this one.
 
     Not every matrix belongs to a layer of which statistics are taken; one that only some sides know is an error.

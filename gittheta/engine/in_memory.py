@@ -13,9 +13,9 @@ import torch
 from gittheta.api import DTYPES, FormatError, MergeError, Segment, TensorSpec, Traits
 from gittheta.engine.arrays import TORCH, arithmetic_elements, flat_values
 from gittheta.engine.device import CPU, Compute, computing
-from gittheta.engine.fallback import informed, suited
-from gittheta.engine.operands import Operand, Resident
-from gittheta.engine.options import Recipe, as_text, weights_of
+from gittheta.engine.fallback import fallback, statistics_based
+from gittheta.engine.operands import Operand, ResidentOperand
+from gittheta.engine.options import ConfiguredMethod, as_text, weights_of
 from gittheta.engine.policy import CONFLICT, TAKE
 from gittheta.engine.run import measure_all, merge_tensor
 from gittheta.engine.task import Task
@@ -25,12 +25,11 @@ from gittheta.registry import Registry
 Model = Mapping[str, torch.Tensor] | str | os.PathLike[str]
 
 _SNIFF = 4096
-_NAMES = {dtype: name for name, dtype in TORCH.items() if name != "c64"} | {torch.complex64: "c64"}
-_EXACT = {torch.uint8: "u8", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64"} | {
-    torch.bool: "bool",
-    torch.uint16: "u16",
-    torch.uint32: "u32",
-    torch.uint64: "u64",
+#: Names of the dtypes that checkpoints know, by torch's dtype (as far as this torch has them).
+_NAMES = {
+    getattr(torch, dtype.torch): dtype.name
+    for dtype in DTYPES.values()
+    if dtype.torch is not None and hasattr(torch, dtype.torch)
 }
 
 
@@ -58,10 +57,10 @@ def merge(
     registry = Registry()
     labels = _labels(sides, method)
     given = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
-    recipe = Recipe.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
+    recipe = ConfiguredMethod.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
     weights_of(recipe.weight, labels)
     if len(statistics) not in (0, len(sides)):
-        raise MergeError(f"statistics of {len(statistics)} models for {len(sides)} sides", mend=_ONE_EACH)
+        raise MergeError(f"statistics of {len(statistics)} models for {len(sides)} sides", hint=_ONE_EACH)
     with computing(device, threads or os.cpu_count() or 1, _warn) as compute:
         theta0 = _open(registry, base, "the base") if base is not None else None
         thetas = [_open(registry, model, label) for model, label in zip(sides, labels, strict=True)]
@@ -84,12 +83,12 @@ def _warn(message: str) -> None:
 def _labels(sides: Sequence[Model], method: str) -> tuple[str, ...]:
     """What the sides are called in messages."""
     if isinstance(sides, (str, os.PathLike, Mapping)):
-        raise MergeError("sides is one model", mend="give a list of models")
+        raise MergeError("sides is one model", hint="give a list of models")
     if not sides:
         raise MergeError("there are no sides to merge")
     if method in (TAKE, CONFLICT):
         raise MergeError(
-            f"{method} computes nothing", mend="it is a word of git theta; here, use the model that you want"
+            f"{method} computes nothing", hint="it is a word of git theta; here, use the model that you want"
         )
     return tuple(f"side {number}" for number in range(1, len(sides) + 1))
 
@@ -116,18 +115,18 @@ def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.T
 def _home(task: Task) -> torch.device:
     """Where the result is to lie: beside the first side."""
     first = task.sides[0]
-    return first.tensor.device if isinstance(first, Resident) else CPU
+    return first.tensor.device if isinstance(first, ResidentOperand) else CPU
 
 
 def _agreed(task: Task) -> torch.Tensor:
     """A tensor that has no arithmetic, which is the same on all sides or an error."""
     found = {(side.spec.dtype, side.spec.shape, side.digest()) for side in task.sides}
     first = task.sides[0]
-    if len(found) > 1 or not isinstance(first, Resident):
+    if len(found) > 1 or not isinstance(first, ResidentOperand):
         raise MergeError(
             f"{task.spec.dtype.name} values that differ between the sides",
             tensor=task.name,
-            mend="only floating-point and complex numbers are merged: give all sides the same",
+            hint="only floating-point and complex numbers are merged: give all sides the same",
         )
     return first.tensor.detach().clone()
 
@@ -136,7 +135,7 @@ def _same_names(models: Sequence[Mapping[str, Operand]], labels: Sequence[str]) 
     for model, label in zip(models[1:], labels[1:], strict=True):
         for name in sorted(models[0].keys() ^ model.keys()):
             lacking = label if name in models[0] else labels[0]
-            raise MergeError(f"{lacking} has no such tensor", tensor=name, mend="merge models of the same architecture")
+            raise MergeError(f"{lacking} has no such tensor", tensor=name, hint="merge models of the same architecture")
 
 
 def _task(
@@ -145,12 +144,12 @@ def _task(
     sides: Sequence[Mapping[str, Operand]],
     known: Sequence[Mapping[str, Mapping[str, Operand]]],
     labels: tuple[str, ...],
-    recipe: Recipe,
+    recipe: ConfiguredMethod,
 ) -> Task:
-    method = suited(recipe.method, sides[0][name].spec)
+    method = fallback(recipe.method, sides[0][name].spec)
     kinds = Traits.of(method).kinds
     statistics = tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known)
-    method = informed(method, statistics)
+    method = statistics_based(method, statistics)
     return Task(
         name,
         base.get(name) if base is not None else None,
@@ -168,7 +167,7 @@ def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
     if isinstance(model, Mapping):
         return {name: _given(name, tensor, label) for name, tensor in model.items()}
     if not isinstance(model, (str, os.PathLike)):
-        raise MergeError(f"{label} is a {type(model).__name__}", mend="give tensors by name (state_dict()), or a path")
+        raise MergeError(f"{label} is a {type(model).__name__}", hint="give tensors by name (state_dict()), or a path")
     path = Path(model)
     with path.open("rb") as file:
         head = file.read(_SNIFF)
@@ -187,27 +186,29 @@ def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
     return {segment.spec.name: _resident(segment, view) for segment in layout.segments}
 
 
-def _resident(segment: Segment, view: memoryview) -> Resident:
+def _resident(segment: Segment, view: memoryview) -> ResidentOperand:
     """A tensor over a mapped file; of dtypes without arithmetic, its bytes."""
     spec = segment.spec
     data = view[segment.offset : segment.offset + spec.nbytes]
     if spec.dtype.name not in TORCH:
-        exact = next((kind for kind, name in _EXACT.items() if name == spec.dtype.name), torch.uint8)
+        exact = next((kind for kind, name in _NAMES.items() if name == spec.dtype.name), torch.uint8)
         values = torch.frombuffer(bytearray(data), dtype=exact) if data else torch.empty(0, dtype=exact)
-        return Resident(spec, values.reshape(spec.shape) if exact != torch.uint8 or spec.dtype.name == "u8" else values)
+        return ResidentOperand(
+            spec, values.reshape(spec.shape) if exact != torch.uint8 or spec.dtype.name == "u8" else values
+        )
     flat = flat_values(data, spec.dtype)
-    return Resident(spec, torch.view_as_complex(flat.reshape(-1, 2)) if spec.dtype.kind == "complex" else flat)
+    return ResidentOperand(spec, torch.view_as_complex(flat.reshape(-1, 2)) if spec.dtype.kind == "complex" else flat)
 
 
-def _given(name: str, tensor: torch.Tensor, label: str) -> Resident:
+def _given(name: str, tensor: torch.Tensor, label: str) -> ResidentOperand:
     """A tensor of the caller's, which is only read. Raises MergeError for what no checkpoint can hold."""
     if not isinstance(tensor, torch.Tensor):
         raise MergeError(f"{label} has a {type(tensor).__name__} there, and no torch tensor", tensor=name)
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise MergeError(f"{label} has a tensor there that is sparse, quantised or without values", tensor=name)
-    dtype = _NAMES.get(tensor.dtype) or _EXACT.get(tensor.dtype)
+    dtype = _NAMES.get(tensor.dtype)
     if dtype is None:
         raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint ({label})", tensor=name)
     # Made contiguous once: it is read in runs.
     values = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return Resident(TensorSpec(name, DTYPES[dtype], tuple(tensor.shape)), values)
+    return ResidentOperand(TensorSpec(name, DTYPES[dtype], tuple(tensor.shape)), values)

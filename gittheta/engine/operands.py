@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
-from blake3 import blake3
 
-from gittheta.api import Digest, TensorSpec, Values
+from gittheta.api import Digest, TensorReader, TensorSpec
 from gittheta.engine.arrays import arithmetic_elements, flat_values, raw_bytes
+from gittheta.model import RunningDigest
 
 
 class Operand(Protocol):
@@ -31,10 +31,10 @@ class Operand(Protocol):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredOperand:
     """A tensor whose bytes can be read by ranges."""
 
-    values: Values
+    values: TensorReader
     known_digest: Digest
 
     @property
@@ -53,7 +53,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Resident:
+class ResidentOperand:
     """A tensor in memory, of any device."""
 
     spec: TensorSpec
@@ -70,4 +70,6 @@ class Resident:
 
     @cached_property
     def _digest(self) -> Digest:
-        return Digest(blake3(raw_bytes(self.tensor), max_threads=blake3.AUTO).digest())
+        digest = RunningDigest(parallel=True)
+        digest.update(raw_bytes(self.tensor))
+        return digest.digest()

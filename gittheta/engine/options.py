@@ -33,7 +33,7 @@ def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merg
     for option, text in given.items():
         if option not in names:
             known = ", ".join([*names, WEIGHT, NONFINITE])
-            raise MergeError(f"{name} has no option '{option}'", mend=f"its options are: {known}")
+            raise MergeError(f"{name} has no option '{option}'", hint=f"its options are: {known}")
         values[names[option]] = _value(name, option, text, hints[names[option]])
     try:
         return method(**values)
@@ -44,7 +44,7 @@ def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merg
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ConfiguredMethod:
     """A method ready to be run, and what the engine is told besides."""
 
     method: Merge
@@ -57,7 +57,7 @@ class Recipe:
     @classmethod
     def make(
         cls, registry: Registry, name: str, options: Mapping[str, str], offered: Mapping[str, str] | None = None
-    ) -> Recipe:
+    ) -> ConfiguredMethod:
         """A method by name. ``options`` must be its own; of what is ``offered`` it takes what it has.
 
         Raises PluginError if there is no such method, and MergeError for an option that is unknown or out of range.
@@ -110,7 +110,7 @@ def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
     if len(numbers) != len(labels):
         raise MergeError(
             f"{len(numbers)} weights for {len(labels)} sides",
-            mend=f"give one number, or one for each of {', '.join(labels)}, in this order",
+            hint=f"give one number, or one for each of {', '.join(labels)}, in this order",
         )
     return numbers
 
@@ -118,7 +118,7 @@ def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
 def propagates(text: str | None) -> bool:
     """Whether values that are not finite are let through. Raises MergeError."""
     if text not in (None, "error", "propagate"):
-        raise MergeError(f"nonfinite is '{text}'", mend="it may be error or propagate")
+        raise MergeError(f"nonfinite is '{text}'", hint="it may be error or propagate")
     return text == "propagate"
 
 
@@ -129,11 +129,11 @@ def _value(method: str, option: str, text: str, hint: Any) -> Any:
     if get_origin(hint) is Literal:
         choices = [str(each) for each in get_args(hint)]
         if text not in choices:
-            raise MergeError(f"{option} of {method} is '{text}'", mend=f"it may be {', '.join(choices)}")
+            raise MergeError(f"{option} of {method} is '{text}'", hint=f"it may be {', '.join(choices)}")
         return text
     if hint is bool:
         if text.lower() not in _BOOLEANS:
-            raise MergeError(f"{option} of {method} is '{text}'", mend="it may be true or false")
+            raise MergeError(f"{option} of {method} is '{text}'", hint="it may be true or false")
         return _BOOLEANS[text.lower()]
     if hint is int:
         return _integer(f"{option} of {method}", text)
@@ -146,7 +146,7 @@ def _integer(what: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise MergeError(f"{what} is '{text}', which is no whole number", mend="give one such as 3") from None
+        raise MergeError(f"{what} is '{text}', which is no whole number", hint="give one such as 3") from None
 
 
 def _number(what: str, text: str) -> float:
@@ -155,5 +155,5 @@ def _number(what: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise MergeError(f"{what} is '{text}', which is no number", mend="give one such as 0.5")
+        raise MergeError(f"{what} is '{text}', which is no number", hint="give one such as 0.5")
     return number

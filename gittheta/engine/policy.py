@@ -69,7 +69,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MethodChoice:
     """How one tensor is merged, and who said so."""
 
     method: str
@@ -103,23 +103,25 @@ class Policy:
     """All rules in force, the strongest first."""
 
     rules: tuple[Rule, ...] = ()
-    _known: dict[tuple[str, str, Verb], Choice] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[tuple[str, str, Verb], MethodChoice] = field(default_factory=dict, compare=False, repr=False)
 
-    def choice(self, path: str, tensor: str, verb: Verb) -> Choice:
+    def choice(self, path: str, tensor: str, verb: Verb) -> MethodChoice:
         """How a tensor that several sides changed is merged."""
         key = (path, tensor, verb)
         if key not in self._known:
             self._known[key] = self._choose(path, tensor, verb)
         return self._known[key]
 
-    def _choose(self, path: str, tensor: str, verb: Verb) -> Choice:
+    def _choose(self, path: str, tensor: str, verb: Verb) -> MethodChoice:
         offered: dict[str, str] = {}
         for rule in self.rules:
             if rule.fits(path, tensor, verb):
                 if rule.method:
-                    return Choice(rule.method, rule.options, rule.source, tuple(sorted(offered.items())), rule.tensors)
+                    return MethodChoice(
+                        rule.method, rule.options, rule.source, tuple(sorted(offered.items())), rule.tensors
+                    )
                 offered = {**dict(rule.options), **offered}
-        return Choice(DEFAULTS[verb], offered=tuple(sorted(offered.items())))
+        return MethodChoice(DEFAULTS[verb], offered=tuple(sorted(offered.items())))
 
     def preceded_by(self, *rules: Rule) -> Policy:
         """The same with stronger rules before the others."""
@@ -161,13 +163,13 @@ def options_rule(source: str, options: Mapping[str, object], verbs: frozenset[Ve
     for word, value in options.items():
         key = word.lower().replace("-", "_")
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"{word!r} ({source}) is no option", mend="options look like this: density=0.2")
+            raise ConfigError(f"{word!r} ({source}) is no option", hint="options look like this: density=0.2")
         if key in given:
             raise ConfigError(f"{word!r} ({source}) is there twice")
         given[key] = value
     method = given.pop("method", None)
     if method is not None and not (isinstance(method, str) and _KEY.fullmatch(method)):
-        raise ConfigError(f"{method!r} ({source}) is no method", mend="`git theta plugins` lists the methods")
+        raise ConfigError(f"{method!r} ({source}) is no method", hint="`git theta plugins` lists the methods")
     texts = tuple(sorted((key, as_text(value)) for key, value in given.items()))
     return Rule(source, method, texts, verbs=BOTH if method == CONFLICT else verbs)
 
@@ -187,9 +189,9 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     document = _parsed(text)
     rules = document.pop("rule", [])
     if document:
-        raise ConfigError(f"{next(iter(document))!r} means nothing here", path=RULES_FILE, mend=_EXAMPLE)
+        raise ConfigError(f"{next(iter(document))!r} means nothing here", path=RULES_FILE, hint=_EXAMPLE)
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-        raise ConfigError("'rule' is no list of tables", path=RULES_FILE, mend=_EXAMPLE)
+        raise ConfigError("'rule' is no list of tables", path=RULES_FILE, hint=_EXAMPLE)
     return tuple(_rule(number, rule) for number, rule in enumerate(rules, 1))
 
 
@@ -197,12 +199,12 @@ def _parsed(text: str) -> dict[str, Any]:
     # The parser needs memory with the square of the length of a dotted key.
     if len(text) > MAX_RULES or any(line.count(".") > _MAX_DOTS for line in text.split("\n")):
         raise ConfigError(
-            f"more than {MAX_RULES >> 10} KiB, or {_MAX_DOTS} dots in a line", path=RULES_FILE, mend="shorten it"
+            f"more than {MAX_RULES >> 10} KiB, or {_MAX_DOTS} dots in a line", path=RULES_FILE, hint="shorten it"
         )
     try:
         return tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
-        raise ConfigError(f"not valid TOML: {error}", path=RULES_FILE, mend=_EXAMPLE) from None
+        raise ConfigError(f"not valid TOML: {error}", path=RULES_FILE, hint=_EXAMPLE) from None
 
 
 _EXAMPLE = 'rules look like this: [[rule]], then path = "*.safetensors", tensors = ["*.embed*"], method = "linear"'
@@ -220,7 +222,7 @@ def _rule(number: int, table: dict[str, object]) -> Rule:
         return replace(rule, path=path[0], tensors=tensors, verbs=verbs or rule.verbs)
     except ThetaError as error:
         raise ConfigError(
-            f"rule {number}: {error.what.replace(f' ({source})', '')}", path=RULES_FILE, mend=error.mend or _EXAMPLE
+            f"rule {number}: {error.what.replace(f' ({source})', '')}", path=RULES_FILE, hint=error.hint or _EXAMPLE
         ) from None
 
 

@@ -53,7 +53,7 @@ def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Resul
         raise
     except Exception as error:
         raise MergeError(
-            f"{method.name} fails: {error!r}", mend="give it other options or weights, or choose another method"
+            f"{method.name} fails: {error!r}", hint="give it other options or weights, or choose another method"
         ) from error
 
 
@@ -78,12 +78,12 @@ def prepared(task: Task) -> Task:
 def _check(task: Task) -> None:
     traits, name = task.traits, task.method.name
     if traits.needs_base and task.base is None:
-        raise MergeError(f"{name} needs a merge base, and there is none", tensor=task.name, mend="try linear")
+        raise MergeError(f"{name} needs a merge base, and there is none", tensor=task.name, hint="try linear")
     if traits.side_count not in (None, len(task.sides)):
         raise MergeError(
             f"{name} takes {traits.side_count} sides, and there are {len(task.sides)}: {', '.join(task.labels)}",
             tensor=task.name,
-            mend="merge fewer at once, or choose another method",
+            hint="merge fewer at once, or choose another method",
         )
     wanted = (task.spec.dtype, task.spec.shape)
     for operand, label in zip((task.base, *task.sides), ("the base", *task.labels), strict=True):
@@ -91,7 +91,7 @@ def _check(task: Task) -> None:
             raise MergeError(
                 f"{label} has {_kind(operand.spec)}, {task.labels[0]} has {_kind(task.spec)}",
                 tensor=task.name,
-                mend="bring them to one dtype and shape first, or `take` one side",
+                hint="bring them to one dtype and shape first, or `take` one side",
             )
     for kind in traits.kinds:
         for side, label in enumerate(task.labels):
@@ -102,7 +102,7 @@ def _check(task: Task) -> None:
                 raise MergeError(
                     f"the statistics ({kind}) of {label} are {known.spec.dtype.name}, and nothing can be computed with",
                     tensor=task.name,
-                    mend=f"collect them again: gittheta.statistics.{kind}",
+                    hint=f"collect them again: gittheta.statistics.{kind}",
                 )
 
 

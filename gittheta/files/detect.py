@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
-from gittheta.api import Format
+from gittheta.api import Format, Reporter
 from gittheta.codec.stream import ByteStream
 from gittheta.errors import FormatError, PluginError
-from gittheta.flows.workspace import Workspace
-from gittheta.model import DTYPES, Layout
+from gittheta.model import DTYPES, Dtype, Layout
+from gittheta.registry import Registry
 from gittheta.storage.manifest import (
+    MAX_BLOCK_UNIT,
     MAX_BYTES,
     MAX_DIMENSIONS,
     MAX_NAME,
@@ -17,35 +20,46 @@ from gittheta.storage.manifest import (
     MAX_TENSORS,
 )
 
-#: What a format sees to decide whether a file is its own.
+#: What a format sees, in bytes, to decide whether a file is its own.
 SNIFF = 4096
+_WORD = re.compile("[a-z][a-z0-9_]*")
 
 
-def formats(workspace: Workspace) -> Iterator[Format]:
+def detect(registry: Registry, reporter: Reporter, head: bytes) -> Format | None:
+    """The first format that claims a file beginning with these bytes; None if no format does."""
+    return next((known for known in _formats(registry, reporter) if _matches(known, reporter, head)), None)
+
+
+def _formats(registry: Registry, reporter: Reporter) -> Iterator[Format]:
     """Every format that can be loaded: a broken plugin must not keep `git status` from working."""
     try:
-        for name in workspace.registry.names("formats"):
+        for name in registry.names("formats"):
             try:
-                yield workspace.registry.format(name)
+                yield registry.format(name)
             except PluginError as error:
-                workspace.reporter.warn(str(error))
+                reporter.warn(str(error))
     except PluginError as error:
-        workspace.reporter.warn(str(error))
+        reporter.warn(str(error))
 
 
-def matches(workspace: Workspace, file_format: Format, head: bytes) -> bool:
+def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
     """Whether a format claims a file that begins like this; one that fails to say does not."""
     try:
         return file_format.matches(head)
     except Exception as error:  # as for `split` below
-        workspace.reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
+        reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
         return False
 
 
-def split(file_format: Format, stream: ByteStream) -> Layout:
-    """Where the tensors lie. Raises FormatError, whatever the format's own code raises."""
+def split(file_format: Format, stream: ByteStream, temporary: Callable[[], BinaryIO]) -> Layout:
+    """Where the tensors lie; the stream stays where it is.
+
+    A format that needs the whole file gets it in a ``temporary`` one, from which the stream goes on. Raises
+    FormatError, whatever the format's own code raises.
+    """
+    file = stream.whole(temporary) if file_format.needs_whole_file else stream.head()
     try:
-        layout = file_format.split(stream.head())
+        layout = file_format.split(file)
         check_layout(layout)
     except (FormatError, MemoryError):
         raise
@@ -59,16 +73,34 @@ def check_layout(layout: Layout) -> None:
     end = 0
     for segment in layout.segments:
         spec = segment.spec
-        if segment.offset < end or spec.bits % 8:
-            raise FormatError(f"tensor '{spec.name}' overlaps another, or is no whole number of bytes")
-        if DTYPES.get(spec.dtype.name) != spec.dtype:
+        if segment.offset < end or spec.bits % 8 or spec.elements % spec.dtype.unit:
+            raise FormatError(f"tensor '{spec.name}' overlaps another, or has no whole number of bytes")
+        if not _is_known(spec.dtype):
             raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
         if len(spec.shape) > MAX_DIMENSIONS or len(spec.name.encode()) > MAX_NAME:
             raise FormatError(f"tensor '{spec.name[:80]}' has an absurd shape or name")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
         raise FormatError("more tensors than the file can hold")
-    if len({segment.spec.name for segment in layout.segments}) < len(layout.segments):
-        raise FormatError("two tensors have the same name")
+    _check_names(layout)
     if layout.length - sum(segment.spec.nbytes for segment in layout.segments) > MAX_SKELETON:
         raise FormatError("more bytes besides the tensors than any format needs")
+
+
+def _check_names(layout: Layout) -> None:
+    names = {segment.spec.name for segment in layout.segments}
+    if len(names) < len(layout.segments):
+        raise FormatError("two tensors have the same name")
+    aliases = [alias for alias, _ in layout.aliases]
+    if len(set(aliases)) < len(aliases) or not names.isdisjoint(aliases) or len(aliases) > MAX_TENSORS:
+        raise FormatError("two names of a tensor are the same, or there are too many of them")
+    for alias, name in layout.aliases:
+        if name not in names or len(alias.encode()) > MAX_NAME:
+            raise FormatError(f"'{alias[:80]}' is another name for no tensor, or too long")
+
+
+def _is_known(dtype: Dtype) -> bool:
+    if dtype.kind == "block":
+        sizes = 2 <= dtype.unit <= MAX_BLOCK_UNIT and 1 <= dtype.itemsize <= MAX_BLOCK_UNIT
+        return bool(_WORD.fullmatch(dtype.name)) and dtype.name not in DTYPES and dtype.bits % 8 == 0 and sizes
+    return DTYPES.get(dtype.name) == dtype

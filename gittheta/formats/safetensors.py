@@ -5,14 +5,15 @@ Rules as published with the format: https://github.com/huggingface/safetensors#f
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO, ClassVar
 
-from gittheta.api import DTYPES, RAW, Dtype, FormatError, Layout, Segment, TensorSpec
+from gittheta.api import DTYPES, RAW, Composed, Dtype, FormatError, Layout, Segment, TensorSpec
 
 #: The reference implementation refuses longer headers, and so must whoever wants to bound memory.
 MAX_HEADER = 100_000_000
@@ -31,6 +32,7 @@ class Safetensors:
     """The format that Hugging Face publishes models in."""
 
     name: ClassVar[str] = "safetensors"
+    needs_whole_file: ClassVar[bool] = False
 
     def matches(self, head: bytes) -> bool:
         """A plausible header length, then the brace that the format demands."""
@@ -57,22 +59,19 @@ class Safetensors:
             end += segment.spec.nbytes
         return Layout(tuple(segments), end)
 
-    def merge_skeletons(
-        self, base: bytes | None, ours: bytes, theirs: bytes, wanted: Sequence[TensorSpec]
-    ) -> bytes | None:
-        """A new header for the wanted tensors; metadata is merged key by key, and a clash there gives None."""
-        headers = [_load(skeleton[8:]) for skeleton in (base or b"\0" * 8 + b"{}", ours, theirs)]
-        try:
-            for parsed in headers:
-                _check_metadata(parsed.get(_METADATA))
-        except FormatError:
+    def metadata(self, skeleton: bytes) -> Mapping[str, str]:
+        """The table ``__metadata__``; nothing if there is none."""
+        metadata = _load(skeleton[8:]).get(_METADATA)
+        _check_metadata(metadata)
+        return metadata or {}
+
+    def compose(self, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Composed | None:
+        """A new header."""
+        if any(spec.dtype.name not in _NAMES for spec in specs):
             return None
-        metadata = _merge_metadata(*(header.get(_METADATA) or {} for header in headers))
-        if metadata is None or any(spec.dtype.name not in _NAMES for spec in wanted):
-            return None
-        header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
+        header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
         at = 0
-        for spec in wanted:
+        for spec in specs:
             header[spec.name] = {
                 "dtype": _NAMES[spec.dtype.name],
                 "shape": list(spec.shape),
@@ -81,7 +80,8 @@ class Safetensors:
             at += spec.nbytes
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        skeleton = len(text).to_bytes(8, "little") + text
+        return Composed(skeleton, self.split(io.BytesIO(skeleton)))
 
 
 def _load(text: bytes) -> dict[str, Any]:
@@ -139,18 +139,3 @@ def _segment(name: str, entry: object, data: int) -> Segment:
 
 def _are_sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= _MAX_SIZE for item in value)
-
-
-def _merge_metadata(base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str] | None:
-    merged = {}
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        was, mine, yours = base.get(key), ours.get(key), theirs.get(key)
-        if mine == yours or yours == was:
-            value = mine
-        elif mine == was:
-            value = yours
-        else:
-            return None
-        if value is not None:
-            merged[key] = value
-    return merged

@@ -24,7 +24,7 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """What a commit made of one file; ``before`` are its blobs in the commit's parents, where it was there."""
 
     commit: str

@@ -43,7 +43,7 @@ def install_hooks(repository: Repository) -> list[HookChange]:
         if chained and legacy.exists():
             raise ThetaError(
                 f"there are two hooks already: {path} and {legacy}",
-                mend="call the second from the first, remove the second, then run `git theta install` again",
+                hint="call the second from the first, remove the second, then run `git theta install` again",
             )
         if chained:
             os.link(path, legacy)  # fails if another process was faster, where a rename would lose the hook

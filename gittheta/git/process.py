@@ -79,7 +79,7 @@ class BlobReader:
         line = self.process.stdout.readline()
         answer = _FOUND.fullmatch(line)
         if not line:
-            raise GitError("git cat-file has died", mend="run `git fsck`; the repository may be damaged")
+            raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
         if not answer:
             for _ in range(name.count("\n")):  # "NAME missing" repeats the name, line ends and all
                 self.process.stdout.readline()
@@ -90,7 +90,7 @@ class BlobReader:
         if wanted:
             data = self.process.stdout.read(size)
             if len(data) < size:
-                raise GitError("git cat-file has died", mend="run `git fsck`; the repository may be damaged")
+                raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
         else:
             self._skip(size)
         self.process.stdout.read(1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gittheta.errors import GitError
-from gittheta.git.entries import Blob, Change, Entry
+from gittheta.git.entries import Blob, Entry, FileChange
 from gittheta.git.process import Git
 
 _DEBUG_SIZE = re.compile(r"([^\0]*)\0  ctime: [^\0]*?\n  size: ([0-9]+)\tflags: [0-9a-f]+\n")
@@ -37,7 +37,7 @@ class Repository:
         lines = os.fsdecode(answer.stdout).split("\n")
         if answer.returncode and len(lines) < 3:
             said = answer.stderr.decode(errors="replace").strip()
-            raise GitError(f"no git repository here: {said}", mend="change into a repository, or run `git init`")
+            raise GitError(f"no git repository here: {said}", hint="change into a repository, or run `git init`")
         top = Path(lines[2]) if answer.returncode == 0 else None
         return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
 
@@ -114,7 +114,7 @@ class Repository:
             found = self.git.attempt("rev-parse", "--revs-only", word)
         return found.stdout.decode().split() if not found.returncode else []
 
-    def changes(self, revisions: Iterable[str]) -> Iterator[Change]:
+    def changes(self, revisions: Iterable[str]) -> Iterator[FileChange]:
         """The files that commits wrote, oldest commit first; of a merge, those that no parent has like that."""
         listed = self.git.run("rev-list", "--reverse", "--topo-order", "--format=%cI", *revisions).decode().splitlines()
         dates = {line[len("commit ") :]: date for line, date in zip(listed[0::2], listed[1::2], strict=True)}
@@ -132,7 +132,7 @@ class Repository:
             mode, *oids = words[parents : 2 * parents + 2]
             before, path = tuple(oid for oid in oids[:-1] if oid.strip("0")), next(items)
             if mode.startswith("100") and oids[-1] not in before:
-                yield Change(commit, dates[commit], path, oids[-1], before)
+                yield FileChange(commit, dates[commit], path, oids[-1], before)
 
     def attributes(self, names: Sequence[str], paths: Iterable[str]) -> dict[str, dict[str, str]]:
         """The values of attributes, by path and name."""

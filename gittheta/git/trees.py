@@ -23,7 +23,7 @@ _NOBODY = {f"GIT_{who}_{what}": "gittheta" for who in ("AUTHOR", "COMMITTER") fo
 
 
 @dataclass(frozen=True)
-class Change:
+class TreeChange:
     """A file in one tree and in another; None where it is not there. Their paths differ if it was renamed."""
 
     old: Entry | None
@@ -39,19 +39,19 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedTrees:
     """What Git makes of two trees: a tree for the work tree, and the index's stages of what is in conflict."""
 
     tree: str
     unmerged: tuple[Entry, ...] = ()
     messages: tuple[Message, ...] = ()
 
-    def without(self, paths: Iterable[str]) -> Merged:
+    def without(self, paths: Iterable[str]) -> MergedTrees:
         """The same, silent about some paths."""
         settled = set(paths)
         unmerged = tuple(entry for entry in self.unmerged if entry.path not in settled)
         messages = tuple(message for message in self.messages if not settled.issuperset(message.paths))
-        return Merged(self.tree, unmerged, messages)
+        return MergedTrees(self.tree, unmerged, messages)
 
 
 def trees_of(git: Git, names: Iterable[str]) -> list[str]:
@@ -64,17 +64,17 @@ def empty_tree(git: Git) -> str:
     return git.line("hash-object", "-t", "tree", "--stdin")
 
 
-def tree_changes(git: Git, old: str, new: str) -> dict[str, Change]:
+def tree_changes(git: Git, old: str, new: str) -> dict[str, TreeChange]:
     """What differs between two trees, by path; a rename counts as a file that went and one that came."""
     return dict(_changes(git, "--no-renames", old, new))
 
 
-def tree_renames(git: Git, old: str, new: str) -> dict[str, Change]:
+def tree_renames(git: Git, old: str, new: str) -> dict[str, TreeChange]:
     """The files that have another name in the new tree, by their old path."""
     return dict(_changes(git, "-M", "--diff-filter=R", old, new))
 
 
-def _changes(git: Git, *words: str) -> Iterator[tuple[str, Change]]:
+def _changes(git: Git, *words: str) -> Iterator[tuple[str, TreeChange]]:
     listed = git.run("diff-tree", "-r", "-z", "--raw", "--no-abbrev", *words)
     items = iter(os.fsdecode(listed).split("\0")[:-1])
     for item in items:
@@ -82,7 +82,7 @@ def _changes(git: Git, *words: str) -> Iterator[tuple[str, Change]]:
         old_path = next(items)
         path = next(items) if status.startswith("R") else old_path
         old, new = Entry(old_mode, old_oid, old_path), Entry(mode, oid, path)
-        yield old_path, Change(old if old_oid.strip("0") else None, new if oid.strip("0") else None)
+        yield old_path, TreeChange(old if old_oid.strip("0") else None, new if oid.strip("0") else None)
 
 
 def commit_tree(git: Git, tree: str, *parents: str) -> str:
@@ -92,7 +92,7 @@ def commit_tree(git: Git, tree: str, *parents: str) -> str:
     return named.line("commit-tree", "-m", "gittheta", *(word for each in parents for word in ("-p", each)), tree)
 
 
-def merge_commits(git: Git, ours: str, theirs: str) -> Merged:
+def merge_commits(git: Git, ours: str, theirs: str) -> MergedTrees:
     """Merge two commits. Raises GitError if Git cannot even begin."""
     words = ("merge-tree", "--write-tree", "-z", "--messages", "--allow-unrelated-histories", ours, theirs)
     done = git.attempt(*_NO_DRIVER, *words)
@@ -101,7 +101,7 @@ def merge_commits(git: Git, ours: str, theirs: str) -> Merged:
         raise GitError(f"git merge-tree failed with status {done.returncode}: {said}")
     tree, *items = os.fsdecode(done.stdout).split("\0")[:-1]
     end = items.index("") if "" in items else len(items)
-    return Merged(tree, tuple(map(_staged, items[:end])), tuple(_messages(items[end + 1 :])))
+    return MergedTrees(tree, tuple(map(_staged, items[:end])), tuple(_messages(items[end + 1 :])))
 
 
 def _staged(item: str) -> Entry:
@@ -119,7 +119,7 @@ def _messages(items: list[str]) -> Iterator[Message]:
         at = end + 2
 
 
-def relabelled(repository: Repository, merged: Merged, labels: Mapping[str, str]) -> Merged:
+def relabelled(repository: Repository, merged: MergedTrees, labels: Mapping[str, str]) -> MergedTrees:
     """The same with names instead of object ids: in conflict markers, messages, and the paths of what had to move."""
     names = re.compile("|".join(map(re.escape, labels)))
     marker = re.compile(rb"^([<>|])\1{6,} (%s)" % names.pattern.encode(), re.MULTILINE)
@@ -144,7 +144,7 @@ def relabelled(repository: Repository, merged: Merged, labels: Mapping[str, str]
             oid = write_blob(repository.git, renamed) if renamed != content else entry.oid
             written.append(Entry(entry.mode, oid, moved(entry.path)))
     tree = composed(repository, merged.tree, written, gone) if written else merged.tree
-    return Merged(tree, tuple(replace(entry, path=moved(entry.path)) for entry in merged.unmerged), messages)
+    return MergedTrees(tree, tuple(replace(entry, path=moved(entry.path)) for entry in merged.unmerged), messages)
 
 
 def _entries(git: Git, tree: str, paths: Iterable[str]) -> Iterator[Entry]:
@@ -189,7 +189,7 @@ def enter(repository: Repository, old: str, new: str, unmerged: Iterable[Entry])
     aside = [f"--index-output={index}"] if entries else []
     try:
         if git.show("read-tree", "-m", "-u", *aside, old, new):
-            raise GitError("nothing was merged", mend="commit or stash what is in the way, then merge again")
+            raise GitError("nothing was merged", hint="commit or stash what is in the way, then merge again")
         if entries:
             _put(_with_index(git, index), "0" * len(new), {entry.path for entry in entries}, entries)
             os.replace(index, repository.git_dir / "index")

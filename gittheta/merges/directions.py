@@ -46,7 +46,7 @@ class Slerp:
     def __post_init__(self) -> None:
         """Raises MergeError for a t that is not between the two."""
         if not 0 <= self.t <= 1:
-            raise MergeError(f"t is {self.t}", mend="give a number from 0 (the first side) to 1 (the second)")
+            raise MergeError(f"t is {self.t}", hint="give a number from 0 (the first side) to 1 (the second)")
 
     def measure(self, blocks: Blocks) -> object:
         """The angle, and what follows from it. Raises MergeError for weights, which would mean nothing."""
@@ -58,7 +58,7 @@ class Slerp:
 
     def _numbers(self, known: Vectors) -> list[float]:
         if known.weights[0] != known.weights[1]:
-            raise MergeError("slerp goes by t, not by weights", tensor=known.tensor, mend="give t, or choose nuslerp")
+            raise MergeError("slerp goes by t, not by weights", tensor=known.tensor, hint="give t, or choose nuslerp")
         return on_arc(known.cosines[0][1] if all(known.lengths) else 1.0, (1 - self.t, self.t))
 
 
@@ -218,7 +218,7 @@ class ModelStock:
     def _numbers(self, known: Vectors) -> list[float]:
         shares = shares_of(known.weights, known.tensor, negative=False)
         if sum(share > 0 for share in shares) < 2:
-            raise MergeError("model_stock needs two sides or more", tensor=known.tensor, mend="try linear")
+            raise MergeError("model_stock needs two sides or more", tensor=known.tensor, hint="try linear")
         if not any(known.lengths):
             return shares
         together = dot(shares, known.dots(shares))

@@ -37,7 +37,7 @@ def sum_of(weights: Sequence[float], tensor: str) -> float:
     """Σwᵢ, to divide by. Raises MergeError if it is zero, or what rounding leaves of zero: 0.1 + 0.2 − 0.3."""
     total = math.fsum(weights)
     if abs(total) <= len(weights) * 2.0**-52 * max(map(abs, weights)):
-        raise MergeError("the weights sum to zero", tensor=tensor, mend="give others: -X weight=1,1")
+        raise MergeError("the weights sum to zero", tensor=tensor, hint="give others: -X weight=1,1")
     return total
 
 
@@ -96,7 +96,7 @@ class NearSwap:
     def __post_init__(self) -> None:
         """Raises MergeError unless t is a number above zero."""
         if self.t is None:
-            raise MergeError("nearswap needs t", mend="give the distance up to which b is taken: -X t=0.0001")
+            raise MergeError("nearswap needs t", hint="give the distance up to which b is taken: -X t=0.0001")
         if not self.t > 0:
             raise MergeError(f"t is {self.t}, and must be above 0")
 

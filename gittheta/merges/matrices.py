@@ -16,7 +16,7 @@ import torch
 
 from gittheta.api import Group, MergeError
 from gittheta.merges.arithmetic.singular_values import (
-    Change,
+    TaskVectors,
     check_tolerance,
     decomposed,
     nearest_orthonormal,
@@ -32,7 +32,7 @@ TOO_LONG = 20_000
 LARGEST_ERROR = 0.1
 
 
-def _added(group: Group, change: Change, delta: torch.Tensor | float, scale: float) -> torch.Tensor:
+def _added(group: Group, change: TaskVectors, delta: torch.Tensor | float, scale: float) -> torch.Tensor:
     """θ0 + λ·delta in the dtype of the group."""
     return (change.base + delta * scale).to(group.sides[0].dtype)
 
@@ -70,12 +70,12 @@ class ActMat:
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError for negative weights, and if all are zero."""
-        change = Change.of(group)
+        change = TaskVectors.of(group)
         if min(group.weights) < 0 or not change.deltas:
             raise MergeError(
                 "the weights of actmat may not be negative, nor all be zero",
                 tensor=group.name,
-                mend="give others: -X weight=1,1",
+                hint="give others: -X weight=1,1",
             )
         if not change.computable:
             return _unknown(group)
@@ -84,7 +84,7 @@ class ActMat:
             mean += self._correction(change, mean)
         return _added(group, change, mean, self.lambda_)
 
-    def _correction(self, change: Change, mean: torch.Tensor) -> torch.Tensor:
+    def _correction(self, change: TaskVectors, mean: torch.Tensor) -> torch.Tensor:
         """What is to be added to the mean m of the δᵢ: the least squares solution Z of Aᵢ·Zᵀ = Aᵢ(δᵢ − m)ᵀ, Aᵢ = √wᵢδᵢ.
 
         The Aᵢ are stacked to A, all rows of all sides. If A = QR has more rows than columns, Z = Σ(δᵢ − m)AᵢᵀQᵢ·R⁻ᵀ;
@@ -127,7 +127,7 @@ class Tsv:
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError if there is no matrix, or no base."""
-        change = Change.of(group)
+        change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
         triples = [self._first(change, side) for side in range(len(change.deltas))]
@@ -139,7 +139,7 @@ class Tsv:
         values = torch.cat([each.values * weight for each, weight in zip(triples, change.weights, strict=True)])
         return _added(group, change, u * values @ v.mT, self.lambda_)
 
-    def _first(self, change: Change, side: int) -> _Triples:
+    def _first(self, change: TaskVectors, side: int) -> _Triples:
         u, values, vt = decomposed(change.deltas[side])
         noise = change.noise[side] if self.tolerance is None else 0.0
         known = rank(values, precision(change.base.shape), noise, self.tolerance)
@@ -181,7 +181,7 @@ class Iso:
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError if there is no matrix, or no base."""
-        change = Change.of(group)
+        change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
         u, values, vt = decomposed(change.total())
@@ -216,11 +216,11 @@ class Knots:
         """Raises MergeError for a density or a tolerance out of range."""
         check_tolerance(self.tolerance)
         if not 0 < self.density <= 1:
-            raise MergeError(f"density is {self.density}", mend="it is the fraction that is kept: above 0, at most 1")
+            raise MergeError(f"density is {self.density}", hint="it is the fraction that is kept: above 0, at most 1")
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError if there is no matrix, or no base."""
-        change = Change.of(group)
+        change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
         if not change.deltas:
@@ -229,7 +229,7 @@ class Knots:
         parts = [trimmed(u.mT @ delta, self.density) for delta in change.deltas]
         return _added(group, change, u @ self._elected(parts, change.weights), self.lambda_)
 
-    def _shared(self, change: Change) -> torch.Tensor:
+    def _shared(self, change: TaskVectors) -> torch.Tensor:
         """U, whose columns span those of all sides. ΣVᵢᵀ is then Uᵀδᵢ."""
         beside = torch.cat(change.deltas, dim=1)
         if beside.shape[1] > len(beside):

@@ -130,7 +130,7 @@ class Ram:
         for option in ("epsilon", "r", "alpha"):
             value = getattr(self, option)
             if not value >= 0:
-                raise MergeError(f"{option} of ram is {value}", mend=f"it must not be below 0, such as {option}=0.1")
+                raise MergeError(f"{option} of ram is {value}", hint=f"it must not be below 0, such as {option}=0.1")
 
     def measure(self, blocks: Blocks) -> tuple[float, ...] | None:
         """By what the unique entries of each side are multiplied; None without ``plus``."""

@@ -43,7 +43,7 @@ def _statistics(group: Group, kind: str, shape: tuple[int, ...]) -> list[torch.T
         raise MergeError(
             f"the statistics ({kind}) of {_side(group, side)} {problem}",
             tensor=group.name,
-            mend=f"collect them from that side's model: gittheta.statistics.{kind}",
+            hint=f"collect them from that side's model: gittheta.statistics.{kind}",
         )
     return found
 
@@ -53,7 +53,7 @@ def _check_weights(group: Group, method: str) -> None:
         raise MergeError(
             f"the weights of {method} may not be negative, nor all be zero",
             tensor=group.name,
-            mend="give others: -X weight=1,1",
+            hint="give others: -X weight=1,1",
         )
 
 
@@ -93,7 +93,7 @@ class Fisher:
     def __post_init__(self) -> None:
         """Raises MergeError for a floor out of range."""
         if not 0 <= self.floor < 1:
-            raise MergeError(f"floor is {self.floor}", mend="it may be from 0 up to 1: a share of the largest F")
+            raise MergeError(f"floor is {self.floor}", hint="it may be from 0 up to 1: a share of the largest F")
 
     @property
     def measure(self) -> Callable[[Blocks], float] | None:
@@ -121,7 +121,7 @@ class Fisher:
                 raise MergeError(
                     f"the statistics (fisher) of {_side(group, side)} have negative values",
                     tensor=group.name,
-                    mend="a Fisher information is a mean of squares: collect it again with gittheta.statistics.fisher",
+                    hint="a Fisher information is a mean of squares: collect it again with gittheta.statistics.fisher",
                 )
         return [values.to(torch.float64) * weight for values, weight in zip(found, group.weights, strict=True)]
 
@@ -135,7 +135,7 @@ def _squares(group: Group, kind: str, length: int) -> list[torch.Tensor]:
             raise MergeError(
                 f"the statistics ({kind}) of {_side(group, side)} are no sum of squares",
                 tensor=group.name,
-                mend=f"collect them again with gittheta.statistics.{kind}",
+                hint=f"collect them again with gittheta.statistics.{kind}",
             )
         found.append((matrix + matrix.mT) / 2)
     return found
@@ -145,7 +145,7 @@ def _matrices(group: Group) -> list[torch.Tensor]:
     """The sides in float64. Raises MergeError if they are no matrices."""
     shape = list(group.sides[0].shape)
     if len(shape) != 2:
-        raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, mend="try linear")
+        raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, hint="try linear")
     return [side.to(torch.float64) for side in group.sides]
 
 
@@ -171,7 +171,7 @@ class RegMean:
     def __post_init__(self) -> None:
         """Raises MergeError for an alpha out of range."""
         if not 0 <= self.alpha <= 1:
-            raise MergeError(f"alpha is {self.alpha}", mend="it may be from 0 (only the diagonals) to 1 (all of them)")
+            raise MergeError(f"alpha is {self.alpha}", hint="it may be from 0 (only the diagonals) to 1 (all of them)")
 
     def merge(self, group: Group) -> torch.Tensor:
         """Raises MergeError for statistics that are missing or broken, and weights that are negative or all zero."""
@@ -238,11 +238,11 @@ class Mats:
     def __post_init__(self) -> None:
         """Raises MergeError for options out of range."""
         if self.iterations < 0:
-            raise MergeError(f"iterations is {self.iterations}", mend="10 to 100 are usual")
+            raise MergeError(f"iterations is {self.iterations}", hint="10 to 100 are usual")
         if not 0 <= self.tolerance < 1:
-            raise MergeError(f"tolerance is {self.tolerance}", mend="it may be from 0 up to 1")
+            raise MergeError(f"tolerance is {self.tolerance}", hint="it may be from 0 up to 1")
         if self.form not in ("forward", "kfac"):
-            raise MergeError(f"form is '{self.form}'", mend="it may be forward or kfac")
+            raise MergeError(f"form is '{self.form}'", hint="it may be forward or kfac")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -266,7 +266,7 @@ class Mats:
 
     def _start(self, group: Group, sides: list[torch.Tensor]) -> torch.Tensor:
         if group.base is None:
-            raise MergeError("mats needs a merge base, and there is none", tensor=group.name, mend="try regmean")
+            raise MergeError("mats needs a merge base, and there is none", tensor=group.name, hint="try regmean")
         base = group.base.to(torch.float64)
         used = [side - base for side, weight in zip(sides, group.weights, strict=True) if weight]
         return base + _total(used) * self.lambda_

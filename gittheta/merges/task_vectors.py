@@ -26,7 +26,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from gittheta.api import NEEDS_NO_BASE, Blocks, Group, MergeError
+from gittheta.api import HINT_NO_BASE, Blocks, Group, MergeError
 from gittheta.merges.arithmetic import counter_rng, threshold
 from gittheta.merges.arithmetic.order_statistics import find_cuts
 from gittheta.merges.arithmetic.reductions import leaf_sums, totals
@@ -52,7 +52,7 @@ def added_to_base(group: Group, change: torch.Tensor | None, factor: float) -> t
 
 def _base(group: Group) -> torch.Tensor:
     if group.base is None:
-        raise MergeError("there is no merge base, and so no task vector", tensor=group.name, mend=NEEDS_NO_BASE)
+        raise MergeError("there is no merge base, and so no task vector", tensor=group.name, hint=HINT_NO_BASE)
     return group.base
 
 
@@ -72,7 +72,7 @@ def check_fraction(name: str, option: str, value: float) -> None:
     """Raises MergeError unless the value is a part of one."""
     if not 0 < value <= 1:
         raise MergeError(
-            f"{option} of {name} is {value}", mend=f"it is the fraction that is kept, above 0 and up to 1: {option}=0.2"
+            f"{option} of {name} is {value}", hint=f"it is the fraction that is kept, above 0 and up to 1: {option}=0.2"
         )
 
 
@@ -177,7 +177,7 @@ class Breadcrumbs(TaskArithmetic):
         check_fraction(self.name, "density", self.density)
         if not 0 <= self.gamma < 1:
             raise MergeError(
-                f"gamma of breadcrumbs is {self.gamma}", mend="it is the fraction of the largest that is dropped: 0.01"
+                f"gamma of breadcrumbs is {self.gamma}", hint="it is the fraction of the largest that is dropped: 0.01"
             )
 
     def measure(self, blocks: Blocks) -> Cuts | None:
@@ -284,7 +284,7 @@ class Della(TaskArithmetic):
         if not inside and (self.density, self.epsilon) != (1, 0):
             raise MergeError(
                 f"density {self.density} and epsilon {self.epsilon} of della",
-                mend="density - epsilon must be above 0, density + epsilon below 1, such as density=0.5 epsilon=0.15",
+                hint="density - epsilon must be above 0, density + epsilon below 1, such as density=0.5 epsilon=0.15",
             )
 
     def part(self, group: Group, side: int) -> Part:

@@ -1,1 +1,1 @@
-"""What a numeric diff can measure. None is built in yet; plugins may bring their own."""
+"""One module a metric: how two versions of a tensor differ."""

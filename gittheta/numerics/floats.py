@@ -10,31 +10,24 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.model import Dtype
+from gittheta.model import DTYPES, Dtype
 from gittheta.numerics.planes import Bytes, Words
 
 Doubles = npt.NDArray[np.float64]
 
-#: Exponent bits, mantissa bits and exponent bias of the dtypes of eight bits.
-_EIGHTS = {
-    "f8_e4m3": (4, 3, 7),
-    "f8_e5m2": (5, 2, 15),
-    "f8_e4m3fnuz": (4, 3, 8),
-    "f8_e5m2fnuz": (5, 2, 16),
-}
-#: Bits of the mantissa that are stored, by dtype.
-MANTISSA = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7, **{name: bits for name, (_, bits, _) in _EIGHTS.items()}}
-
-_QUIET = {"f64": 0x7FF8 << 48, "f32": 0x7FC00000, "f16": 0x7E00, "bf16": 0x7FC0}
-
 
 def has_arithmetic(dtype: Dtype) -> bool:
     """Whether :func:`to_float64` knows the dtype."""
-    return dtype.name in MANTISSA
+    return dtype.arithmetic
 
 
 def word_width(dtype: Dtype) -> int:
-    """Bytes of the words that a block of this dtype consists of: an element, or one of a complex number's two parts."""
+    """Bytes of the words that a block of this dtype consists of.
+
+    An element, or one of a complex number's two parts; of block dtypes, which nobody computes with, single bytes.
+    """
+    if dtype.kind == "block":
+        return 1
     return dtype.itemsize // 2 if dtype.kind == "complex" else dtype.itemsize
 
 
@@ -94,7 +87,7 @@ def _to_float64(data: memoryview, dtype: Dtype) -> Doubles:
         wide = as_words(data, 2).astype(np.uint32)
         wide <<= np.uint32(16)
         return wide.view(np.float32).astype(np.float64)
-    if dtype.name in _EIGHTS:
+    if dtype.bits == 8:
         found: Doubles = _values(dtype.name).take(np.frombuffer(data, np.uint8))
         return found
     return np.frombuffer(data, f"<{dtype.name[0]}{dtype.itemsize}").astype(np.float64)
@@ -108,7 +101,7 @@ def from_float64(values: Doubles, dtype: Dtype) -> memoryview:
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         rounded = values.astype("<f8" if dtype.name == "f64" else "<f4")
-        if dtype.name in _EIGHTS:
+        if dtype.bits == 8:
             # To 16 bits first, to odd: what is lost leaves a trace in the last bit, so that rounding again is exact.
             bits = rounded.view("<u4")
             narrow = (bits >> np.uint32(16)).astype("<u2")
@@ -125,23 +118,24 @@ def from_float64(values: Doubles, dtype: Dtype) -> memoryview:
         words = (odd >> np.uint32(16)).astype("<u2")
     nan = np.isnan(values)
     if nan.any():
-        words[nan] = _QUIET[dtype.name]
+        words[nan] = dtype.quiet_nan
     return words.view(np.uint8).data
 
 
 @cache
 def _values(name: str) -> Doubles:
     """The value of each of the 256 codes."""
-    exponent_bits, mantissa_bits, bias = _EIGHTS[name]
+    dtype = DTYPES[name]
+    exponent_bits, mantissa_bits, bias = dtype.exponent_bits, dtype.mantissa_bits, dtype.bias
     codes = np.arange(256)
     exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = codes & ((1 << mantissa_bits) - 1)
     fraction = np.where(exponent == 0, mantissa, mantissa + (1 << mantissa_bits)).astype(np.float64)
     values: Doubles = np.ldexp(fraction, np.maximum(exponent, 1) - bias - mantissa_bits)
     values[codes >= 128] *= -1
-    if name.endswith("fnuz"):
+    if dtype.specials == "fnuz":
         values[128] = np.nan
-    elif name == "f8_e4m3":
+    elif dtype.specials == "fn":
         values[[0x7F, 0xFF]] = np.nan
     else:
         values[[0x7C, 0xFC]] = [np.inf, -np.inf]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
 
-from gittheta.api import ObjectId, RemoteError
+from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError
 from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
-from gittheta.storage.files import check_file, copy_synced
-from gittheta.storage.objects import Store
+from gittheta.storage.files import check_file, copy_synced, open_to_read, read_at
+from gittheta.storage.objects import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,24 @@ class DirectoryRemote:
     may_link: bool = False
 
     @classmethod
-    def at(cls, url: str, base: Path) -> DirectoryRemote | None:
+    def open(cls, url: str, context: RemoteContext) -> DirectoryRemote | None:
         """The store of the repository at a path or ``file://`` URL, or that folder itself; None for other URLs."""
-        path = _local_path(url, base)
+        path = _local_path(url, context.base)
         if path is None:
             return None
         if not path.is_dir():
             path = path.with_name(path.name + ".git")
         if not path.is_dir():
-            raise RemoteError(f"there is no folder at {url}", mend="check the path, or whether the disk is mounted")
+            raise RemoteError(f"there is no folder at {url}", hint="check the path, or whether the disk is mounted")
         return cls((_git_dir(path) or path) / "theta", may_link="://" not in url)
 
-    def missing(self, objects: Mapping[ObjectId, int]) -> set[ObjectId]:
+    def sizes(self, objects: Collection[ObjectId]) -> Mapping[ObjectId, int]:
         """One look at the file system for each."""
         with _refused(self.root):
-            return self._store.missing(objects)
+            found = ((object_id, self._store.find(object_id)) for object_id in objects)
+            return {object_id: path.stat().st_size for object_id, path in found if path is not None}
 
-    def upload(self, object_id: ObjectId, source: Path, advance: Callable[[int], None]) -> None:
+    def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """Copied under a temporary name, synced, read back and compared, then renamed."""
         with _refused(self.root):
             try:
@@ -52,7 +53,7 @@ class DirectoryRemote:
                 check_file(source, object_id)  # the likelier culprit, and the one that can be mended here
                 raise
 
-    def download(self, object_id: ObjectId, target: Path, advance: Callable[[int], None]) -> None:
+    def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
         """A hard link where that is possible and customary, else a copy."""
         with _refused(self.root):
             source = self._store.find(object_id)
@@ -68,9 +69,27 @@ class DirectoryRemote:
                     return
             copy_synced(source, target, advance)
 
+    def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
+        """A range of the file."""
+        with _refused(self.root):
+            source = self._store.find(object_id)
+            if source is None:
+                raise RemoteError(f"object {object_id} is not at {self.root}")
+            descriptor = open_to_read(source)
+            try:
+                data = read_at(descriptor, offset, length)
+            finally:
+                os.close(descriptor)
+        if len(data) != length:
+            raise RemoteError(f"object {object_id} at {self.root} is shorter than {offset + length} bytes")
+        return data
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     @property
-    def _store(self) -> Store:
-        return Store(self.root)
+    def _store(self) -> ObjectStore:
+        return ObjectStore(self.root)
 
 
 @contextmanager
@@ -84,7 +103,7 @@ def _refused(root: Path) -> Iterator[None]:
         reason = error.what if isinstance(error, StoreError) else error.strerror or error
         raise RemoteError(
             f"the store at {root} refuses: {reason}",
-            mend="free some space or mend the permissions there, then run the command again",
+            hint="free some space or mend the permissions there, then run the command again",
         ) from error
 
 

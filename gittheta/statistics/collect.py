@@ -160,7 +160,7 @@ class _Gradients:
 
     def _checked(self, found: torch.Tensor) -> torch.Tensor:
         if found.numel() != 1:
-            raise ThetaError(f"log_prob gives {list(found.shape)} for one example", mend="it must give one number each")
+            raise ThetaError(f"log_prob gives {list(found.shape)} for one example", hint="it must give one number each")
         return found.reshape(())
 
 
@@ -226,14 +226,14 @@ def _buffers(model: nn.Module) -> Tensors:
 
 def _check_any(examples: int) -> None:
     if not examples:
-        raise ThetaError("there are no examples", mend="a loader may have been used up already: make a new one")
+        raise ThetaError("there are no examples", hint="a loader may have been used up already: make a new one")
 
 
 def _means(sums: Tensors, examples: int) -> Tensors:
     _check_any(examples)
     if not any(bool(each.any()) for each in sums.values()):
         raise ThetaError(
-            "log p does not depend on the parameters", mend="let log_prob call the model that it is given, undetached"
+            "log p does not depend on the parameters", hint="let log_prob call the model that it is given, undetached"
         )
     return {name: each / examples for name, each in sums.items()}
 

@@ -23,11 +23,11 @@ class Likelihood:
 
     def __init__(self, log_prob: LogProb | None, labels: Labels, seed: int) -> None:
         if labels not in ("data", "sampled", "expected"):
-            raise ThetaError(f"labels is '{labels}'", mend="it may be data, sampled or expected")
+            raise ThetaError(f"labels is '{labels}'", hint="it may be data, sampled or expected")
         if log_prob and labels != "data":
             raise ThetaError(
                 f"labels='{labels}' is only known for classifiers, and log_prob is given",
-                mend="let the batches have the labels that you want, and leave labels='data'",
+                hint="let the batches have the labels that you want, and leave labels='data'",
             )
         self.log_prob = log_prob or classified
         self._labels = labels
@@ -54,7 +54,7 @@ def classified(model: Callable[..., Any], batch: Any) -> torch.Tensor:
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise ThetaError(
             f"the labels are {labels.dtype} {list(labels.shape)}, not a class for each of {logits.shape[0]} examples",
-            mend=_GIVE_LOG_PROB,
+            hint=_GIVE_LOG_PROB,
         )
     return logits.log_softmax(-1).gather(-1, labels.long()[:, None]).squeeze(-1)
 
@@ -71,7 +71,7 @@ def logits_of(result: Any) -> torch.Tensor:
     logits = getattr(result, "logits", result)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ThetaError(f"the model gives {what}, not logits of (examples, classes)", mend=_GIVE_LOG_PROB)
+        raise ThetaError(f"the model gives {what}, not logits of (examples, classes)", hint=_GIVE_LOG_PROB)
     return logits
 
 
@@ -80,7 +80,7 @@ def _labels(batch: Any) -> torch.Tensor:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         labels = batch[1]
     if not isinstance(labels, torch.Tensor):
-        raise ThetaError("the batches are neither (x, y) nor mappings with 'labels'", mend=_GIVE_LOG_PROB)
+        raise ThetaError("the batches are neither (x, y) nor mappings with 'labels'", hint=_GIVE_LOG_PROB)
     return labels
 
 
@@ -122,7 +122,7 @@ def length(batch: Any) -> int:
     if len(lengths) != 1:
         raise ThetaError(
             f"the tensors of a batch have {sorted(lengths)} examples" if lengths else "a batch without tensors",
-            mend="the first dimension of each tensor must count examples",
+            hint="the first dimension of each tensor must count examples",
         )
     return lengths.pop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Statistics:
                 raise ThetaError(
                     f"the statistics ({self.kind}) are not finite",
                     tensor=name,
-                    mend="look for NaN and infinite values in the data, the model and its gradients",
+                    hint="look for NaN and infinite values in the data, the model and its gradients",
                 )
 
     def beside(self, checkpoint: str | os.PathLike[str]) -> Path:
@@ -66,11 +65,10 @@ class Statistics:
     def _header(self) -> bytes:
         # No number of examples: it differs from side to side, and metadata that differs does not merge.
         described = {"format": "pt", "statistics": self.kind}
-        skeleton = bytes(8) + json.dumps({"__metadata__": described}).encode()
         wanted = [TensorSpec(name, DTYPES["f32"], tuple(self.tensors[name].shape)) for name in sorted(self.tensors)]
-        header = Safetensors().merge_skeletons(None, skeleton, skeleton, wanted)
-        assert header is not None  # noqa: S101 - a skeleton does not contradict itself
-        return header
+        composed = Safetensors().compose(wanted, described)
+        assert composed is not None  # noqa: S101 - it holds tensors of f32
+        return composed.skeleton
 
 
 def sidecar(checkpoint: str | os.PathLike[str], kind: str) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from gittheta.errors import ObjectCorrupt, StoreError
 from gittheta.model import ObjectId
@@ -17,10 +19,10 @@ _COPY = 4 << 20
 Buffer = bytes | memoryview
 
 
-MEND_MISSING = "run `git theta fetch --all`; if no remote has it, restore the repository's theta folder from a copy"
+HINT_MISSING = "run `git theta fetch --all`; if no remote has it, restore the repository's theta folder from a copy"
 
 
-MEND_CORRUPT = "delete that file and run `git theta fetch --all`, or add the checkpoint again from an intact copy"
+HINT_CORRUPT = "delete that file and run `git theta fetch --all`, or add the checkpoint again from an intact copy"
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"cannot read or write {path}: {error.strerror or error}",
-            mend="free some space or mend the permissions there, then run the command again",
+            hint="free some space or mend the permissions there, then run the command again",
         ) from error
 
 
@@ -50,7 +52,7 @@ def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] =
             hashed.update(chunk)
             advance(len(chunk))
     if hashed.hexdigest() != object_id:
-        raise ObjectCorrupt(f"object {object_id} is not what its name says: {path} is damaged", mend=MEND_CORRUPT)
+        raise ObjectCorrupt(f"object {object_id} is not what its name says: {path} is damaged", hint=HINT_CORRUPT)
 
 
 def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> None:
@@ -83,3 +85,35 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_seeking = Lock()
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Bytes of an open file from an offset; fewer only at its end. Safe to use from several threads."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, length, offset)
+    with _seeking:  # on Windows a descriptor has but one position
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
+def open_new(path: Path, mode: int = 0o600) -> int:
+    """A descriptor of a new file, to be written and read. Raises OSError if there is one of that name."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+
+
+def open_unnamed(path: Path) -> int:
+    """A descriptor of a new file that goes when it is closed, under a name that was free. Raises StoreError."""
+    with translated(path):
+        if sys.platform == "win32":
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_BINARY | os.O_TEMPORARY, 0o600)
+        descriptor = open_new(path)
+        os.unlink(path)
+    return descriptor
+
+
+def open_to_read(path: Path) -> int:
+    """A descriptor of a file that is there. Raises OSError."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -26,15 +26,18 @@ from gittheta.model import (
     Skeleton,
     Stanza,
     TensorSpec,
+    block_dtype,
     digest_of,
 )
 
-VERSION = 1
+#: The newest version that is read. Version 2 is written only where version 1 has no words for what there is.
+VERSION = 2
 MAGIC = b"gittheta manifest "
-FIRST_LINE = (
-    f"gittheta manifest {VERSION}: this is not the model itself; "
+_FIRST_LINES = {
+    version: f"gittheta manifest {version}: this is not the model itself; "
     "to get it: pip install gittheta, git theta install, git theta pull"
-)
+    for version in range(1, VERSION + 1)
+}
 
 MAX_TEXT = 1 << 28
 MAX_LINE = 1 << 20
@@ -45,6 +48,8 @@ MAX_LINKS = 64
 MAX_BYTES = 1 << 62
 #: A skeleton is held in memory while its file is read or written.
 MAX_SKELETON = 1 << 28
+#: Elements and bytes of a block of a block dtype.
+MAX_BLOCK_UNIT = 1 << 16
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
 _DIGEST = r"b3:[0-9a-f]{64}"
@@ -57,8 +62,8 @@ _HEADER = re.compile(
     rf"format ({_WORD})(?: ({_DIGEST}))?\nskeleton ({_NUMBER}) ({_NUMBER}) ({_DIGEST})\n((?:{_LINK})*)"
 )
 _STANZA = re.compile(
-    rf"\[([^\n]*)\]\n({_WORD}) (scalar|{_NUMBER}(?:x{_NUMBER})*) ({_DIGEST})(?: skip ([1-9][0-9]{{0,18}}))?\n"
-    rf"((?:{_LINK})*)"
+    rf"\[([^\n]*)\]\n({_WORD})(?:/({_NUMBER}):({_NUMBER}))? (scalar|{_NUMBER}(?:x{_NUMBER})*) ({_DIGEST})"
+    rf"(?: skip ([1-9][0-9]{{0,18}}))?\n((?:also \[[^\n]*\]\n)*)((?:{_LINK})*)"
 )
 _LINKS = re.compile(rf"(?:{_LINK})*")
 
@@ -92,7 +97,7 @@ def format_manifest(manifest: Manifest) -> bytes:
     """The one text of a manifest."""
     skeleton = manifest.skeleton
     lines = [
-        FIRST_LINE,
+        _FIRST_LINES[_version(manifest)],
         f"format {manifest.format}{_seal(manifest)}",
         f"skeleton {skeleton.length} {skeleton.lead} b3:{skeleton.digest.hex()}",
         *map(_format_link, skeleton.recipe),
@@ -101,6 +106,11 @@ def format_manifest(manifest: Manifest) -> bytes:
         lines += format_stanza(stanza)
     lines.append("")
     return "\n".join(lines).encode()
+
+
+def _version(manifest: Manifest) -> int:
+    """The least version that has words for a manifest."""
+    return 2 if any(stanza.aliases or stanza.spec.dtype.kind == "block" for stanza in manifest.stanzas) else 1
 
 
 def _seal(manifest: Manifest) -> str:
@@ -119,7 +129,9 @@ def format_stanza(stanza: Stanza) -> Iterator[str]:
     shape = "x".join(map(str, spec.shape)) if spec.shape else "scalar"
     skip = f" skip {stanza.skip}" if stanza.skip else ""
     yield f"[{_escape(spec.name)}]"
-    yield f"{spec.dtype.name} {shape} b3:{stanza.digest.hex()}{skip}"
+    block = f"/{spec.dtype.unit}:{spec.dtype.itemsize}" if spec.dtype.kind == "block" else ""
+    yield f"{spec.dtype.name}{block} {shape} b3:{stanza.digest.hex()}{skip}"
+    yield from (f"also [{_escape(alias)}]" for alias in stanza.aliases)
     yield from map(_format_link, stanza.recipe)
 
 
@@ -168,7 +180,7 @@ def parse_manifest(text: bytes) -> Manifest:
     if version is not None and version > VERSION:
         raise ManifestError(
             f"the manifest has version {version}; this gittheta knows up to {VERSION}",
-            mend="install a newer gittheta: pip install --upgrade gittheta",
+            hint="install a newer gittheta: pip install --upgrade gittheta",
         )
     if len(text) > MAX_TEXT:
         raise ManifestError(f"the manifest is longer than {MAX_TEXT} bytes")
@@ -180,11 +192,12 @@ def parse_manifest(text: bytes) -> Manifest:
 
 
 def _parse(text: str) -> Manifest:
-    if not text.startswith(FIRST_LINE + "\n"):
+    version = next((version for version, line in _FIRST_LINES.items() if text.startswith(line + "\n")), None)
+    if version is None:
         raise ManifestError("the manifest does not begin with the line that it should")
     if max(map(len, text.split("\n"))) > MAX_LINE:
         raise ManifestError(f"the manifest has a line longer than {MAX_LINE} characters")
-    position = len(FIRST_LINE) + 1
+    position = len(_FIRST_LINES[version]) + 1
     found = _HEADER.match(text, position)
     try:
         if not found:
@@ -204,29 +217,39 @@ def _parse(text: str) -> Manifest:
         if len(stanzas) > MAX_TENSORS:
             raise ManifestError(f"more than {MAX_TENSORS} tensors")
     except ManifestError as error:
-        error.what = f"malformed manifest, at line {text.count(chr(10), 0, position) + 1}: {error.what}"
-        raise
+        line = text.count("\n", 0, position) + 1
+        raise error.but(what=f"malformed manifest, at line {line}: {error.what}") from None
     manifest = Manifest(found[1], skeleton, tuple(stanzas.values()))
     if (f" {found[2]}" if found[2] else "") != _seal(manifest):
         raise ManifestError("the format line does not fit the pieces of the file")
+    if _version(manifest) != version:
+        raise ManifestError(f"a manifest of version {version} that should be one of version {_version(manifest)}")
     _check_sizes(manifest)
+    _check_aliases(manifest)
     return manifest
 
 
 def _stanza(found: re.Match[str]) -> Stanza:
-    text, dtype, shape, digest, skip, links = found.groups()
+    text, dtype, unit, size, shape, digest, skip, also, links = found.groups()
+    name = _name(text)
+    try:
+        spec = TensorSpec(name, _dtype(dtype) if unit is None else _block_dtype(dtype, unit, size), _shape(shape))
+        if spec.dtype.unit > 1 and (not spec.shape or spec.shape[-1] % spec.dtype.unit):
+            raise ManifestError(f"the last dimension is not a multiple of {spec.dtype.unit}")
+        bits = spec.bits
+        if bits % 8:
+            raise ManifestError("the shape is not a whole number of bytes")
+        aliases = tuple(_name(line[len("also [") : -1]) for line in also.split("\n")[:-1])
+        return Stanza(spec, _digest(digest), _recipe(links, bits), int(skip) if skip else 0, aliases)
+    except ManifestError as error:
+        raise error.located(tensor=name) from None
+
+
+def _name(text: str) -> str:
     name = _unescape(text)
     if len(name) > MAX_NAME or len(name.encode()) > MAX_NAME:
         raise ManifestError(f"a tensor name longer than {MAX_NAME} bytes")
-    try:
-        spec = TensorSpec(name, _dtype(dtype), _shape(shape))
-        bits = spec.bits
-        if bits % 8:
-            raise ManifestError("the shape is no whole number of bytes")
-        return Stanza(spec, _digest(digest), _recipe(links, bits), int(skip) if skip else 0)
-    except ManifestError as error:
-        error.tensor = name
-        raise
+    return name
 
 
 def _recipe(lines: str, size: int) -> Recipe:
@@ -282,6 +305,16 @@ def _check_sizes(manifest: Manifest) -> None:
         raise ManifestError("the skeleton is shorter than the pieces that are taken from it")
 
 
+def _check_aliases(manifest: Manifest) -> None:
+    aliases = [alias for stanza in manifest.stanzas for alias in stanza.aliases]
+    if len(aliases) > MAX_TENSORS or len(set(aliases)) < len(aliases):
+        raise ManifestError("other names of tensors that are too many, or there twice")
+    if aliases and not {stanza.spec.name for stanza in manifest.stanzas}.isdisjoint(aliases):
+        raise ManifestError("another name of a tensor that is also the name of a tensor")
+    if aliases and manifest.format == OPAQUE:
+        raise ManifestError("pieces of a file without known structure have no other names")
+
+
 def _digest(word: str) -> Digest:
     return Digest(bytes.fromhex(word[3:]))
 
@@ -291,8 +324,16 @@ def _dtype(name: str) -> Dtype:
         return DTYPES[name]
     except KeyError:
         raise ManifestError(
-            f"unknown dtype '{name}'", mend="install a newer gittheta: pip install --upgrade gittheta"
+            f"unknown dtype '{name}'", hint="install a newer gittheta: pip install --upgrade gittheta"
         ) from None
+
+
+@lru_cache(maxsize=64)
+def _block_dtype(name: str, unit: str, size: str) -> Dtype:
+    elements, nbytes = int(unit), int(size)
+    if name in DTYPES or not 2 <= elements <= MAX_BLOCK_UNIT or not 1 <= nbytes <= MAX_BLOCK_UNIT:
+        raise ManifestError(f"'{name}/{unit}:{size}' is not a dtype of blocks")
+    return block_dtype(name, elements, nbytes)
 
 
 @lru_cache(maxsize=4096)

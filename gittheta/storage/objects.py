@@ -17,14 +17,26 @@ from threading import Lock
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing
 from gittheta.model import ObjectId
-from gittheta.storage.files import MEND_CORRUPT, MEND_MISSING, check_file, make_folders, sync_folder, translated
+from gittheta.storage.files import (
+    HINT_CORRUPT,
+    HINT_MISSING,
+    check_file,
+    make_folders,
+    open_to_read,
+    read_at,
+    sync_folder,
+    translated,
+)
 
 _ABANDONED_AFTER = 24 * 3600
 _OPEN_FILES = 64
 
 
-class Store:
-    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if here."""
+class ObjectStore:
+    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if here.
+
+    Safe to use from several threads, and by several processes at once.
+    """
 
     def __init__(self, root: Path, alternates: Sequence[Path] = ()) -> None:
         self.root = root
@@ -88,7 +100,7 @@ class Store:
         """Read an object whole. Raises ObjectMissing or ObjectCorrupt."""
         path = self.find(object_id)
         if path is None:
-            raise ObjectMissing(f"object {object_id} is not in the store", mend=MEND_MISSING)
+            raise ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
         check_file(path, object_id, advance)
 
     def remove_abandoned(self) -> None:
@@ -103,25 +115,20 @@ class Store:
 
 
 @dataclass
-class Reader:
+class ObjectReader:
     """Reads pieces of objects; keeps a bounded number of files open. Safe to use from several threads."""
 
-    store: Store
+    store: ObjectStore
     _files: OrderedDict[ObjectId, int] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """Exactly so many bytes. Raises ObjectMissing, or ObjectCorrupt if the object is shorter than that."""
         with self._lock, translated(self.store.root):
-            data = self._pread(self._open(object_id), length, offset)
+            data = read_at(self._open(object_id), offset, length)
         if len(data) != length:
-            raise ObjectCorrupt(f"object {object_id} is truncated", mend=MEND_CORRUPT)
+            raise ObjectCorrupt(f"object {object_id} is truncated", hint=HINT_CORRUPT)
         return data
-
-    @staticmethod
-    def _pread(descriptor: int, length: int, offset: int) -> bytes:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
 
     def _open(self, object_id: ObjectId) -> int:
         if object_id in self._files:
@@ -129,9 +136,9 @@ class Reader:
             return self._files[object_id]
         path = self.store.find(object_id)
         if path is None:
-            raise ObjectMissing(f"object {object_id} is not in the store", mend=MEND_MISSING)
+            raise ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
         with translated(path):
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = open_to_read(path)
         self._files[object_id] = descriptor
         if len(self._files) > _OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
@@ -139,5 +146,6 @@ class Reader:
 
     def close(self) -> None:
         """Close every file."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        with self._lock:
+            while self._files:
+                os.close(self._files.popitem()[1])

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gittheta.model import ObjectId, Place
-from gittheta.storage.files import Buffer, translated, write_all
-from gittheta.storage.objects import Store
+from gittheta.storage.files import Buffer, open_new, translated, write_all
+from gittheta.storage.objects import ObjectStore
 
 OBJECT_HEAD = b"gittheta-pack-1\n"
 
 
-OBJECT_SIZE = 64 << 20
-
-
 @dataclass(frozen=True, slots=True)
-class Spot:
+class PendingPlace:
     """A run of bytes in the ``index``-th object of a pack, before the object has its name."""
 
     index: int
@@ -31,16 +28,17 @@ class Spot:
 class PackWriter:
     """Writes objects one after the other. Nothing has an object's name before :meth:`finish` returns.
 
-    Each object is synced on a thread of its own while the next is written.
+    Each object is synced on a thread of its own while the next is written. For one thread at a time.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore, object_size: int) -> None:
         self._store = store
+        self._object_size = object_size
         self._closed: list[tuple[Path, ObjectId, Future[None]]] = []
         self._open: _OpenObject | None = None
         self._syncer = ThreadPoolExecutor(1, "gittheta-sync")
 
-    def append(self, parts: Sequence[Buffer]) -> Spot:
+    def append(self, parts: Sequence[Buffer]) -> PendingPlace:
         """Write some bytes that stay together. Raises StoreError (full disk)."""
         if self._open is None and not self._closed:
             self._store.remove_abandoned()
@@ -49,8 +47,8 @@ class PackWriter:
             offset = current.length
             for part in parts:
                 current.write(part)
-        spot = Spot(len(self._closed), offset, current.length - offset)
-        if current.length >= OBJECT_SIZE:
+        spot = PendingPlace(len(self._closed), offset, current.length - offset)
+        if current.length >= self._object_size:
             self.cut()
         return spot
 
@@ -101,7 +99,7 @@ class _OpenObject:
         self.length = 0
         self._hash = hashlib.sha256()
         with translated(path):
-            self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+            self.descriptor = open_new(path, 0o644)
         try:
             self.write(OBJECT_HEAD)
         except OSError:
@@ -124,7 +122,7 @@ class _OpenObject:
             os.close(self.descriptor)
 
 
-def places(spots: Iterable[Spot], names: Sequence[ObjectId]) -> tuple[Place, ...]:
+def places(spots: Iterable[PendingPlace], names: Sequence[ObjectId]) -> tuple[Place, ...]:
     """Spots as places, now that the objects have names; neighbours in one object become one place."""
     merged: list[Place] = []
     for spot in spots:

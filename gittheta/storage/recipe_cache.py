@@ -1,23 +1,26 @@
-"""The table of known tensors: digest -> recipe, for every tensor that this repository ever stored or checked out.
+"""A cache of recipes: digest -> recipe, for every tensor that this repository ever stored or checked out.
 
-A recipe that does for bytes of any meaning stands under their digest, any other under one that covers dtype and shape
-too (:func:`gittheta.model.recipe_keys`).
+A recipe that yields the right bytes whatever they mean stands under their digest, any other under a key that covers
+dtype and shape too (:func:`gittheta.model.recipe_keys`).
 
-It is a cache beside the store, shared by worktrees, and may be deleted at any time. A row that does not match its own
-check is ignored, and so is any trouble with the file: the tensor is then encoded anew.
+It lies beside the store, is shared by worktrees, and may be deleted at any time. Whatever happens to the file, no
+command fails or changes its result: a row that does not match its own check is ignored; a file that is damaged, or is
+not a file, is set aside and made anew; one that cannot be opened, locked or written counts as empty. Then tensors are
+encoded anew.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 from gittheta.errors import ManifestError
 from gittheta.model import Digest, Recipe, digest_of
+from gittheta.storage.files import make_folders
 from gittheta.storage.manifest import format_recipe, parse_recipe
 
 _SCHEMA = """
@@ -26,106 +29,162 @@ CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL
   sum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY, compared INTEGER NOT NULL) WITHOUT ROWID;
 """
+#: Seconds that another process may hold the file; after that, this process does without the cache.
+_PATIENCE = 1.0
+#: What SQLite says of a file that is damaged, or was never its own; anything else may pass.
+_DAMAGED = (
+    "malformed",
+    "not a database",
+    "file is encrypted",
+    "no such table",
+    "no such column",
+    "has no column",
+    "decode",
+    "unsupported file format",
+)
+Answer = TypeVar("Answer")
 
 
-@dataclass
-class Known:
-    """The table at ``path``, opened when first needed."""
+class RecipeCache:
+    """The cache in a file, opened when first needed. Safe to use from several threads, and by several processes."""
 
-    path: Path
-    _connection: sqlite3.Connection | None = None
+    def __init__(self, path: Path, trace: Callable[[str], None] = lambda message: None) -> None:
+        """``trace`` is told, once, if the cache cannot be used, or was damaged."""
+        self.path = path
+        self._trace = trace
+        self._lock = Lock()
+        self._connection: sqlite3.Connection | None = None
+        #: Why the cache is not used.
+        self._unusable: str | None = None
 
     def recipe(self, digest: Digest) -> Recipe | None:
         """How the tensor of that digest was stored before."""
-        for text, check in self._query("SELECT recipe, sum FROM tensor WHERE digest = ?", (digest,)):
+        for text, check in self._query("SELECT recipe, sum FROM tensor WHERE digest = ?", digest):
             if isinstance(text, str) and check == _sum(digest, text):
-                with suppress(ManifestError):
-                    return parse_recipe(text)
+                return _parsed(text)
         return None
 
     def by_first_block(self, first: Digest) -> tuple[Digest, Recipe] | None:
         """A large tensor that begins with a block of that digest, and a recipe whose frames were compared with it."""
-        for digest, text, check in self._query("SELECT digest, recipe, sum FROM opening WHERE first = ?", (first,)):
-            if isinstance(text, str) and check == _sum(first + digest, text):
-                with suppress(ManifestError):
-                    return Digest(digest), parse_recipe(text)
+        for digest, text, check in self._query("SELECT digest, recipe, sum FROM opening WHERE first = ?", first):
+            if isinstance(text, str) and isinstance(digest, bytes) and check == _sum(first + digest, text):
+                recipe = _parsed(text)
+                return (Digest(digest), recipe) if recipe is not None else None
         return None
 
     def record(
         self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[Digest, Digest, Recipe]] = ()
     ) -> None:
         """Remember recipes whose objects are durable; newer ones win."""
-        rows = [(digest, text, _sum(digest, text)) for digest, text in _texts(tensors)]
+        texts = ((digest, format_recipe(recipe)) for digest, recipe in tensors)
+        rows = [(digest, text, _sum(digest, text)) for digest, text in texts]
         begins = [
             (first, digest, text, _sum(first + digest, text))
             for first, digest, recipe in openings
             for text in (format_recipe(recipe),)
         ]
-        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+
+        def write(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT OR REPLACE INTO tensor VALUES (?, ?, ?)", rows)
             connection.executemany("INSERT OR REPLACE INTO opening VALUES (?, ?, ?, ?)", begins)
 
+        self._write(write)
+
     def manifest(self, digest: Digest) -> bool | None:
         """Whether the blocks of this manifest's tensors were compared with their frames; None if it is not known."""
-        rows = self._query("SELECT compared FROM manifest WHERE digest = ?", (digest,))
+        rows = self._query("SELECT compared FROM manifest WHERE digest = ?", digest)
         return bool(rows[0][0]) if rows else None
 
     def record_manifest(self, digest: Digest, compared: bool) -> None:
         """Remember that all tensors of this manifest text are recorded."""
-        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", (digest, int(compared)))
+        row = (digest, int(compared))
+        self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", row))
 
     def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            self._close()
 
-    def _query(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
-        try:
-            connection = self._connect()
+    def _query(self, sql: str, key: bytes) -> list[tuple[Any, ...]]:
+        def ask(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
             if not connection.in_transaction:
                 # One snapshot for many questions: asking one by one takes and drops the file's lock each time.
                 connection.execute("BEGIN")
-            return connection.execute(sql, values).fetchall()
-        except (sqlite3.Error, OSError):
-            return []
+            return connection.execute(sql, (key,)).fetchall()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connect()
-        if connection.in_transaction:
-            connection.commit()
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
+        return self._use(ask) or []
+
+    def _write(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        def transaction(connection: sqlite3.Connection) -> None:
+            if connection.in_transaction:
+                connection.commit()
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                write(connection)
+
+        self._use(transaction)
+
+    def _use(self, use: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
+        """What a use of the cache gives; None if it is of no use. A damaged file is set aside, and it is tried again."""
+        with self._lock:
+            for _ in range(2):
+                if self._unusable is not None:
+                    return None
+                try:
+                    return use(self._connect())
+                except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
+                    self._recover(error)
+            return None
+
+    def _recover(self, error: Exception) -> None:
+        """Set a damaged file aside; of anything else, do without the cache for the rest of this process."""
+        self._close()
+        damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
+        if damaged or self.path.is_dir():
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            self._trace(f"the cache {self.path} is damaged ({error}); it is set aside as {aside.name} and made anew")
+            try:
+                self._set_aside(aside)
+            except OSError as again:
+                self._unusable = str(again)
+        else:
+            self._unusable = str(error)
+        if self._unusable is not None:
+            self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded anew")
+
+    def _set_aside(self, aside: Path) -> None:
+        if aside.is_dir() and not aside.is_symlink():
+            aside.rmdir()  # if it is empty: what is not ours is not deleted
+        os.replace(self.path, aside)
+        for suffix in ("-wal", "-shm", "-journal"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = self._create()
+            make_folders(self.path.parent)
+            # The lock above orders the threads: SQLite's own check would only forbid what is safe.
+            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
+            # Readers keep their snapshot for the length of a file and must not hold up another process's writes.
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # Losing the last rows to a power cut costs an encoding; syncing each time would cost every add.
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.executescript(_SCHEMA)
         return self._connection
 
-    def _create(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=30)
-        try:
-            # Readers keep their snapshot for the length of a file and must not hold up another process's writes.
-            connection.execute("PRAGMA journal_mode = WAL")
-            # Losing the last rows to a power cut costs an encoding; syncing each time would cost every add.
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if "malformed" not in str(error) and "not a database" not in str(error):
-                raise
-            self.path.unlink(missing_ok=True)
-            connection = sqlite3.connect(self.path, timeout=30)
-            connection.executescript(_SCHEMA)
-        return connection
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                self._trace(f"the cache {self.path} could not be closed: {error}")
 
 
-def _texts(tensors: Iterable[tuple[Digest, Recipe]]) -> Iterable[tuple[Digest, str]]:
-    return ((digest, format_recipe(recipe)) for digest, recipe in tensors)
+def _parsed(text: str) -> Recipe | None:
+    try:
+        return parse_recipe(text)
+    except ManifestError:
+        return None
 
 
 def _sum(digest: bytes, text: str) -> bytes:

@@ -20,7 +20,7 @@ class MagMax:
 
     def __post_init__(self) -> None:
         if not self.lambda_ > 0:
-            raise MergeError(f"lambda is {self.lambda_}, and must be above 0", mend="leave it out for 1")
+            raise MergeError(f"lambda is {self.lambda_}, and must be above 0", hint="leave it out for 1")
 
     def merge(self, group: Group) -> torch.Tensor:
         changes = torch.stack([delta * weight for delta, weight in zip(group.deltas, group.weights, strict=True)])

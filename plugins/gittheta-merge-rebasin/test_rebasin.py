@@ -185,7 +185,7 @@ class TestConformance(MergeConformance):
 def test_a_specification_is_needed() -> None:
     with pytest.raises(MergeError, match="which axes belong together") as caught:
         Rebasin()
-    assert "spec=auto" in (caught.value.mend or "")
+    assert "spec=auto" in (caught.value.hint or "")
 
 
 def test_specifications_that_say_the_same_make_the_same_method() -> None:
@@ -217,4 +217,4 @@ def test_a_specification_of_another_model(spec: str, tensor: str, message: str) 
     with pytest.raises(MergeError, match=re.escape(message)) as caught:
         rebasin(network(1), network(2), spec=spec)
     assert caught.value.tensor == tensor
-    assert caught.value.mend
+    assert caught.value.hint

@@ -19,7 +19,7 @@ def test_entries_are_separated_by_semicolons_or_lines() -> None:
 def test_what_is_no_entry_is_refused(text: str) -> None:
     with pytest.raises(MergeError, match="is not NAME: AXIS AXIS") as caught:
         parse(text)
-    assert "fc1.weight: P1 -" in (caught.value.mend or "")
+    assert "fc1.weight: P1 -" in (caught.value.hint or "")
 
 
 def test_a_tensor_stands_once() -> None:
@@ -78,4 +78,4 @@ def test_biases_may_be_missing_and_one_layer_is_a_chain() -> None:
 def test_whatever_is_no_chain_must_be_written_out(shapes: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(MergeError, match="spec=auto") as caught:
         chain(shapes)
-    assert "write the specification out" in (caught.value.mend or "")
+    assert "write the specification out" in (caught.value.hint or "")

@@ -20,8 +20,8 @@ import torch
 import gittheta
 from gittheta.api import DTYPES, Digest, TensorSpec, digest_of
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
-from gittheta.engine.options import Recipe, as_text
+from gittheta.engine.operands import ResidentOperand
+from gittheta.engine.options import ConfiguredMethod, as_text
 from gittheta.engine.run import merge_tensor
 from gittheta.engine.task import Task
 from gittheta.registry import Registry
@@ -113,7 +113,7 @@ def on_device(rows: int, runs: int, threads: int, device: torch.device) -> dict[
 
 
 @dataclass(frozen=True)
-class Known(Resident):
+class Known(ResidentOperand):
     """A tensor whose digest is known beforehand, as that of a committed one is."""
 
     known: Digest
@@ -134,7 +134,7 @@ def engine_seconds(
     spec = TensorSpec(NAME, DTYPES["bf16"], tuple(tensors[0].shape))
     base, *sides = (Known(spec, tensor, digest_of(bytes([place]))) for place, tensor in enumerate(tensors))
     given = {name.rstrip("_"): as_text(value) for name, value in case.options.items()}
-    method = Recipe.make(Registry(), case.method, given).method
+    method = ConfiguredMethod.make(Registry(), case.method, given).method
     labels = tuple(f"side {place}" for place in range(case.sides))
     task = Task(
         NAME, base if case.needs_base else None, tuple(sides[: case.sides]), labels, (1.0,) * case.sides, method

@@ -191,12 +191,12 @@ def test_fsck_of_a_fresh_clone_tells_what_it_lacks(world: World, hub: dict[str, 
     """A clone fetches what its checkout needs; what the remote still has is no loss, but what nobody has is."""
     clone = world.clone(world.root / "hub.git")
     told = clone.git("theta", "fsck")
-    mend = re.search("git (theta fetch.*)", told)
-    assert mend, told
+    hint = re.search("git (theta fetch.*)", told)
+    assert hint, told
     (world.root / "hub.git").rename(world.root / "gone")
     assert "git theta " in clone.fails("theta", "fsck", status=21)
     (world.root / "gone").rename(world.root / "hub.git")
-    clone.git(*mend[1].split())
+    clone.git(*hint[1].split())
     clone.healthy()
     assert "fetch" not in clone.git("theta", "fsck")
 

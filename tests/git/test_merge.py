@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from .checkpoints import BITS, Raw, Values, bf16, checkpoint, from_bf16, metadata_of, normal, sha256, tensors_of
+from .checkpoints import BITS, Raw, TensorReader, bf16, checkpoint, from_bf16, metadata_of, normal, sha256, tensors_of
 from .conftest import Repo
 
 M = "m.safetensors"
@@ -27,7 +27,7 @@ def _diverge(repo: Repo, ours: bytes, theirs: bytes, base: bytes | None = None) 
     repo.commit(ours)
 
 
-def _sides(repo: Repo, ours: Values, theirs: Values) -> None:
+def _sides(repo: Repo, ours: TensorReader, theirs: TensorReader) -> None:
     _diverge(repo, checkpoint(BASE | dict(ours)), checkpoint(BASE | dict(theirs)))
 
 
@@ -129,10 +129,10 @@ def test_large_tensors_are_merged_block_by_block(repo: Repo) -> None:
     repo.healthy()
 
 
-Case = tuple[Values, Values, Values, str]
+Case = tuple[TensorReader, TensorReader, TensorReader, str]
 
 
-def _case(ours: Values, theirs: Values, reason: str) -> Case:
+def _case(ours: TensorReader, theirs: TensorReader, reason: str) -> Case:
     return BASE, BASE | dict(ours), BASE | dict(theirs), reason
 
 

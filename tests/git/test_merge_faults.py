@@ -24,7 +24,7 @@ import torch
 import gittheta
 from gittheta.api import DTYPES, Group, TensorSpec
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.run import merge_tensor
 from gittheta.engine.task import Task
 from gittheta.errors import MergeError
@@ -410,7 +410,7 @@ class Stumbles:
 
 def test_a_method_may_raise_anything() -> None:
     spec = TensorSpec("w", DTYPES["f32"], (3,))
-    sides = (Resident(spec, torch.zeros(3)), Resident(spec, torch.ones(3)))
+    sides = (ResidentOperand(spec, torch.zeros(3)), ResidentOperand(spec, torch.ones(3)))
     task = Task("w", None, sides, ("ours", "theirs"), (1.0, 1.0), Stumbles())
     with (
         computing("cpu") as compute,

@@ -47,7 +47,7 @@ def sides(world: World, built: Template) -> Repo:
     return built.copy_to(world)
 
 
-def foreseen(repo: Repo, *words: str) -> dict[str, Any]:
+def preview(repo: Repo, *words: str) -> dict[str, Any]:
     """The plan for the one model."""
     (plan,) = json.loads(repo.git("theta", "merge-plan", "--json", *words))
     return {"sides": plan["sides"], "summary": plan["summary"]} | {each.pop("name"): each for each in plan["tensors"]}
@@ -68,7 +68,7 @@ def trailers(repo: Repo, revision: str = "HEAD") -> list[str]:
 
 def test_each_action_and_its_numbers(sides: Repo) -> None:
     before = everything(sides)
-    plan = foreseen(sides, "side")
+    plan = preview(sides, "side")
     assert everything(sides) == before
     assert plan["sides"] == ["ours", "theirs"]
     assert plan["still"] == {"action": "unchanged"}
@@ -94,7 +94,7 @@ def test_each_action_and_its_numbers(sides: Repo) -> None:
 
 @pytest.mark.slow
 def test_three_sides_and_options(sides: Repo) -> None:
-    plan = foreseen(sides, "--no-numbers", "-X", "method=task_arithmetic", "-X", "weight=1,2,3", "side", "third")
+    plan = preview(sides, "--no-numbers", "-X", "method=task_arithmetic", "-X", "weight=1,2,3", "side", "third")
     assert plan["sides"] == ["HEAD", "side", "third"]
     assert plan["one"]["method"] == "task_arithmetic"
     assert plan["one"]["options"]["weight"] == "1,2,3"
@@ -119,10 +119,10 @@ def test_nothing_to_merge_and_names_that_are_none(sides: Repo) -> None:
     assert sides.git("theta", "merge-plan", "HEAD") == "no checkpoint would change\n"
     assert sides.git("theta", "merge-plan", "early") == "no checkpoint would change\n"
     sides.git("checkout", "-q", "early")
-    assert foreseen(sides, "side")["both"] == {"action": "taken", "from": "theirs"}
+    assert preview(sides, "side")["both"] == {"action": "taken", "from": "theirs"}
     sides.git("checkout", "-q", "--orphan", "unrelated")
     sides.git("commit", "-q", "-m", "the same file, added")
-    plan = foreseen(sides, "--no-numbers", "side")
+    plan = preview(sides, "--no-numbers", "side")
     assert plan["still"] == {"action": "same"}
     assert plan["both"]["reason"] == "added on both sides with different values"
 
@@ -130,7 +130,7 @@ def test_nothing_to_merge_and_names_that_are_none(sides: Repo) -> None:
 @pytest.mark.slow
 def test_values_that_are_not_finite_are_said_in_json(sides: Repo) -> None:
     sides.commit(checkpoint(OURS | {"both": np.full((300, 300), np.inf, np.float32)}))
-    both = foreseen(sides, "side")["both"]
+    both = preview(sides, "side")["both"]
     assert both["norms"][0] is None
     assert both["cosines"] == [None]
     assert "not finite" in both["hint"]

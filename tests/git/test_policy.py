@@ -14,7 +14,7 @@ from gittheta.engine.policy import Verb
 from gittheta.errors import ThetaError
 from gittheta.flows.merge.plan import MergePlan
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.resolve.replay import foresee
+from gittheta.flows.resolve.replay import preview as merge_previews
 from gittheta.flows.workspace import Workspace
 
 from .checkpoints import checkpoint, normal, tensors_of
@@ -59,25 +59,25 @@ def configured(once: Mapping[str, str] | None) -> Iterator[None]:
         yield
 
 
-def foreseen(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> MergePlan:
+def preview(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> MergePlan:
     """The plan of a merge; ``once`` is what `git -c theta.merge.KEY=VALUE` says, the rest are options like -X."""
     keys = {f"merge.{key}": value for key, value in (once or {}).items()}
     with configured(keys), Workspace.open(repo.path) as workspace:
-        (found,) = foresee(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
+        (found,) = merge_previews(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
         return found.plan
 
 
 def planned(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> dict[str, tuple[str, str]]:
     """For each tensor that both changed: whose it would be, or by which method, and who says so."""
-    chosen = [each for each in foreseen(repo, once, **given).decisions if each.choice]
+    chosen = [each for each in preview(repo, once, **given).decisions if each.choice]
     return {each.name: (each.origin or each.choice.method, each.choice.source) for each in chosen if each.choice}
 
 
 def refused(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> tuple[str, int]:
     """What is said instead of a plan, and the exit code."""
     with pytest.raises(ThetaError) as caught:
-        foreseen(repo, once, **given)
-    assert caught.value.mend
+        preview(repo, once, **given)
+    assert caught.value.hint
     assert len(str(caught.value)) < 1000
     return str(caught.value), caught.value.exit_code
 

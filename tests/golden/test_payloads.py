@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gittheta.api import DTYPES, Tensor, TensorSpec, digest_of, is_predictor
+from gittheta.api import DTYPES, Tensor, TensorSpec, digest_of
 from gittheta.registry import BUILT_IN, Registry
 from gittheta.testing import InMemory
 from tests.golden.book.blockwise import BLOCKWISE
@@ -63,7 +63,7 @@ def test_payloads_decode_to_what_they_did(golden: Golden) -> None:
     plugin = Registry().encoding(golden.encoding)
     spec = TensorSpec("w", DTYPES[golden.dtype], tuple(golden.shape))
     payload = memoryview(golden.stored)
-    if is_predictor(plugin):
+    if plugin.kind == "predictor":
         base_spec = plugin.base_spec(spec, golden.parameters)
         assert list(base_spec.shape) == golden.base
         base = InMemory(Tensor(base_spec, memoryview(golden.base_values)))

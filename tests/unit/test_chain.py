@@ -103,7 +103,7 @@ def refused(shelf: Shelf, recipe: Recipe, data: bytes = floats(1), spec: TensorS
         shelf.repo.smudge(text)
     assert caught.value.path == "m.safetensors"
     assert caught.value.tensor == spec.name
-    assert caught.value.mend
+    assert caught.value.hint
     whole = safetensors([(spec.name, SPELT[spec.dtype.name], spec.shape, data)])
     shelf.repo.stage(text)
     assert shelf.repo.smudge(shelf.repo.clean(whole)) == whole

@@ -168,7 +168,7 @@ def test_a_setting_that_is_no_list_of_names(repo: Repo, text: str) -> None:
     setting(repo, text)
     with pytest.raises(ConfigError, match=r"theta\.encodings") as caught:
         repo.clean(file_of(weights(1)))
-    assert "git config theta.encodings" in (caught.value.mend or "")
+    assert "git config theta.encodings" in (caught.value.hint or "")
 
 
 PLUGINS = '''
@@ -504,7 +504,7 @@ def test_a_full_disk_while_a_large_tensor_is_spooled(repo: Repo, monkeypatch: py
     opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     with pytest.raises(StoreError, match="No space left") as caught:
         repo.clean(new)
-    assert caught.value.mend
+    assert caught.value.hint
     assert set(repo.objects()) == before
     assert not repo.temporaries()
     if opened:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gittheta.model import Digest, Link, ObjectId, Place, Recipe, digest_of
-from gittheta.storage.recipe_cache import Known
+from gittheta.storage.recipe_cache import RecipeCache
 
 
 def recipe(number: int) -> Recipe:
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def filled(path: Path, count: int = 50) -> None:
-    known = Known(path)
+    known = RecipeCache(path)
     known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1), recipe(1))])
     known.record_manifest(digest(2000), True)
     known.close()
@@ -41,7 +41,7 @@ def edit(path: Path, sql: str, *values: object) -> None:
 
 def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
     filled(path)
-    known = Known(path)
+    known = RecipeCache(path)
     assert [known.recipe(digest(at)) for at in range(50)] == [recipe(at) for at in range(50)]
     assert known.recipe(digest(50)) is None
     assert known.by_first_block(digest(1000)) == (digest(1), recipe(1))
@@ -52,7 +52,7 @@ def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
 
 
 def test_a_manifest_may_be_known_without_its_frames_having_been_compared(path: Path) -> None:
-    known = Known(path)
+    known = RecipeCache(path)
     known.record_manifest(digest(1), False)
     assert known.manifest(digest(1)) is False
     known.record_manifest(digest(1), True)
@@ -62,7 +62,7 @@ def test_a_manifest_may_be_known_without_its_frames_having_been_compared(path: P
 
 def test_newer_recipes_win(path: Path) -> None:
     filled(path)
-    known = Known(path)
+    known = RecipeCache(path)
     assert known.recipe(digest(1)) == recipe(1)
     known.record([(digest(1), recipe(77))])
     assert known.recipe(digest(1)) == recipe(77)
@@ -70,12 +70,12 @@ def test_newer_recipes_win(path: Path) -> None:
 
 
 def test_what_one_process_records_another_finds(path: Path) -> None:
-    one, two = Known(path), Known(path)
+    one, two = RecipeCache(path), RecipeCache(path)
     one.record([(digest(1), recipe(1))])
     two.record([(digest(2), recipe(2))])
     one.close()
     two.close()
-    known = Known(path)
+    known = RecipeCache(path)
     assert (known.recipe(digest(1)), known.recipe(digest(2))) == (recipe(1), recipe(2))
     known.close()
 
@@ -86,7 +86,7 @@ def test_what_one_process_records_another_finds(path: Path) -> None:
 def test_a_file_that_is_no_database_is_replaced(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    known = Known(path)
+    known = RecipeCache(path)
     assert known.recipe(digest(1)) is None
     known.record([(digest(1), recipe(1))])
     assert known.recipe(digest(1)) == recipe(1)
@@ -101,7 +101,7 @@ def test_a_truncated_or_overwritten_file_gives_right_answers_or_none(path: Path)
             for suffix in ("", "-wal", "-shm", "-journal"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             path.write_bytes(damaged)
-            known = Known(path)
+            known = RecipeCache(path)
             for at in range(0, 2000, 37):
                 assert known.recipe(digest(at)) in (None, recipe(at))
             known.by_first_block(digest(1000))
@@ -122,7 +122,7 @@ def test_rows_that_were_tampered_with_are_ignored(path: Path) -> None:
     )
     edit(path, "UPDATE tensor SET recipe = 5 WHERE digest = ?", digest(4))
     edit(path, "UPDATE tensor SET recipe = CAST(recipe AS BLOB) WHERE digest = ?", digest(6))
-    known = Known(path)
+    known = RecipeCache(path)
     assert [known.recipe(digest(at)) for at in range(8)] == [
         recipe(0), None, None, recipe(3), None, recipe(5), None, recipe(7)
     ]  # fmt: skip
@@ -134,7 +134,7 @@ def test_a_recipe_that_is_none_is_ignored_even_with_the_right_check(path: Path) 
     for number, text in enumerate(("dense x\n", "", "../../etc/passwd")):
         check = digest_of(digest(number) + text.encode())[:16]
         edit(path, "UPDATE tensor SET recipe = ?, sum = ? WHERE digest = ?", text, check, digest(number))
-    known = Known(path)
+    known = RecipeCache(path)
     assert [known.recipe(digest(at)) or None for at in range(4)] == [None, None, None, recipe(3)]
     known.close()
 
@@ -145,7 +145,7 @@ def test_several_writers_at_once(path: Path) -> None:
 
     def write(first: int) -> None:
         try:
-            known = Known(path)
+            known = RecipeCache(path)
             for at in range(first, first + 20):
                 known.record([(digest(at), recipe(at))])
                 assert known.recipe(digest(at)) in (None, recipe(at))
@@ -159,7 +159,7 @@ def test_several_writers_at_once(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    known = Known(path)
+    known = RecipeCache(path)
     assert {known.recipe(digest(at)) in (None, recipe(at)) for at in range(80)} == {True}
     known.record((digest(at), recipe(at)) for at in range(80))
     assert [known.recipe(digest(at)) for at in range(80)] == [recipe(at) for at in range(80)]
@@ -168,7 +168,7 @@ def test_several_writers_at_once(path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    known = Known(tmp_path / "file" / "known.sqlite")
+    known = RecipeCache(tmp_path / "file" / "known.sqlite")
     known.record([(digest(1), recipe(1))])
     assert known.recipe(digest(1)) is None
     known.close()
@@ -177,7 +177,7 @@ def test_a_place_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
 def test_a_table_of_another_shape_is_no_trouble(path: Path) -> None:
     path.parent.mkdir()
     edit(path, "CREATE TABLE tensor (something TEXT)")
-    known = Known(path)
+    known = RecipeCache(path)
     known.record([(digest(1), recipe(1))])
     assert known.recipe(digest(1)) is None
     known.close()

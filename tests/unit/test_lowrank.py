@@ -29,7 +29,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass
-class Held:
+class HeldReader:
     """A tensor in memory that counts what is read of it."""
 
     spec: TensorSpec
@@ -45,20 +45,20 @@ def spec_of(dtype: str, *shape: int) -> TensorSpec:
     return TensorSpec("w", DTYPES[dtype], shape)
 
 
-def held(values: Doubles, dtype: str) -> Held:
-    return Held(spec_of(dtype, *values.shape), from_float64(values.ravel(), DTYPES[dtype]))
+def held(values: Doubles, dtype: str) -> HeldReader:
+    return HeldReader(spec_of(dtype, *values.shape), from_float64(values.ravel(), DTYPES[dtype]))
 
 
-def values_of(tensor: Held) -> Doubles:
+def values_of(tensor: HeldReader) -> Doubles:
     return to_float64(tensor.data, tensor.spec.dtype).reshape(tensor.spec.shape)
 
 
-def predict(finding: Finding, base: Held, begin: int = 0, end: int | None = None) -> bytes:
+def predict(finding: Finding, base: HeldReader, begin: int = 0, end: int | None = None) -> bytes:
     prediction = LowRank().open(memoryview(finding.payload), base.spec, dict(finding.parameters))
     return bytes(prediction.read(begin, base.spec.nbytes if end is None else end, base))
 
 
-def misses(found: bytes, wanted: Held) -> float:
+def misses(found: bytes, wanted: HeldReader) -> float:
     """The share of elements that differ."""
     words = f"u{wanted.spec.dtype.itemsize}"
     return float((np.frombuffer(found, words) != np.frombuffer(wanted.data, words)).mean())
@@ -69,7 +69,7 @@ def matrix(product: Product) -> Doubles:
     return left if product.right is None else left @ product.right.astype(np.float64)
 
 
-def applied(change: Change, base: Held) -> Doubles:
+def applied(change: Change, base: HeldReader) -> Doubles:
     """What a change means, in float64 and with NumPy's own functions."""
     first = matrix(change.first)
     whole = first
@@ -90,11 +90,11 @@ def factors(rng: np.random.Generator, *shapes: tuple[int, int], dtype: type = np
     return Product(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
 
 
-def weights(rng: np.random.Generator, *shape: int, dtype: str = "bf16", size: float = 0.02) -> Held:
+def weights(rng: np.random.Generator, *shape: int, dtype: str = "bf16", size: float = 0.02) -> HeldReader:
     return held(rng.standard_normal(shape) * size, dtype)
 
 
-def folded(base: Held, rank: int, size: float, seed: int = 1) -> Held:
+def folded(base: HeldReader, rank: int, size: float, seed: int = 1) -> HeldReader:
     """The base with a product of random factors added, of that standard deviation."""
     rng = np.random.default_rng(seed)
     rows, columns = base.spec.shape
@@ -222,7 +222,7 @@ def test_nan_and_infinity_of_the_base_stay() -> None:
 # The same bits everywhere
 
 
-def _naive(change: Change, base: Held) -> bytes:
+def _naive(change: Change, base: HeldReader) -> bytes:
     """The specification's arithmetic, in Python's integers where it is of integers."""
     left, right = (np.asarray(part, np.float64) for part in (change.first.left, change.first.right))
     finding = describe(change, base.spec)
@@ -356,7 +356,7 @@ def test_changes_that_do_not_fit_are_refused() -> None:
 
 def check_hostile(payload: bytes, spec: TensorSpec, parameters: dict[str, str]) -> bool:
     """Opened and read, or refused with PayloadError; in bounded memory. Says whether it was refused."""
-    base = Held(spec, memoryview(bytes(spec.nbytes)))
+    base = HeldReader(spec, memoryview(bytes(spec.nbytes)))
     tracemalloc.start()
     try:
         prediction = LowRank().open(memoryview(payload), spec, parameters)
@@ -480,7 +480,7 @@ def test_the_base_is_of_the_same_dtype_and_shape() -> None:
 # What is found
 
 
-def cost(finding: Finding, new: Held, base: Held) -> float:
+def cost(finding: Finding, new: HeldReader, base: HeldReader) -> float:
     """Bytes of the factors, and of the corrections at their entropy, to bytes of the tensor."""
     share = misses(predict(finding, base), new)
     bits = share - share * log2(share) - (1 - share) * log2(1 - share) if 0 < share < 1 else share
@@ -579,12 +579,12 @@ def test_an_embedding_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     assert peak < 8 << 20
 
 
-def _moved(base: Held, size: float) -> Held:
+def _moved(base: HeldReader, size: float) -> HeldReader:
     move = np.random.default_rng(21).standard_normal(base.spec.shape) * size
     return held(values_of(base) + move, base.spec.dtype.name)
 
 
-REFUSED: dict[str, Callable[[Held], Held]] = {
+REFUSED: dict[str, Callable[[HeldReader], HeldReader]] = {
     "nothing": lambda base: base,
     "each weight a little": lambda base: _moved(base, 2e-4),
     "each weight hardly": lambda base: _moved(base, 1e-5),
@@ -617,7 +617,7 @@ def test_other_changes_are_refused_quickly(name: str) -> None:
 def test_tensors_that_are_no_matrices_do_no_harm(shape: tuple[int, ...], dtype: str) -> None:
     spec = spec_of(dtype, *shape)
     rng = np.random.default_rng(24)
-    new, base = (Held(spec, memoryview(rng.integers(0, 256, spec.nbytes, np.uint8).tobytes())) for _ in range(2))
+    new, base = (HeldReader(spec, memoryview(rng.integers(0, 256, spec.nbytes, np.uint8).tobytes())) for _ in range(2))
     found = LowRank().find(new, base)
     assert found is None or spec.elements > 200
 

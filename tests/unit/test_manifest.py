@@ -282,9 +282,9 @@ def test_lines_and_texts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "10", "999999999"])
-def test_manifests_from_the_future_name_the_mend(version: str) -> None:
+def test_manifests_from_the_future_say_what_to_do(version: str) -> None:
     error = rejected(TEXT.replace("manifest 1", f"manifest {version}"), f"version {version}")
-    assert "upgrade" in (error.mend or "")
+    assert "upgrade" in (error.hint or "")
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "", "x", "9999999999"])
@@ -292,12 +292,12 @@ def test_versions_that_are_none(version: str) -> None:
     rejected(TEXT.replace("manifest 1", f"manifest {version}"))
 
 
-def test_unknown_dtypes_name_the_mend() -> None:
+def test_unknown_dtypes_say_what_to_do() -> None:
     for name in ("f7", "F32", "float32", "bf16 "):
         rejected(stanza(second=f"{name} 2 {D2}"))
     error = rejected(stanza(second=f"f2_e1m0 4 {D2}"), "unknown dtype 'f2_e1m0'")
     assert error.tensor == "w"
-    assert "upgrade" in (error.mend or "")
+    assert "upgrade" in (error.hint or "")
 
 
 @pytest.mark.parametrize("name", ["Safetensors", "safe tensors", "", "9x", "../x", "x-y"])

@@ -12,7 +12,7 @@ import torch
 from gittheta.api import DTYPES, Merge, MergeError, TensorSpec
 from gittheta.engine.arrays import TORCH
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.run import merge_tensor
 from gittheta.engine.task import Task
 from gittheta.merges.directions import Karcher, ModelStock, MultiSlerp, NuSlerp, Slerp
@@ -41,9 +41,9 @@ def merged(
     return (torch.view_as_complex(flat.reshape(-1, 2)) if sides[0].is_complex() else flat).reshape(sides[0].shape)
 
 
-def _operand(values: torch.Tensor) -> Resident:
+def _operand(values: torch.Tensor) -> ResidentOperand:
     names = {**{dtype: name for name, dtype in TORCH.items() if name != "c64"}, torch.complex64: "c64"}
-    return Resident(TensorSpec("layer", DTYPES[names[values.dtype]], tuple(values.shape)), values)
+    return ResidentOperand(TensorSpec("layer", DTYPES[names[values.dtype]], tuple(values.shape)), values)
 
 
 def random(dtype: str, *shape: int, seed: int = 0, size: float = 1.0) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 import gittheta
 from gittheta.api import DTYPES, Merge, TensorSpec
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.run import merge_tensor
 from gittheta.engine.task import Task
 from gittheta.merges.linear import Linear
@@ -39,7 +39,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 def merged(method: Merge, device: str, threads: int = 1) -> tuple[torch.Tensor, list[str]]:
     """Of two sides, through the engine; and its warnings."""
     spec = TensorSpec("layer", DTYPES["f32"], SHAPE)
-    base, *sides = (Resident(spec, values) for values in family(torch.float32, 2))
+    base, *sides = (ResidentOperand(spec, values) for values in family(torch.float32, 2))
     task = Task("layer", base, tuple(sides), ("a", "b"), (1.0, 1.0), method)
     warnings: list[str] = []
     with computing(device, threads, warnings.append) as compute:

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
-from gittheta.codec.chain import Base, Framed
+from gittheta.codec.chain import CheckedReader, StoredReader
 from gittheta.codec.encode import Encoder
 from gittheta.codec.spool import Spool
 from gittheta.engine.policy import Policy, Rule
@@ -17,7 +17,7 @@ from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.model import TensorSpec
 from gittheta.storage.manifest import parse_manifest
-from gittheta.storage.objects import Store
+from gittheta.storage.objects import ObjectStore
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
@@ -38,7 +38,7 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
     left: list[int] = []
 
     class Watched(Spool):
-        def __init__(self, store: Store, spec: TensorSpec, hold: int | None = None) -> None:
+        def __init__(self, store: ObjectStore, spec: TensorSpec, hold: int | None = None) -> None:
             super().__init__(store, spec, hold)
             alive.add(self)
 
@@ -61,17 +61,17 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
 
 @pytest.mark.usefixtures("small_blocks")
 def test_few_tensors_are_open_while_a_model_is_measured(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: weakref.WeakSet[Base] = weakref.WeakSet()
+    alive: weakref.WeakSet[CheckedReader] = weakref.WeakSet()
     opened: list[int] = []
 
-    class Watched(Base):
-        def __init__(self, stored: Framed) -> None:
+    class Watched(CheckedReader):
+        def __init__(self, stored: StoredReader) -> None:
             super().__init__(stored)
             alive.add(self)
             opened.append(len(alive))
 
     versions = fine_tunes(repo)
-    monkeypatch.setattr(inputs, "Base", Watched)
+    monkeypatch.setattr(inputs, "CheckedReader", Watched)
     rule = Rule("a test", "ties", (("scope", "global"),))
     with repo.open() as workspace:
         assert merge_versions(workspace, versions, Policy((rule,))).manifest is not None

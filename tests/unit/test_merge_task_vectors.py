@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from gittheta.api import DTYPES, Group, MergeError, TensorSpec
 from gittheta.engine.device import computing
-from gittheta.engine.operands import Resident
+from gittheta.engine.operands import ResidentOperand
 from gittheta.engine.run import measure_all, merge_tensor
 from gittheta.engine.task import Task
 from gittheta.merges.arithmetic import sign_election
@@ -27,9 +27,9 @@ TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f6
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def _operand(values: torch.Tensor, dtype: str = "f32") -> Resident:
+def _operand(values: torch.Tensor, dtype: str = "f32") -> ResidentOperand:
     values = values.to(TORCH[dtype])
-    return Resident(TensorSpec("x", DTYPES[dtype], tuple(values.shape)), values)
+    return ResidentOperand(TensorSpec("x", DTYPES[dtype], tuple(values.shape)), values)
 
 
 def _task(
@@ -407,10 +407,10 @@ def test_della_keeps_large_changes_more_often() -> None:
         (lambda: Ram(r=-1), "r of ram"),
     ],
 )
-def test_options_out_of_range_are_refused_with_a_mend(make: Callable[[], object], option: str) -> None:
+def test_options_out_of_range_are_refused_with_a_hint(make: Callable[[], object], option: str) -> None:
     with pytest.raises(MergeError, match=option) as refusal:
         make()
-    assert refusal.value.mend
+    assert refusal.value.hint
 
 
 @pytest.mark.parametrize("method", [Ties(), Dare(), Della(), Sce(), Ram()], ids=repr)

@@ -190,7 +190,7 @@ def test_a_damaged_block_of_a_large_tensor_is_named(repo: Repo) -> None:
         text = repo.clean(file_of(changed))
     except Exception as error:
         assert getattr(error, "tensor", None) == "w"  # noqa: PT017
-        assert getattr(error, "mend", None)  # noqa: PT017
+        assert getattr(error, "hint", None)  # noqa: PT017
     else:
         assert repo.smudge(text) == file_of(changed)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from gittheta.engine.options import Recipe, as_text, make_method, weights_of
+from gittheta.engine.options import ConfiguredMethod, as_text, make_method, weights_of
 from gittheta.errors import MergeError, PluginError
 from gittheta.registry import Registry
 
@@ -74,11 +74,13 @@ def test_values_without_meaning(option: str, text: str, said: str) -> None:
 
 def test_unknown_methods_and_those_that_decide_without_numbers() -> None:
     with pytest.raises(PluginError, match="'nonesuch'"):
-        Recipe.make(REGISTRY, "nonesuch", {})
+        ConfiguredMethod.make(REGISTRY, "nonesuch", {})
 
 
 def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
-    recipe = Recipe.make(REGISTRY, "odd", {"sign": "yes", "weight": "1,2", "nonfinite": "propagate"}, {"lambda": "2"})
+    recipe = ConfiguredMethod.make(
+        REGISTRY, "odd", {"sign": "yes", "weight": "1,2", "nonfinite": "propagate"}, {"lambda": "2"}
+    )
     told = recipe.described()
     assert told == {
         "lambda": "2.0",
@@ -88,16 +90,18 @@ def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
         "weight": "1,2",
         "nonfinite": "propagate",
     }
-    assert Recipe.make(REGISTRY, "odd", told) == recipe
+    assert ConfiguredMethod.make(REGISTRY, "odd", told) == recipe
 
 
 def test_what_is_offered_counts_where_it_is_known() -> None:
-    recipe = Recipe.make(REGISTRY, "linear", {"weight": "1"}, {"weight": "1,3", "density": "0.2", "lambda": "1"})
+    recipe = ConfiguredMethod.make(
+        REGISTRY, "linear", {"weight": "1"}, {"weight": "1,3", "density": "0.2", "lambda": "1"}
+    )
     assert (recipe.weight, recipe.unused) == ("1,3", ("density", "lambda"))
     with pytest.raises(MergeError, match="density"):
-        Recipe.make(REGISTRY, "linear", {"density": "0.2"})
+        ConfiguredMethod.make(REGISTRY, "linear", {"density": "0.2"})
     with pytest.raises(MergeError, match="nonfinite is 'ignore'"):
-        Recipe.make(REGISTRY, "linear", {"nonfinite": "ignore"})
+        ConfiguredMethod.make(REGISTRY, "linear", {"nonfinite": "ignore"})
 
 
 def test_weights() -> None:

@@ -154,7 +154,7 @@ def test_an_encoding_that_is_not_installed(repo: Repo) -> None:
     with pytest.raises(PluginError, match="no encoding named 'quantum'") as caught:
         repo.smudge(text.replace(b"\ndense", b"\nquantum"))
     assert caught.value.path == "m.safetensors"
-    assert "install the plugin" in (caught.value.mend or "")
+    assert "install the plugin" in (caught.value.hint or "")
 
 
 def test_a_broken_file_says_what_is_wrong_with_it(repo: Repo) -> None:

@@ -51,7 +51,7 @@ def test_every_built_in_loads_under_its_own_name() -> None:
 def test_an_unknown_name_says_what_to_do() -> None:
     with pytest.raises(PluginError, match="no encoding named 'quantum' is installed") as caught:
         Registry().encoding("quantum")
-    assert "install the plugin" in (caught.value.mend or "")
+    assert "install the plugin" in (caught.value.hint or "")
 
 
 def test_an_entry_point_is_found(site: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_name_of_a_built_in_is_refused(site: Path) -> None:
         PluginError, match="two encodings are named 'dense': one of gittheta, one of theta-dense"
     ) as caught:
         list(Registry().names("encodings"))
-    assert "pip uninstall theta-dense" in (caught.value.mend or "")
+    assert "pip uninstall theta-dense" in (caught.value.hint or "")
 
 
 def test_a_name_that_two_distributions_bring_is_refused(site: Path) -> None:

@@ -30,7 +30,7 @@ def test_sizes_that_are_none(repo: Repo, text: str) -> None:
     git(repo.top, "config", "theta.smudgeLimit", text)
     with repo.open() as workspace, pytest.raises(ConfigError, match=re.escape("theta.smudgeLimit")) as caught:
         _ = workspace.settings
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_defaults_and_the_rest(repo: Repo) -> None:
@@ -143,7 +143,7 @@ def test_a_work_tree_beside_its_git_directory(base: Path) -> None:
 def test_a_folder_that_is_not_there(base: Path, url: str) -> None:
     with pytest.raises(RemoteError) as caught:
         DirectoryRemote.at(url, base)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def documented() -> dict[str, int]:
@@ -163,8 +163,8 @@ def test_exit_codes_are_the_documented_ones() -> None:
     assert not {0, 2} & set(actual.values())
 
 
-def test_an_error_says_where_what_and_the_mend() -> None:
-    error = ThetaError("it broke", mend="mend it").located(path="m.safetensors", tensor="w")
+def test_an_error_says_where_what_and_the_hint() -> None:
+    error = ThetaError("it broke", hint="mend it").located(path="m.safetensors", tensor="w")
     assert str(error) == "m.safetensors: tensor 'w': it broke\n  mend it"
     assert str(error.located(path="other", tensor="other")) == str(error), "the first to know is right"
     assert str(ThetaError("it broke")) == "it broke"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
-from gittheta.flows.edit.sparsify import METHODS, Options, Report, sparsify
+from gittheta.flows.edit.sparsify import METHODS, Options, SparsifyReport, sparsify
 from gittheta.model import DTYPES
 from gittheta.numerics.floats import MANTISSA, from_float64, to_float64
 
@@ -33,7 +33,7 @@ def _versions(repo: Repo, base: bytes, new: bytes) -> None:
     (repo.top / M).write_bytes(new)
 
 
-def _run(repo: Repo, options: Options) -> Report:
+def _run(repo: Repo, options: Options) -> SparsifyReport:
     with repo.open() as workspace:
         return sparsify(workspace, M, options)
 

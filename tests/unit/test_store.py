@@ -12,8 +12,8 @@ from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
 from gittheta.flows.workspace import alternate_stores
 from gittheta.model import ObjectId, Place
 from gittheta.storage.files import check_file
-from gittheta.storage.objects import Reader, Store
-from gittheta.storage.packs import OBJECT_HEAD, PackWriter, Spot, places
+from gittheta.storage.objects import ObjectReader, ObjectStore
+from gittheta.storage.packs import OBJECT_HEAD, PackWriter, PendingPlace, places
 
 GONE = ObjectId("0" * 64)
 
@@ -22,7 +22,7 @@ def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
 
 
-def packed(store: Store, *parts: bytes) -> ObjectId:
+def packed(store: ObjectStore, *parts: bytes) -> ObjectId:
     pack = PackWriter(store)
     for part in parts:
         pack.append((part,))
@@ -35,11 +35,11 @@ def spoil(path: Path, data: bytes) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "theta")
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path / "theta")
 
 
-def test_an_object_is_its_head_and_what_was_appended(store: Store) -> None:
+def test_an_object_is_its_head_and_what_was_appended(store: ObjectStore) -> None:
     name = packed(store, b"abc", b"defg")
     path = store.home_of(name)
     assert path.read_bytes() == b"gittheta-pack-1\nabcdefg"
@@ -50,20 +50,20 @@ def test_an_object_is_its_head_and_what_was_appended(store: Store) -> None:
     assert list(store.all()) == [name]
 
 
-def test_spots_say_where_parts_lie(store: Store) -> None:
+def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
     pack = PackWriter(store)
-    assert pack.append((b"abc", b"d")) == Spot(0, len(OBJECT_HEAD), 4)
-    assert pack.append((b"xyz",)) == Spot(0, len(OBJECT_HEAD) + 4, 3)
+    assert pack.append((b"abc", b"d")) == PendingPlace(0, len(OBJECT_HEAD), 4)
+    assert pack.append((b"xyz",)) == PendingPlace(0, len(OBJECT_HEAD) + 4, 3)
     assert pack.cut() == 1
-    assert pack.append((b"q",)) == Spot(1, len(OBJECT_HEAD), 1)
+    assert pack.append((b"q",)) == PendingPlace(1, len(OBJECT_HEAD), 1)
     names = pack.finish()
-    reader = Reader(store)
+    reader = ObjectReader(store)
     assert reader.read(names[0], len(OBJECT_HEAD), 7) == b"abcdxyz"
     assert reader.read(names[1], len(OBJECT_HEAD), 1) == b"q"
     reader.close()
 
 
-def test_a_full_object_is_followed_by_another(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_object_is_followed_by_another(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
     pack = PackWriter(store)
     spots = [pack.append((bytes([at]) * 30,)) for at in range(10)]
@@ -74,11 +74,11 @@ def test_a_full_object_is_followed_by_another(store: Store, monkeypatch: pytest.
 
 def test_neighbours_become_one_place() -> None:
     names = [ObjectId("a" * 64), ObjectId("b" * 64)]
-    spots = [Spot(0, 16, 4), Spot(0, 20, 6), Spot(0, 30, 1), Spot(1, 31, 2)]
+    spots = [PendingPlace(0, 16, 4), PendingPlace(0, 20, 6), PendingPlace(0, 30, 1), PendingPlace(1, 31, 2)]
     assert places(spots, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
 
 
-def test_nothing_has_an_objects_name_before_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
     pack = PackWriter(store)
     for _ in range(10):
@@ -89,7 +89,7 @@ def test_nothing_has_an_objects_name_before_the_end(store: Store, monkeypatch: p
     assert len(files(store.root)) == 4
 
 
-def test_an_aborted_pack_leaves_nothing(store: Store) -> None:
+def test_an_aborted_pack_leaves_nothing(store: ObjectStore) -> None:
     pack = PackWriter(store)
     pack.append((b"abc",))
     pack.cut()
@@ -98,12 +98,12 @@ def test_an_aborted_pack_leaves_nothing(store: Store) -> None:
     assert files(store.root) == []
 
 
-def test_an_empty_pack_makes_no_object(store: Store) -> None:
+def test_an_empty_pack_makes_no_object(store: ObjectStore) -> None:
     assert PackWriter(store).finish() == []
     assert files(store.root) == []
 
 
-def test_discarded_objects_are_gone_and_others_stay(store: Store) -> None:
+def test_discarded_objects_are_gone_and_others_stay(store: ObjectStore) -> None:
     pack = PackWriter(store)
     kept = pack.append((b"kept",))
     at = pack.cut()
@@ -118,19 +118,19 @@ def test_discarded_objects_are_gone_and_others_stay(store: Store) -> None:
     assert len(files(store.root)) == 2
 
 
-def test_the_same_object_twice_is_one_file(store: Store) -> None:
+def test_the_same_object_twice_is_one_file(store: ObjectStore) -> None:
     assert packed(store, b"same") == packed(store, b"same")
     assert len(files(store.root)) == 1
 
 
-def test_writing_an_object_again_mends_a_damaged_one(store: Store) -> None:
+def test_writing_an_object_again_mends_a_damaged_one(store: ObjectStore) -> None:
     name = packed(store, b"same")
     spoil(store.home_of(name), b"damaged")
     packed(store, b"same")
     store.check(name)
 
 
-def test_whole_objects_pass_the_check_and_others_do_not(store: Store) -> None:
+def test_whole_objects_pass_the_check_and_others_do_not(store: ObjectStore) -> None:
     name = packed(store, b"some bytes", b"and more")
     path = store.home_of(name)
     whole = path.read_bytes()
@@ -149,23 +149,23 @@ def test_whole_objects_pass_the_check_and_others_do_not(store: Store) -> None:
         store.check(GONE)
 
 
-def test_reading_beyond_an_objects_end_is_an_error(store: Store) -> None:
+def test_reading_beyond_an_objects_end_is_an_error(store: ObjectStore) -> None:
     name = packed(store, b"0123456789")
-    reader = Reader(store)
+    reader = ObjectReader(store)
     assert reader.read(name, 16, 10) == b"0123456789"
     for offset, length in ((16, 11), (25, 2), (26, 1), (1000, 1)):
         with pytest.raises(ObjectCorrupt, match="truncated"):
             reader.read(name, offset, length)
     with pytest.raises(ObjectMissing) as caught:
         reader.read(GONE, 0, 1)
-    assert caught.value.mend
+    assert caught.value.hint
     reader.close()
 
 
-def test_a_reader_keeps_few_files_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_keeps_few_files_open(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gittheta.storage.objects._OPEN_FILES", 2)
     names = [packed(store, bytes([at])) for at in range(6)]
-    reader = Reader(store)
+    reader = ObjectReader(store)
     before = len(os.listdir("/dev/fd"))
     for _ in range(2):
         for at, name in enumerate(names):
@@ -175,7 +175,7 @@ def test_a_reader_keeps_few_files_open(store: Store, monkeypatch: pytest.MonkeyP
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_what_is_missing_or_too_short(store: Store) -> None:
+def test_what_is_missing_or_too_short(store: ObjectStore) -> None:
     name = packed(store, b"0123456789")
     assert store.missing({name: 26, GONE: 1}) == {GONE}
     assert store.missing({name: 27}) == {name}
@@ -184,14 +184,14 @@ def test_what_is_missing_or_too_short(store: Store) -> None:
 
 
 def test_alternates_are_read_and_never_written(tmp_path: Path) -> None:
-    lender = Store(tmp_path / "lender")
+    lender = ObjectStore(tmp_path / "lender")
     name = packed(lender, b"lent")
-    store = Store(tmp_path / "mine", [tmp_path / "lender"])
+    store = ObjectStore(tmp_path / "mine", [tmp_path / "lender"])
     assert store.find(name) == lender.home_of(name)
     assert store.missing({name: 20}) == set()
     assert list(store.all()) == []
     store.check(name)
-    reader = Reader(store)
+    reader = ObjectReader(store)
     assert reader.read(name, 16, 4) == b"lent"
     reader.close()
     assert not store.root.exists()
@@ -209,7 +209,7 @@ def test_borrowed_repositories_are_followed_to_their_stores(tmp_path: Path) -> N
     assert list(alternate_stores(one)) == [two / "theta", three / "theta"]
 
 
-def test_imported_files_are_checked_first(store: Store) -> None:
+def test_imported_files_are_checked_first(store: ObjectStore) -> None:
     data = OBJECT_HEAD + b"imported"
     name = ObjectId(hashlib.sha256(data).hexdigest())
     store.import_file(name, lambda target: target.write_bytes(data) and None)
@@ -225,12 +225,12 @@ def test_imported_files_are_checked_first(store: Store) -> None:
 def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "theta").write_text("a file where the folder should be")
     with pytest.raises((StoreError, OSError)) as caught:
-        PackWriter(Store(tmp_path / "theta")).append((b"abc",))
+        PackWriter(ObjectStore(tmp_path / "theta")).append((b"abc",))
     assert isinstance(caught.value, StoreError), "an OSError is for the store to translate"
-    assert caught.value.mend
+    assert caught.value.hint
 
 
-def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: Store) -> None:
+def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: ObjectStore) -> None:
     old, fresh = store.temporary(), store.temporary()
     for path in (old, fresh):
         path.write_bytes(b"unfinished")
@@ -240,7 +240,7 @@ def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: Store) 
     assert not old.exists()
 
 
-def test_other_files_among_the_objects_are_no_objects(store: Store) -> None:
+def test_other_files_among_the_objects_are_no_objects(store: ObjectStore) -> None:
     name = packed(store, b"something")
     (store.home_of(name).parent / "notes.txt").write_text("hello")
     assert list(store.all()) == [name]

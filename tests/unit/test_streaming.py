@@ -233,7 +233,7 @@ def test_a_flipped_bit_in_an_object_is_an_error_that_names_the_tensor(repo: Repo
             repo.smudge(text)
         assert caught.value.tensor == "t0"
         assert caught.value.path == "m.safetensors"
-        assert caught.value.mend
+        assert caught.value.hint
     rewrite(path, whole)
     assert repo.smudge(text) == data
 
@@ -332,7 +332,7 @@ def test_a_missing_object_is_an_error_and_adding_again_mends_it(repo: Repo) -> N
         repo.smudge(text)
     assert caught.value.tensor in ("t0", "t1")
     assert caught.value.path == "m.safetensors"
-    assert caught.value.mend
+    assert caught.value.hint
     assert repo.clean(data) == text
     assert repo.smudge(text) == data
 

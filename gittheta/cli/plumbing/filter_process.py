@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from gittheta.api.reporting import timed
 from gittheta.cli.console import Console
 from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.codec.stream import ByteStream, Source
@@ -61,7 +62,7 @@ def _own_pipes() -> tuple[int, int]:
 
 def _greet(reader: PacketReader, writer: PacketWriter) -> None:
     if reader.lines() != [b"git-filter-client", b"version=2"]:
-        raise GitError("this is for git to call", mend="set up with `git theta install`")
+        raise GitError("this is for git to call", hint="set up with `git theta install`")
     writer.lines("git-filter-server", "version=2")
     offered = reader.lines()
     writer.lines(*(f"capability={name}" for name in ("clean", "smudge") if f"capability={name}".encode() in offered))
@@ -72,7 +73,7 @@ def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) ->
     path = os.fsdecode(request.get(b"pathname", b""))
     command = request.get(b"command", b"").decode()
     content = PacketContent(reader)
-    with workspace.timed(f"{command} {path}"):
+    with timed(workspace.reporter, f"{command} {path}"):
         _serve_file(workspace, command, path, content, writer)
 
 

@@ -19,7 +19,7 @@ _INSIDE = "GITTHETA_HOOK"
 def call_hook(name: str, script: str, *arguments: str) -> None:
     """Called by a shim. The hook that was there before runs first, with the same arguments and input."""
     if name not in NAMES:
-        raise GitError(f"there is no hook named '{name}'", mend="`git theta install` renews the hooks")
+        raise GitError(f"there is no hook named '{name}'", hint="`git theta install` renews the hooks")
     given = sys.stdin.buffer.read() if name in ("pre-push", "post-rewrite") else b""
     _run_legacy(script + LEGACY, arguments, given)
     if name == "pre-push":

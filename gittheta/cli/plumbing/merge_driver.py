@@ -16,7 +16,7 @@ from gittheta.flows.checkout.smudge import read_manifest
 from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.resolve.state import concluded, of_several, record, record_failure, save
+from gittheta.flows.resolve.state import concluded, of_several, save, save_failure, save_outcome
 from gittheta.flows.workspace import Workspace
 from gittheta.git.repository import Repository
 from gittheta.model import Manifest
@@ -53,15 +53,15 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             if again:
                 save(workspace.repository, concluded(again, versions, outcome))
             elif not inner:
-                record(workspace, versions, outcome, {})
+                save_outcome(workspace, versions, outcome, {})
             if outcome.manifest:
                 _put(Path(ours), format_manifest(outcome.manifest))
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
-            error.path = None  # it is said already
+            reason = str(error.but(path=None))  # the path is said already
             if not inner:
-                record_failure(workspace, versions, str(error))
-            tell_conflicts(path, [str(error)])
+                save_failure(workspace, versions, reason)
+            tell_conflicts(path, [reason])
             sys.exit(1)
         if outcome.manifest is None:
             tell_conflicts(path, outcome.conflicts)

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ConfigError, ThetaError
+from gittheta.flows.strategy.octopus import StrategyRequest
 
 if TYPE_CHECKING:
-    from gittheta.flows.strategy.octopus import Report
+    from gittheta.flows.strategy.octopus import StrategyReport
 
 _NAME = "GITHEAD_"
 
@@ -40,7 +41,7 @@ def main() -> None:
 def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
     from gittheta.cli.console import open_workspace, stop_progress
     from gittheta.engine.policy import Verb
-    from gittheta.flows.strategy.octopus import Request, merge_heads
+    from gittheta.flows.strategy.octopus import merge_heads
     from gittheta.runtime import keep_memory
 
     given, bases, heads = _parsed(words)
@@ -48,7 +49,7 @@ def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
     verb = Verb.MERGE if names else Verb.PICK  # only `git merge` names the heads that it merges
     keep_memory()
     with open_workspace() as workspace:
-        report = merge_heads(workspace, Request(tuple(bases), heads[0], tuple(heads[1:]), names, verb, given))
+        report = merge_heads(workspace, StrategyRequest(tuple(bases), heads[0], tuple(heads[1:]), names, verb, given))
         stop_progress(workspace)
     _tell(report)
     return int(report.conflicted)
@@ -57,7 +58,7 @@ def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
 def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Options, bases, and the heads, ours first."""
     if "--" not in words[:-2]:
-        raise ConfigError("git-merge-theta is called by Git", mend="use: git merge -s theta BRANCH...")
+        raise ConfigError("git-merge-theta is called by Git", hint="use: git merge -s theta BRANCH...")
     at = words.index("--")
     given = {}
     for word in words[:at]:
@@ -66,20 +67,20 @@ def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]
             if not separator:
                 raise ConfigError(
                     f"-X {key} means nothing to the strategy theta",
-                    mend="options are -X method=NAME and those of the method: git theta plugins",
+                    hint="options are -X method=NAME and those of the method: git theta plugins",
                 )
             given[key] = value
     return given, [word for word in words[:at] if not word.startswith("--")], list(words[at + 1 :])
 
 
-def _tell(report: Report) -> None:
+def _tell(report: StrategyReport) -> None:
     from gittheta.cli.plumbing.outcomes import tell_clash, tell_conflicts, tell_merged
 
     for message in report.messages:
         print(message.text)
     for each in report.settled:
         if each.problems:
-            kind = "content" if None not in each.contest.sides else "modify/delete"
+            kind = "content" if None not in each.candidate.sides else "modify/delete"
             print(f"CONFLICT ({kind}): Merge conflict in {each.path}", flush=True)
         if each.problems and each.outcome:
             tell_conflicts(each.path, each.problems)

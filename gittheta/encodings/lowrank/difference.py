@@ -14,9 +14,9 @@ from sys import float_info
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Values
+from gittheta.api import TensorReader
 from gittheta.encodings.lowrank.factors import matrix_shape
-from gittheta.numerics.floats import MANTISSA, as_words, to_float64
+from gittheta.numerics.floats import as_words, to_float64
 from gittheta.numerics.planes import Words
 
 Reals = npt.NDArray[np.floating]
@@ -30,8 +30,6 @@ _ROWS = 32
 _KEEP = 64 << 20
 #: Weights differ by at most 4 to this power: with a few very exact elements, descent would not converge.
 _SPAN = 2
-#: Exponents below which the values of a dtype are subnormal, where weights are as small as that.
-_SUBNORMAL = {"f16": -14, "f8_e4m3": -6, "f8_e5m2": -14, "f8_e4m3fnuz": -7, "f8_e5m2fnuz": -15}
 #: How much larger than what is the largest in most rows.
 _OUTLYING = 24
 #: Float64 cannot tell less than this from nothing.
@@ -45,8 +43,8 @@ _MAX_EXPONENT = 254
 class Difference:
     """``new - base`` in rows and columns, with a weight for each element: 1 for the most exact ones, by 1 / unit²."""
 
-    new: Values
-    base: Values
+    new: TensorReader
+    base: TensorReader
     _kept: list[tuple[slice, Reals, Reals]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -63,7 +61,7 @@ class Difference:
     @property
     def half(self) -> float:
         """Half a unit in the last place of an element of weight 1."""
-        return float(2.0 ** (self._floor - 128 - MANTISSA[self._dtype.name]))
+        return float(2.0 ** (self._floor - 128 - self._dtype.mantissa_bits))
 
     def blur(self, noise: float) -> None:
         """Let no element count as more exact than by this mean square."""
@@ -120,7 +118,7 @@ class Difference:
         sizes = np.abs(to_float64(self.new.read(first * size, (first + count) * size), self._dtype))
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         exponent = int(np.frexp(np.median(sizes))[1]) - 1 if len(sizes) else 0
-        exponent = max(exponent, _SUBNORMAL.get(self._dtype.name, -126) + _SPAN)
+        exponent = max(exponent, max(1 - self._dtype.bias, -126) + _SPAN)
         return max(1 + _SPAN, min(_MAX_EXPONENT, exponent + 127))
 
     def _read(self, first: int, count: int) -> tuple[Words, Words]:

@@ -30,7 +30,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """The difference D between a tensor and its base, both seen as matrices of ``shape[0]`` rows.
 
     D is ``scaling * first``, ``scaling * first ∘ second`` (Hadamard) or ``scaling * first ⊗ second`` (Kronecker). With
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Telling:
-    """A :class:`Change` as it is computed with."""
+    """A :class:`WeightChange` as it is computed with."""
 
     products: tuple[Exact, ...]
     combination: Combination

@@ -23,7 +23,7 @@ from gittheta.encodings.lowrank.exact import (
     product_of_floats,
     scales_of,
 )
-from gittheta.encodings.lowrank.factors import COMBINATIONS, Change, Combination, Product, Telling, matrix_shape
+from gittheta.encodings.lowrank.factors import COMBINATIONS, Combination, Product, Telling, WeightChange, matrix_shape
 from gittheta.numerics.floats import Doubles
 from gittheta.numerics.planes import Bytes, Words, join_rotated, pack, split_rotated, unpack
 
@@ -53,7 +53,7 @@ class Whole:
     extra: int
 
 
-def write(change: Change, spec: TensorSpec) -> bytes:
+def write(change: WeightChange, spec: TensorSpec) -> bytes:
     """The payload of a change that is given in floats. Raises PayloadError if it cannot be one."""
     _check_change(change)
     gain = 0 if change.gain is None else change.gain_axis + 1
@@ -212,7 +212,7 @@ def _bounded(payload: bytes, spec: TensorSpec) -> bytes:
     return payload
 
 
-def _check_change(change: Change) -> None:
+def _check_change(change: WeightChange) -> None:
     matrices = [change.first.left, change.first.right]
     if change.second is not None:
         matrices += [change.second.left, change.second.right]

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import Finding, PayloadError, Prediction, TensorSpec, Values
-from gittheta.encodings.lowrank.factors import Change, Product, Telling, has_matrix, matrix_shape
+from gittheta.api import Finding, PayloadError, Prediction, TensorReader, TensorSpec
+from gittheta.encodings.lowrank.factors import Product, Telling, WeightChange, has_matrix, matrix_shape
 from gittheta.encodings.lowrank.payload import read, write, write_whole
 from gittheta.encodings.lowrank.search import Fit, integers, search
 from gittheta.numerics.floats import from_float64, to_float64
 
-__all__ = ["Change", "LowRank", "Product", "describe"]
+__all__ = ["WeightChange", "LowRank", "Product", "describe"]
 
 #: Elements that are computed at once: few enough for a processor's cache.
 _TILE = 1 << 16
 
 
-def describe(change: Change, spec: TensorSpec) -> Finding:
+def describe(change: WeightChange, spec: TensorSpec) -> Finding:
     """What to store for a tensor that came of its base by a known change. Raises PayloadError if it does not fit."""
     payload = write(change, spec)
     return Finding(payload, tuple(read(memoryview(payload), spec).parameters.items()))
@@ -34,8 +34,9 @@ class LowRank:
     """Predicts a tensor from its base and a few small matrices. Never exact by promise: rounding may differ."""
 
     name: ClassVar[str] = "lowrank"
+    kind: ClassVar[Literal["predictor"]] = "predictor"
 
-    def find(self, new: Values, base: Values) -> Finding | None:
+    def find(self, new: TensorReader, base: TensorReader) -> Finding | None:
         """The matrices, if the difference of new and base has a low rank below the noise of rounding."""
         spec = new.spec
         if not has_matrix(spec) or (base.spec.dtype, base.spec.shape) != (spec.dtype, spec.shape):
@@ -63,7 +64,7 @@ class LowRank:
 def _finding(fit: Fit, spec: TensorSpec) -> Finding:
     whole = integers(fit)
     if whole is None:
-        return describe(Change(Product(fit.left, fit.right)), spec)
+        return describe(WeightChange(Product(fit.left, fit.right)), spec)
     return Finding(write_whole(whole, spec), (("rank", str(len(fit.right))),))
 
 
@@ -72,7 +73,7 @@ class _Prediction:
     telling: Telling
     spec: TensorSpec
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The raw bytes from offset ``begin`` to ``end`` of the predicted tensor."""
         size = self.spec.dtype.itemsize
         if begin % size or end % size or not 0 <= begin <= end <= self.spec.nbytes:

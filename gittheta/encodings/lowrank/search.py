@@ -13,7 +13,7 @@ from math import ceil, log2, sqrt
 
 import numpy as np
 
-from gittheta.api import Values
+from gittheta.api import TensorReader
 from gittheta.encodings.lowrank.difference import Difference, Reals
 from gittheta.encodings.lowrank.exact import MAX_EXPONENT, extra_bits
 from gittheta.encodings.lowrank.payload import MAX_BITS, MIN_BITS, Whole
@@ -49,7 +49,7 @@ class Fit:
     error: float
 
 
-def search(new: Values, base: Values) -> Fit | None:
+def search(new: TensorReader, base: TensorReader) -> Fit | None:
     """The factors, if there are any that pay."""
     difference = Difference(new, base)
     if min(difference.rows, difference.columns) < _MIN_SIDE or difference.columns > _MAX_COLUMNS:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Dtype, TensorSpec, Values
-from gittheta.numerics.floats import MANTISSA
+from gittheta.api import Dtype, TensorReader, TensorSpec
 from gittheta.numerics.planes import Bytes
 
 Flags = npt.NDArray[np.bool_]
@@ -50,10 +49,10 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Side:
+class Axis:
     """A tensor and what of it takes part: two random numbers for each row and each column, zeros for those left out."""
 
-    values: Values
+    values: TensorReader
     grid: Grid
     weights: tuple[Hashes, Hashes] = field(repr=False)
     #: Whether all columns take part, each with its own number.
@@ -63,14 +62,14 @@ class Side:
         return self.grid.columns if axis else self.grid.rows
 
 
-def side_of(values: Values) -> Side:
+def side_of(values: TensorReader) -> Axis:
     grid = Grid.of(values.spec)
-    return Side(values, grid, (_random(grid.rows, 1), _random(grid.columns, 2)))
+    return Axis(values, grid, (_random(grid.rows, 1), _random(grid.columns, 2)))
 
 
-def weighted(side: Side, axis: int, weights: Hashes) -> Side:
+def weighted(side: Axis, axis: int, weights: Hashes) -> Axis:
     both = (side.weights[0], weights) if axis else (weights, side.weights[1])
-    return Side(side.values, side.grid, both, whole=side.whole and axis == 0)
+    return Axis(side.values, side.grid, both, whole=side.whole and axis == 0)
 
 
 def _random(count: int, salt: int) -> Hashes:
@@ -85,12 +84,12 @@ def _random(count: int, salt: int) -> Hashes:
     return (state | np.uint64(1)).reshape(count, 2)
 
 
-def hashes(side: Side, axis: int, loose: bool = False) -> Hashes:
+def hashes(side: Axis, axis: int, loose: bool = False) -> Hashes:
     """Of each row or column; zero for those that are. Loose: of signs and mantissas alone."""
     return _hash_columns(side, loose) if axis else _hash_rows(side, loose)
 
 
-def _hash_rows(side: Side, loose: bool) -> Hashes:
+def _hash_rows(side: Axis, loose: bool) -> Hashes:
     grid = side.grid
     size = _word_size(grid.row if side.whole else grid.cell)
     active = None
@@ -112,7 +111,7 @@ def _hash_rows(side: Side, loose: bool) -> Hashes:
     return found
 
 
-def _hash_columns(side: Side, loose: bool) -> Hashes:
+def _hash_columns(side: Axis, loose: bool) -> Hashes:
     found = np.zeros((side.grid.columns, 2), np.uint64)
     weights = side.weights[0]
     for first, part in pieces(side, weights[:, 0] != 0):
@@ -135,7 +134,7 @@ def hash_cells(part: Bytes, grid: Grid, loose: bool = False) -> Hashes:
 def _words(part: Bytes, size: int, dtype: Dtype, loose: bool) -> Hashes:
     words = part.view(f"<u{size}")
     if loose:
-        bits, mantissa = dtype.bits, MANTISSA[dtype.name]
+        bits, mantissa = dtype.bits, dtype.mantissa_bits
         mask = 1 << (bits - 1) | (1 << mantissa) - 1
         words = words & words.dtype.type(sum(mask << at for at in range(0, 8 * size, bits)))
     if size < 8:
@@ -149,7 +148,7 @@ def _word_size(nbytes: int) -> int:
     return next(size for size in (8, 4, 2, 1) if nbytes % size == 0)
 
 
-def pieces(side: Side, flags: Flags | None = None) -> Iterator[tuple[int, Bytes]]:
+def pieces(side: Axis, flags: Flags | None = None) -> Iterator[tuple[int, Bytes]]:
     """Rows as bytes, after the index of the first of them; only those from the first to the last flag of each block."""
     row, rows = side.grid.row, side.grid.rows
     step, small = max(1, side.grid.block // row), max(1, side.grid.block // row // 8)

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import Finding, PayloadError, TensorSpec, Values
+from gittheta.api import Finding, PayloadError, TensorReader, TensorSpec
 from gittheta.encodings.resize.hashes import Grid
 from gittheta.encodings.resize.search import LARGE, MAX_ENTRIES, MAX_ROW, Map, find_maps
 from gittheta.numerics.floats import unzigzag
@@ -33,8 +33,9 @@ class Resize:
     """Applies to whole bytes of any dtype."""
 
     name: ClassVar[str] = "resize"
+    kind: ClassVar[Literal["predictor"]] = "predictor"
 
-    def find(self, new: Values, base: Values) -> Finding | None:
+    def find(self, new: TensorReader, base: TensorReader) -> Finding | None:
         """Where each row or column comes from, if most of them come from somewhere."""
         maps = find_maps(new, base)
         if maps is None:
@@ -115,7 +116,7 @@ class Rearranged:
     rows: Map | None
     columns: Map | None
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The end of a row, whole rows and part of a row, or what lies in one piece in the base."""
         row = self.grid.row
         first, last = begin // row, -(-end // row)
@@ -149,7 +150,7 @@ class Rearranged:
     def _source(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 
-    def _part(self, index: int, offset: int, out: Bytes, base: Values) -> None:
+    def _part(self, index: int, offset: int, out: Bytes, base: TensorReader) -> None:
         """Part of one row, from an offset."""
         source = self._source(index) * self.base.row
         if source < 0:
@@ -169,7 +170,7 @@ class Rearranged:
         _take(window, np.where(columns < 0, -1, columns - low), cells)
         out[:] = cells.reshape(-1)[offset - first * cell :][: len(out)]
 
-    def _whole(self, first: int, out: Bytes, base: Values) -> None:
+    def _whole(self, first: int, out: Bytes, base: TensorReader) -> None:
         """Whole rows, from the first."""
         rows = np.arange(first, first + len(out)) if self.rows is None else self.rows[first : first + len(out)]
         known = np.flatnonzero(rows >= 0)

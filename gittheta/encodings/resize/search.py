@@ -7,19 +7,18 @@ from bisect import bisect_right
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Dtype, Values
+from gittheta.api import Dtype, TensorReader
 from gittheta.encodings.resize.hashes import (
+    Axis,
     Flags,
     Grid,
     Hashes,
-    Side,
     hash_cells,
     hashes,
     pieces,
     side_of,
     weighted,
 )
-from gittheta.numerics.floats import MANTISSA
 from gittheta.numerics.planes import Bytes
 
 Map = npt.NDArray[np.int64]
@@ -47,7 +46,7 @@ _REST = 64
 _BITS = 160
 
 
-def find_maps(new: Values, base: Values) -> tuple[Map | None, Map | None] | None:
+def find_maps(new: TensorReader, base: TensorReader) -> tuple[Map | None, Map | None] | None:
     """Where each row and each column comes from (-1: from nowhere); None for all in their order. None: not at all."""
     ones, others = new.spec, base.spec
     if ones.dtype != others.dtype or len(ones.shape) != len(others.shape) or ones.shape[2:] != others.shape[2:]:
@@ -69,7 +68,7 @@ def find_maps(new: Values, base: Values) -> tuple[Map | None, Map | None] | None
     return _find_both(one, other) if len(differ) == 2 else _find_one(one, other, differ[0])
 
 
-def _find_one(new: Side, base: Side, axis: int) -> tuple[Map | None, Map | None] | None:
+def _find_one(new: Axis, base: Axis, axis: int) -> tuple[Map | None, Map | None] | None:
     # Of cells as small as these, many are equal by chance.
     tiny = (new.grid.row if axis == 0 else new.grid.cell * new.grid.rows) < 16
     found = _prefix(new, base, axis) if tiny and _is_near(new, base) else _map_axis(new, base, axis)
@@ -80,7 +79,7 @@ def _find_one(new: Side, base: Side, axis: int) -> tuple[Map | None, Map | None]
     return (None, found) if axis else (found, None)
 
 
-def _find_both(new: Side, base: Side) -> tuple[Map, Map] | None:
+def _find_both(new: Axis, base: Axis) -> tuple[Map, Map] | None:
     """Rows by the columns that both have, if the first columns stayed; or columns by the rows; then the rest."""
     for axis in (0, 1):
         first = _map_axis(new, base, axis, _prefix(new, base, 1 - axis))
@@ -94,7 +93,7 @@ def _find_both(new: Side, base: Side) -> tuple[Map, Map] | None:
     return None
 
 
-def _find_permutation(new: Side, base: Side) -> tuple[Map | None, Map | None] | None:
+def _find_permutation(new: Axis, base: Axis) -> tuple[Map | None, Map | None] | None:
     """Rows or columns in another order, not both; if most rows of a sample are unlike those of the base."""
     grid = new.grid
     if 3 * grid.row > _SAMPLE_BYTES:
@@ -117,7 +116,7 @@ def _find_permutation(new: Side, base: Side) -> tuple[Map | None, Map | None] | 
     return None
 
 
-def _occur(rows: Bytes, base: Side) -> bool:
+def _occur(rows: Bytes, base: Axis) -> bool:
     """Whether most of some rows begin as rows of the base do."""
     if base.values.spec.nbytes > LARGE:
         return False  # rows out of order could not be written down
@@ -125,7 +124,7 @@ def _occur(rows: Bytes, base: Side) -> bool:
     return bool(np.mean(np.isin(rows[:, :8].copy().view("<u8")[:, 0], np.concatenate(heads))) >= _KNOWN)
 
 
-def _map_axis(new: Side, base: Side, axis: int, across: Map | None = None, moved: bool = False) -> Map | None:
+def _map_axis(new: Axis, base: Axis, axis: int, across: Map | None = None, moved: bool = False) -> Map | None:
     """The origin of each row or column by its content; None if too few have one.
 
     ``across``: the origin of each column or row, the other axis; None if those are the same.
@@ -139,7 +138,7 @@ def _map_axis(new: Side, base: Side, axis: int, across: Map | None = None, moved
     zero = ~fresh.any(axis=1)
     found[zero] = -1
     unknown = (found < 0) & ~zero
-    if new.grid.dtype.name in MANTISSA and _REST * np.count_nonzero(unknown) > len(found):
+    if new.grid.dtype.arithmetic and _REST * np.count_nonzero(unknown) > len(found):
         multiples = _match_multiples(new, base, axis, across)
         found = np.where(unknown, multiples, found)
     if axis == 0:
@@ -150,7 +149,7 @@ def _map_axis(new: Side, base: Side, axis: int, across: Map | None = None, moved
     return found if moved else _filled(new, base, axis, found)
 
 
-def _match_multiples(new: Side, base: Side, axis: int, across: Map | None) -> Map:
+def _match_multiples(new: Axis, base: Axis, axis: int, across: Map | None) -> Map:
     """The origin of what may have been multiplied by a power of two, by the signs and mantissas of some elements.
 
     Not of all: some may have become subnormal.
@@ -158,13 +157,13 @@ def _match_multiples(new: Side, base: Side, axis: int, across: Map | None) -> Ma
     across = np.arange(new.count(1 - axis)) if across is None else across
     some = _few_rows(new, base) if axis else np.arange(len(across))
     some = some[across[some] >= 0]
-    wanted = max(8, _BITS // (1 + MANTISSA[new.grid.dtype.name]))
+    wanted = max(8, _BITS // (1 + new.grid.dtype.mantissa_bits))
     some = some[:: -(-len(some) // wanted)] if len(some) else some
     fresh, old = (hashes(side, axis, loose=True) for side in _paired(new, base, 1 - axis, across, some))
     return np.where(fresh.any(axis=1), match(fresh, old), -1)
 
 
-def _paired(new: Side, base: Side, axis: int, origin: Map, some: Map) -> tuple[Side, Side]:
+def _paired(new: Axis, base: Axis, axis: int, origin: Map, some: Map) -> tuple[Axis, Axis]:
     """Let only some rows or columns take part, and in the base those that they come from, with the same numbers."""
     some = some[origin[some] >= 0]
     ones, others = np.zeros_like(new.weights[axis]), np.zeros_like(base.weights[axis])
@@ -173,7 +172,7 @@ def _paired(new: Side, base: Side, axis: int, origin: Map, some: Map) -> tuple[S
     return weighted(new, axis, ones), weighted(base, axis, others)
 
 
-def _in_order(rows: Map, base: Side) -> Map:
+def _in_order(rows: Map, base: Axis) -> Map:
     """Rows of a large base, less as few as possible that would have to be looked for backwards."""
     known = np.flatnonzero(rows >= 0)
     if base.values.spec.nbytes <= LARGE or not np.any(np.diff(rows[known]) < 0):
@@ -220,7 +219,7 @@ def _equal(fresh: Hashes, old: Hashes, at: Map) -> Flags:
     return equal
 
 
-def _filled(new: Side, base: Side, axis: int, found: Map) -> Map:
+def _filled(new: Axis, base: Axis, axis: int, found: Map) -> Map:
     """What lies between neighbours that kept their distance comes from between them, if it is near to that."""
     here = np.arange(len(found))
     count = base.count(axis)
@@ -245,7 +244,7 @@ def _filled(new: Side, base: Side, axis: int, found: Map) -> Map:
     return guess if _nearness(ones, others, new.grid.dtype).mean() >= _NEAR else found
 
 
-def _few_rows(new: Side, base: Side) -> Map:
+def _few_rows(new: Axis, base: Axis) -> Map:
     """The rows of a few blocks."""
     count = new.grid.rows
     size = max(1, min(side.grid.block // side.grid.row for side in (new, base)))
@@ -253,13 +252,13 @@ def _few_rows(new: Side, base: Side) -> Map:
     return np.unique(np.concatenate([np.arange(start, min(start + size, count)) for start in starts]))
 
 
-def _prefix(new: Side, base: Side, axis: int) -> Map:
+def _prefix(new: Axis, base: Axis, axis: int) -> Map:
     """The first ones as they are, the others from nowhere."""
     here = np.arange(new.count(axis))
     return np.where(here < base.count(axis), here, -1)
 
 
-def _is_near(new: Side, base: Side) -> bool:
+def _is_near(new: Axis, base: Axis) -> bool:
     """Whether what both have room for, rows and columns in their order, is nearly the same."""
     rows = _sample_rows(new, min(new.grid.rows, base.grid.rows))
     columns = min(new.grid.columns, base.grid.columns)
@@ -271,23 +270,23 @@ def _nearness(ones: Bytes, others: Bytes, dtype: Dtype) -> npt.NDArray[np.float6
     """For each row, which part of the elements have the sign and the exponent of the other, or are equal."""
     width = f"<u{dtype.itemsize}"
     different = np.ascontiguousarray(ones).view(width) ^ np.ascontiguousarray(others).view(width)
-    different >>= different.dtype.type(MANTISSA.get(dtype.name, 0))
+    different >>= different.dtype.type(dtype.mantissa_bits if dtype.arithmetic else 0)
     shares: npt.NDArray[np.float64] = np.mean(different.reshape(len(ones), -1) == 0, axis=1)
     return shares
 
 
-def _sample_size(side: Side) -> int:
+def _sample_size(side: Axis) -> int:
     return max(1, min(_SAMPLE, _SAMPLE_BYTES // side.grid.row))
 
 
-def _sample_rows(side: Side, count: int) -> Map:
+def _sample_rows(side: Axis, count: int) -> Map:
     """Some of the first so many rows, in three groups so that few blocks of the base must be decoded."""
     size = min(max(1, _sample_size(side) // 3), count)
     starts = [(count - size) * at // 2 for at in range(3)]
     return np.unique(np.add.outer(starts, np.arange(size)))
 
 
-def _read_rows(side: Side, rows: Map) -> Bytes:
+def _read_rows(side: Axis, rows: Map) -> Bytes:
     row = side.grid.row
     read = [np.frombuffer(side.values.read(at * row, (at + 1) * row), np.uint8) for at in rows.tolist()]
     return np.stack(read)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import Finding, PayloadError, TensorSpec, Values
+from gittheta.api import Finding, PayloadError, TensorReader, TensorSpec
 from gittheta.encodings.scale.factors import Factors, Fit, bounds, values_of
 from gittheta.numerics.floats import Doubles, as_words, from_float64, has_arithmetic, to_float64
 from gittheta.numerics.planes import Words, join_rotated, pack, split_rotated, unpack
@@ -64,8 +64,9 @@ class Scale:
     """Applies to the floats that arithmetic is known of."""
 
     name: ClassVar[str] = "scale"
+    kind: ClassVar[Literal["predictor"]] = "predictor"
 
-    def find(self, new: Values, base: Values) -> Finding | None:
+    def find(self, new: TensorReader, base: TensorReader) -> Finding | None:
         """Factors for the rows, else for the columns, if a sample shows that they explain what changed."""
         spec = new.spec
         if base.spec.dtype != spec.dtype or base.spec.shape != spec.shape or not has_arithmetic(spec.dtype):
@@ -118,7 +119,7 @@ class Scaled:
     grid: _Grid
     factors: Factors
 
-    def read(self, begin: int, end: int, base: Values) -> memoryview:
+    def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """Chunk by chunk, because float64 takes several times the room."""
         dtype = self.grid.spec.dtype
         data = base.read(begin, end)
@@ -147,13 +148,13 @@ class Scaled:
                 part *= factors
 
 
-def _words(values: Values, first: int, last: int) -> Words:
+def _words(values: TensorReader, first: int, last: int) -> Words:
     """The elements from the first to the last."""
     size = values.spec.dtype.itemsize
     return as_words(values.read(first * size, last * size), size)
 
 
-def _sample(values: Values, grid: _Grid) -> Words:
+def _sample(values: TensorReader, grid: _Grid) -> Words:
     """Some rows, in a few groups so that few blocks of the base must be decoded; the first columns of wide ones."""
     count = min(_ROWS, grid.rows)
     starts = sorted({(grid.rows - count) * at // (_SAMPLES - 1) for at in range(_SAMPLES)})
@@ -185,7 +186,7 @@ def _is_plausible(new: Words, base: Words, grid: _Grid) -> bool:
     return bool(right.mean() > _RIGHT and right[changed].mean() > _RIGHT_OF_CHANGED)
 
 
-def _is_right(new: Values, base: Values, grid: _Grid, factors: Factors) -> bool:
+def _is_right(new: TensorReader, base: TensorReader, grid: _Grid, factors: Factors) -> bool:
     """Whether most elements come out right, in some pieces of the tensor."""
     prediction = Scaled(grid, factors)
     size = grid.spec.dtype.itemsize
@@ -199,7 +200,7 @@ def _is_right(new: Values, base: Values, grid: _Grid, factors: Factors) -> bool:
     return right > _RIGHT * total
 
 
-def _fit(new: Values, base: Values, grid: _Grid) -> Factors:
+def _fit(new: TensorReader, base: TensorReader, grid: _Grid) -> Factors:
     fit = Fit(grid.factors, grid.spec.dtype, grid.axis)
     for first, rows, columns in _pieces(grid, _PIECE):
         shape = (rows, columns)

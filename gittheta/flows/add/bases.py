@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 
-from gittheta.codec.choose import Candidate
+from gittheta.codec.choose import BaseCandidate
 from gittheta.errors import GitError
-from gittheta.flows.add.stored import Recall
+from gittheta.flows.add.stored import StoredTensors
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, Stanza, TensorSpec
 
@@ -25,13 +25,13 @@ class Bases:
     and shape in any other tracked checkpoint.
     """
 
-    def __init__(self, workspace: Workspace, recall: Recall, path: str, committed: Manifest | None) -> None:
+    def __init__(self, workspace: Workspace, stored: StoredTensors, path: str, committed: Manifest | None) -> None:
         self._workspace = workspace
-        self._recall = recall
+        self._stored = stored
         self._path = path
         self._own = _by_name(committed)
 
-    def of(self, spec: TensorSpec) -> tuple[Candidate, ...]:
+    def of(self, spec: TensorSpec) -> tuple[BaseCandidate, ...]:
         """What a tensor may have come from, the likeliest first."""
         for table in (self._own, self._named):
             stanza = table.get(spec.name)
@@ -39,9 +39,9 @@ class Bases:
                 return self._candidates([stanza])
         return self._candidates(self._elsewhere.get((spec.name, spec.dtype.name, spec.shape), []))
 
-    def _candidates(self, stanzas: list[Stanza]) -> tuple[Candidate, ...]:
-        here = (stanza for stanza in stanzas if stanza.recipe and self._recall.is_here(stanza.recipe))
-        return tuple(Candidate(stanza.spec, stanza.digest, stanza.recipe) for stanza in here)
+    def _candidates(self, stanzas: list[Stanza]) -> tuple[BaseCandidate, ...]:
+        here = (stanza for stanza in stanzas if stanza.recipe and self._stored.is_here(stanza.recipe))
+        return tuple(BaseCandidate(stanza.spec, stanza.digest, stanza.recipe) for stanza in here)
 
     @cached_property
     def _named(self) -> dict[str, Stanza]:

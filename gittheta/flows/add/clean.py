@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from gittheta.codec.decode import HOLD
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import BinaryIO
+
+from gittheta.api.reporting import timed
 from gittheta.codec.stream import ByteStream, Source
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import FormatError, ManifestError
-from gittheta.files.detect import SNIFF, formats, matches, split
+from gittheta.files.detect import SNIFF, detect, split
 from gittheta.flows.add.bases import Bases
-from gittheta.flows.add.intake import Intake, raw_spec
-from gittheta.flows.add.stored import AtHand, Recall, remember
+from gittheta.flows.add.intake import Intake
+from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors, remember
 from gittheta.flows.workspace import Workspace
-from gittheta.model import OPAQUE, Layout, Manifest, Skeleton, skeleton_spec
+from gittheta.model import OPAQUE, Layout, Manifest, Skeleton, Stanza, skeleton_spec
+from gittheta.storage.files import open_unnamed
 from gittheta.storage.manifest import (
     MAX_TEXT,
     VERSION,
@@ -19,9 +25,6 @@ from gittheta.storage.manifest import (
     format_manifest,
     parse_manifest,
 )
-
-#: A file of unknown format is kept in pieces of so many bytes.
-PIECE = HOLD
 
 
 def clean(workspace: Workspace, path: str, source: Source) -> bytes:
@@ -36,14 +39,14 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
         return b""
     if claims_to_be_manifest(head) and (text := _as_manifest(workspace, path, stream)) is not None:
         return text
-    with workspace.timed("recalling what is stored"):
+    with timed(workspace.reporter, "looking up what is stored"):
         cleaning = _Cleaning(workspace, path, stream)
     try:
-        manifest = cleaning.run(*_layout(workspace, path, stream, head))
+        manifest = cleaning.run(*_layout(workspace.tensors, path, stream, head))
     finally:
         cleaning.intake.abort()
     text = format_manifest(manifest)
-    remember(workspace, manifest, text, cleaning.intake.compared)
+    remember(workspace.tensors, manifest, text, cleaning.intake.compared)
     return text
 
 
@@ -61,59 +64,64 @@ def _as_manifest(workspace: Workspace, path: str, stream: ByteStream) -> bytes |
     try:
         parse_manifest(text)
     except ManifestError as error:
-        error.mend = f"stored as opaque bytes; {error.mend}" if error.mend else "stored as opaque bytes"
-        workspace.reporter.warn(str(error.located(path=path)))
+        hint = f"stored as opaque bytes; {error.hint}" if error.hint else "stored as opaque bytes"
+        workspace.reporter.warn(str(error.but(path=path, hint=hint)))
         return None
     return text
 
 
-def _layout(workspace: Workspace, path: str, stream: ByteStream, head: bytes) -> tuple[str, Layout | None]:
+def _layout(tensors: TensorStore, path: str, stream: ByteStream, head: bytes) -> tuple[str, Layout | None]:
     """The name of the file's format, and where its tensors lie; no layout if it is opaque."""
-    for file_format in formats(workspace):
-        if matches(workspace, file_format, head):
-            try:
-                return file_format.name, split(file_format, stream)
-            except FormatError as error:
-                workspace.reporter.warn(
-                    f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}"
-                )
-                return OPAQUE, None
-    if not claims_to_be_manifest(head):  # of those it was said already
-        workspace.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
-    return OPAQUE, None
+    file_format = detect(tensors.registry, tensors.reporter, head)
+    if file_format is None:
+        if not claims_to_be_manifest(head):  # of those it was said already
+            tensors.reporter.warn(f"{path}: not a checkpoint of a known format, stored as opaque bytes")
+        return OPAQUE, None
+    try:
+        return file_format.name, split(file_format, stream, lambda: _temporary(tensors))
+    except FormatError as error:
+        tensors.reporter.warn(f"{path}: a broken {file_format.name} file, stored as opaque bytes: {error.what}")
+        return OPAQUE, None
+
+
+def _temporary(tensors: TensorStore) -> BinaryIO:
+    """A file for a checkpoint whose format needs all of it."""
+    return open(open_unnamed(tensors.store.temporary()), "w+b")  # noqa: SIM115 - it goes with the stream
 
 
 class _Cleaning:
     """One file on its way in: the skeleton gathers here, the tensors in an :class:`Intake`."""
 
     def __init__(self, workspace: Workspace, path: str, stream: ByteStream) -> None:
-        self.workspace = workspace
+        at_hand = ManifestsAtHand.of(workspace, path)
+        stored = StoredTensors(workspace.tensors, at_hand)
+        bases = Bases(workspace, stored, path, at_hand.committed)
         self.path = path
         self.stream = stream
-        at_hand = AtHand.of(workspace, path)
-        recall = Recall(workspace, at_hand)
-        self.intake = Intake(workspace, stream, recall, Bases(workspace, recall, path, at_hand.committed))
+        self.reporter = workspace.reporter
+        self.intake = Intake(workspace.tensors, stream, stored, bases)
         self.skeleton = bytearray()
         self.lead = 0
 
     def run(self, format_name: str, layout: Layout | None) -> Manifest:
         """Read everything, store what is new, and say what the file consists of."""
-        self.workspace.reporter.start(f"Reading {self.path}", layout.length if layout else 0)
+        self.reporter.start(f"Reading {self.path}", layout.length if layout else 0)
         if layout is None or not self._read(layout):
             if layout is not None:
-                self.workspace.reporter.warn(
+                self.reporter.warn(
                     f"{self.path}: a broken {format_name} file, stored as opaque bytes: its header promises "
                     f"{layout.length} bytes, but there are {'more' if self.stream.peek(1) else self.stream.position}"
                 )
-            format_name = OPAQUE
-            self._read_opaque()
+            format_name, layout = OPAQUE, None
+            self.intake.as_opaque(self.skeleton, self.lead)
+            self.skeleton, self.lead = bytearray(), 0
         pieces = list(self.intake.pieces)
         skeleton = self.intake.bytes(skeleton_spec(len(self.skeleton)), self.skeleton)
         self.intake.finish()
         return Manifest(
             format_name,
             Skeleton(len(self.skeleton), self.lead, skeleton.digest, skeleton.stanza().recipe),
-            tuple(piece.stanza() for piece in pieces),
+            _with_aliases((piece.stanza() for piece in pieces), layout),
         )
 
     def _read(self, layout: Layout) -> bool:
@@ -127,23 +135,12 @@ class _Cleaning:
         self.skeleton += self.stream.take(layout.length - self.stream.position)
         return self.stream.position == layout.length and not self.stream.peek(1)
 
-    def _read_opaque(self) -> None:
-        """Name what was read, skeleton and tensors in turn, by where it lies; then read the rest."""
-        self.intake.settle()
-        taken, self.intake.pieces = self.intake.pieces, []
-        skeleton, at = memoryview(self.skeleton), self.lead
-        offset = self._opaque(0, skeleton[:at])
-        for piece in taken:
-            offset = self._opaque(offset, skeleton[at : at + piece.skip])
-            at += piece.skip
-            self.intake.pieces.append(piece.renamed(offset))
-            offset += piece.spec.nbytes
-        self._opaque(offset, skeleton[at:])
-        self.skeleton, self.lead = bytearray(), 0
-        while self.stream.peek(1):
-            self.intake.tensor(raw_spec(self.stream.position, PIECE), 0)
-        self.intake.pieces = [piece for piece in self.intake.pieces if piece.spec.nbytes]
 
-    def _opaque(self, offset: int, data: memoryview) -> int:
-        self.intake.bytes(raw_spec(offset, len(data)), data)
-        return offset + len(data)
+def _with_aliases(stanzas: Iterable[Stanza], layout: Layout | None) -> tuple[Stanza, ...]:
+    """The stanzas, each with the other names that the layout has for it."""
+    if layout is None or not layout.aliases:
+        return tuple(replace(stanza, aliases=()) if stanza.aliases else stanza for stanza in stanzas)
+    names: dict[str, list[str]] = {}
+    for alias, name in layout.aliases:
+        names.setdefault(name, []).append(alias)
+    return tuple(replace(stanza, aliases=tuple(names.get(stanza.spec.name, ()))) for stanza in stanzas)

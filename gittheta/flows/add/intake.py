@@ -1,44 +1,43 @@
-"""The tensors of one file on their way in: compared with what is stored, digested, and encoded where they are new."""
+"""The tensors of one file on their way in: compared with what is stored, digested, and encoded where they are new.
+
+Every tensor takes the same way: from the stream into a :class:`Spool`, from there to the workers for its digests, then,
+unless it is stored already, to the encoder. Only a tensor that agrees with a stored one, block by block, is not held.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, cycle, repeat
 
-from blake3 import blake3
-
+from gittheta.api import TensorReader
 from gittheta.codec.chain import Frame
-from gittheta.codec.choose import Candidate
-from gittheta.codec.decode import HOLD, Decoder
-from gittheta.codec.encode import Encoder, Ticket
+from gittheta.codec.decode import Decoder
+from gittheta.codec.encode import Encoder, PendingTensor
+from gittheta.codec.readers import HeldReader, PartReader
 from gittheta.codec.spool import Spool
 from gittheta.codec.stream import ByteStream, rechunked
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import StoreError
 from gittheta.flows.add.bases import Bases
-from gittheta.flows.add.stored import Recall, Stored
-from gittheta.flows.workspace import Workspace
+from gittheta.flows.add.stored import ComparableTensor, StoredTensors
 from gittheta.model import (
     EMPTY_DIGEST,
-    RAW,
     SKELETON,
     Digest,
+    RunningDigest,
     Stanza,
     TensorSpec,
-    block_bytes,
     digest_of,
     flat_spec,
+    piece_spec,
     recipe_keys,
 )
 
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4
-#: Bytes that may wait for their digests; few enough to stay in the processor's cache.
-_WAITING = 16 << 20
-#: Tensors below this size are digested sooner than a worker could be asked to.
-_SMALL = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -49,23 +48,15 @@ class Digests:
     blocks: tuple[Digest, ...]
 
 
-_NO_BYTES = Digests(EMPTY_DIGEST, ())
-
-
 @dataclass
 class Piece:
-    """A tensor on its way in. ``found`` is where it is stored already, or the ticket under which it is being stored.
-
-    Until the digest is known, ``digesting`` yields it, or ``digests`` has it, and ``blocks`` hold the bytes.
-    """
+    """A tensor on its way in. ``found`` is where it is stored already, or how it is being stored."""
 
     spec: TensorSpec
+    #: Bytes of skeleton between the tensor before it and this one.
     skip: int
     digest: Digest = EMPTY_DIGEST
-    found: Stanza | Ticket | None = None
-    digests: Digests = field(default_factory=lambda: _NO_BYTES)
-    digesting: Future[Digests] | None = None
-    blocks: list[memoryview] = field(default_factory=list)
+    found: Stanza | PendingTensor | None = None
 
     def stanza(self) -> Stanza:
         """The piece as it stands in the manifest."""
@@ -83,29 +74,40 @@ class Piece:
         return Piece(spec, 0, self.digest, found)
 
 
-class Intake:
-    """Takes tensors from a stream, in file order; ``pieces`` are complete after :meth:`finish`."""
+@dataclass(frozen=True)
+class _Waiting:
+    """A piece whose bytes are all here, and whose digests may still be on their way."""
 
-    def __init__(self, workspace: Workspace, stream: ByteStream, recall: Recall, bases: Bases) -> None:
+    piece: Piece
+    values: TensorReader
+    #: Bytes of memory that it takes.
+    held: int
+    digests: Digests | Future[Digests]
+
+
+class Intake:
+    """Takes tensors from a stream, in file order; ``pieces`` are complete after :meth:`finish`. For one thread."""
+
+    def __init__(self, tensors: TensorStore, stream: ByteStream, stored: StoredTensors, bases: Bases) -> None:
         self.pieces: list[Piece] = []
         #: Whether every frame that the result relies on was written here, or compared with its block.
         self.compared = True
-        self._workspace = workspace
+        self._tensors = tensors
+        self._limits = tensors.limits
         self._stream = stream
-        self._recall = recall
+        self._stored = stored
         self._bases = bases
-        self._encoder = Encoder(workspace)
-        self._tickets: dict[Digest, Ticket] = {}
-        self._waiting: deque[Piece] = deque()
+        self._encoder = Encoder(tensors)
+        self._pending: dict[Digest, PendingTensor] = {}
+        self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._buffers = [memoryview(b"")]
 
     def finish(self) -> None:
         """Make what is new durable. Raises StoreError."""
-        self.settle()
-        self._workspace.reporter.trace(f"{len(self.pieces)} tensors read, {len(self._tickets)} of them new")
-        with self._workspace.timed("making their objects durable"):
-            self._encoder.finish()
+        self._drain_pending()
+        self._tensors.reporter.trace(f"{len(self.pieces)} tensors read, {len(self._pending)} of them new")
+        self._encoder.finish()
 
     def abort(self) -> None:
         """Leave nothing behind, unless all is finished."""
@@ -113,8 +115,10 @@ class Intake:
 
     def bytes(self, spec: TensorSpec, data: bytearray | memoryview) -> Piece:
         """A tensor that was read already."""
-        size = block_bytes(spec.dtype)
-        return self._hold(spec, [memoryview(data)[at : at + size] for at in range(0, len(data), size)], 0)
+        size = self._limits.block_bytes(spec.dtype)
+        view = memoryview(data)
+        held = HeldReader(spec, [view[at : at + size] for at in range(0, len(data), size)])
+        return self._add_read(spec, held, 0, held=len(data))
 
     def tensor(self, spec: TensorSpec, skip: int) -> bool:
         """Read one tensor. Says whether all of it was there; what was there is kept in any case.
@@ -122,34 +126,38 @@ class Intake:
         As long as it agrees, block by block, with a stored tensor, nothing is held and nothing encoded. Where they
         part, what agreed is read back from the store.
         """
-        block_size = block_bytes(spec.dtype)
-        stored = self._recall.comparable(spec) if spec.nbytes > block_size else None
-        if stored is None and spec.nbytes > HOLD:
-            stored = self._recall.opening(spec, digest_of(self._stream.peek(block_size)))
+        block_size = self._limits.block_bytes(spec.dtype)
+        stored = self._comparable(spec, block_size)
         blocks = self._stream.blocks(spec.nbytes, block_size)
         if stored is not None:
             agreed, rest = self._agreement(stored)
             if agreed == len(stored.frames):
-                found = self._recall.stanza(spec, stored.digest, skip)
-                found = found or Stanza(spec, stored.digest, stored.recipe, skip)
-                self._add(Piece(spec, skip, stored.digest, found))
+                self._add_stored(spec, stored, skip)
                 return True
-            again = Decoder(self._workspace).first_blocks(spec, stored.recipe, agreed)
+            again = Decoder(self._tensors).first_blocks(spec, stored.recipe, agreed)
             done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
             blocks = rechunked(chain(again, rest, self._stream.blocks(spec.nbytes - done, block_size)), block_size)
-        if spec.nbytes > HOLD:
-            candidates = self._bases.of(spec)
-            return self._spooled(spec, blocks, skip, candidates) if candidates else self._streamed(spec, blocks, skip)
-        held = list(blocks)
-        if sum(map(len, held)) == spec.nbytes:
-            self._hold(spec, held, skip)
-            return True
-        held[-1:], odd = _split_odd(spec, held[-1:])
-        self._hold(flat_spec(spec, sum(map(len, held))), held, skip)
-        self._hold(raw_spec(0, len(odd)), [odd], 0)
-        return False
+        spool = Spool(self._tensors.store, spec, self._limits.held)
+        if spec.nbytes <= self._limits.held:
+            for block in blocks:
+                spool.append(block)
+            digests = None
+        else:
+            digests = _digested(blocks, spool)
+        if spool.size < spec.nbytes:
+            self._cut_short(spool, skip)
+            return False
+        self._add_read(spec, spool, skip, spool.in_memory, digests)
+        return True
 
-    def _agreement(self, stored: Stored) -> tuple[int, list[memoryview]]:
+    def _comparable(self, spec: TensorSpec, block_size: int) -> ComparableTensor | None:
+        """A stored tensor of several blocks that this one may be."""
+        stored = self._stored.comparable(spec) if spec.nbytes > block_size else None
+        if stored is None and spec.nbytes > self._limits.held:
+            stored = self._stored.opening(spec, digest_of(self._stream.peek(block_size)))
+        return stored
+
+    def _agreement(self, stored: ComparableTensor) -> tuple[int, list[memoryview]]:
         """How many of the next blocks are those of a stored tensor, and those that were read but are not.
 
         Blocks are read into a few buffers in turn, which stay in the processor's cache, and digested on the workers.
@@ -171,129 +179,111 @@ class Intake:
             if frame is not None:
                 buffer = next(buffers)[: frame.head.raw]
                 block = buffer[: self._stream.fill(buffer)]
-                reading.append((frame, block, self._workspace.digesters.submit(digest_of, block)))
+                reading.append((frame, block, self._tensors.digesters.submit(digest_of, block)))
         return agreed, []
 
-    def _hold(self, spec: TensorSpec, blocks: list[memoryview], skip: int) -> Piece:
-        """A tensor whose bytes are all in memory: digested, on a worker if that pays, and stored later if it is new."""
-        piece = Piece(spec, skip, blocks=blocks)
-        if spec.nbytes < _SMALL:
-            piece.digests = _digests(blocks)
+    def _add_stored(self, spec: TensorSpec, stored: ComparableTensor, skip: int) -> None:
+        found = self._stored.stanza(spec, stored.digest, skip)
+        self._add(Piece(spec, skip, stored.digest, found or Stanza(spec, stored.digest, stored.recipe, skip)))
+
+    def _add_read(
+        self, spec: TensorSpec, values: TensorReader, skip: int, held: int, digests: Digests | None = None
+    ) -> Piece:
+        """A tensor whose bytes are all here: digested, on a worker if that pays, and stored later if it is new."""
+        piece = Piece(spec, skip)
+        step = self._limits.block_bytes(spec.dtype)
+        waiting: Digests | Future[Digests]
+        if digests is not None:
+            waiting = digests
+        elif spec.nbytes < self._limits.digest_inline:
+            waiting = _digests(values, step)
         else:
-            piece.digesting = self._workspace.digesters.submit(_digests, blocks)
+            waiting = self._tensors.digesters.submit(_digests, values, step)
         self._add(piece)
-        self._waiting.append(piece)
-        self._waiting_bytes += spec.nbytes
-        self.settle(_WAITING)
+        self._waiting.append(_Waiting(piece, values, held, waiting))
+        self._waiting_bytes += held
+        self._drain_pending(self._limits.digest_waiting if digests is None else 0)
         return piece
-
-    def _spooled(
-        self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int, candidates: tuple[Candidate, ...]
-    ) -> bool:
-        """A tensor too large to hold that may have come from another: kept in a file until it is stored."""
-        self.settle()
-        spool = Spool(self._workspace.store, spec)
-        try:
-            hashed = blake3(max_threads=blake3.AUTO)
-            digests = []
-            for block in blocks:
-                hashed.update(block)
-                digests.append(digest_of(block))
-                spool.append(block)
-            if spool.size < spec.nbytes:
-                # Cut short: what is there is a part of an opaque file.
-                whole = spool.size * 8 // spec.dtype.bits * spec.dtype.bits // 8
-                self._streamed(spec, spool.blocks(0, whole), skip)
-                if whole < spool.size:
-                    odd = spool.read(whole, spool.size)
-                    self._hold(raw_spec(0, len(odd)), [odd], 0)
-                return False
-            piece = Piece(spec, skip, Digest(hashed.digest()))
-            piece.found = self._find(piece, digests)
-            if piece.found is None:
-                piece.found = self._encoder.add_changed(spool, candidates, digests)
-                self._tickets[recipe_keys(piece.digest, spec)[1]] = piece.found
-            self._add(piece)
-        finally:
-            spool.close()
-        return True
-
-    def _streamed(self, spec: TensorSpec, blocks: Iterator[memoryview], skip: int) -> bool:
-        """A tensor too large to hold: encoded as it comes, and forgotten again if it turns out to be known."""
-        self.settle()
-        hashed = blake3(max_threads=blake3.AUTO)
-        size = 0
-        ticket = self._encoder.begin(spec)
-        odd = memoryview(b"")
-        for taken in blocks:
-            whole, odd = _split_odd(spec, [taken])
-            for block in whole:
-                hashed.update(block)
-                size += len(block)
-                self._encoder.feed(ticket, block)
-        complete = size == spec.nbytes
-        piece = Piece(spec if complete else flat_spec(spec, size), skip, Digest(hashed.digest()))
-        self._encoder.end()
-        piece.found = self._find(piece, ticket.digests)
-        if piece.found or not size:
-            self._encoder.discard(ticket)
-        else:
-            piece.found = self._tickets[piece.digest] = ticket
-        self._add(piece)
-        if odd:
-            self._hold(raw_spec(0, len(odd)), [odd], 0)
-        return complete
 
     def _add(self, piece: Piece) -> None:
         self.pieces.append(piece)
-        self._workspace.reporter.advance(piece.spec.nbytes)
+        self._tensors.reporter.advance(piece.spec.nbytes)
 
-    def settle(self, limit: int = 0) -> None:
-        """Find or encode held tensors, in order, until no more than ``limit`` bytes wait for their digests."""
-        while self._waiting and self._waiting_bytes > limit:
-            piece = self._waiting.popleft()
-            self._waiting_bytes -= piece.spec.nbytes
-            if piece.digesting:
-                piece.digests = piece.digesting.result()
-            piece.digest = piece.digests.whole
-            piece.found = self._find(piece, piece.digests.blocks)
-            if piece.found is None and piece.spec.nbytes:
-                candidates = self._bases.of(piece.spec) if piece.spec.name != SKELETON else ()
-                piece.found = self._encoder.add(piece.spec, piece.blocks, piece.digests.blocks, candidates)
-                self._tickets[recipe_keys(piece.digest, piece.spec)[bool(candidates)]] = piece.found
-            piece.blocks = []
+    def _cut_short(self, spool: Spool, skip: int) -> None:
+        """Of a tensor that the file breaks off in: its whole elements, then the bytes that make up none."""
+        bits = spool.spec.dtype.bits
+        whole = spool.size * 8 // bits * bits // 8
+        if whole * 8 % bits:  # elements of less than a byte, an odd number of them
+            whole = 0
+        for spec, begin in ((flat_spec(spool.spec, whole), 0), (piece_spec(0, spool.size - whole), whole)):
+            if spec.nbytes:
+                self._add_read(spec, PartReader(spec, spool, begin), skip if not begin else 0, spool.in_memory)
 
-    def _find(self, piece: Piece, blocks: Sequence[Digest]) -> Stanza | Ticket | None:
-        """Where a tensor is stored already, or being stored."""
+    def as_opaque(self, skeleton: bytearray, lead: int) -> None:
+        """Name what was read, skeleton and tensors in turn, by where it lies; then read the rest of the stream."""
+        self._drain_pending()
+        taken, self.pieces = self.pieces, []
+        view, at = memoryview(skeleton), lead
+        offset = self._add_opaque(0, view[:at])
+        for piece in taken:
+            offset = self._add_opaque(offset, view[at : at + piece.skip])
+            at += piece.skip
+            self.pieces.append(piece.renamed(offset))
+            offset += piece.spec.nbytes
+        self._add_opaque(offset, view[at:])
+        while self._stream.peek(1):
+            self.tensor(piece_spec(self._stream.position, self._limits.piece), 0)
+        self.pieces = [piece for piece in self.pieces if piece.spec.nbytes]
+
+    def _add_opaque(self, offset: int, data: memoryview) -> int:
+        self.bytes(piece_spec(offset, len(data)), data)
+        return offset + len(data)
+
+    def _drain_pending(self, limit: int = 0) -> None:
+        """Find or encode what was read, in order, until no more than ``limit`` bytes wait for their digests."""
+        while self._waiting and (self._waiting_bytes > limit or not limit):
+            waiting = self._waiting.popleft()
+            self._waiting_bytes -= waiting.held
+            digests = waiting.digests if isinstance(waiting.digests, Digests) else waiting.digests.result()
+            piece, spec = waiting.piece, waiting.piece.spec
+            piece.digest = digests.whole
+            piece.found = self._find(piece, digests.blocks)
+            if piece.found is None and spec.nbytes:
+                candidates = self._bases.of(spec) if spec.name != SKELETON else ()
+                piece.found = self._encoder.add(waiting.values, digests.blocks, candidates)
+                self._pending[recipe_keys(piece.digest, spec)[bool(candidates)]] = piece.found
+
+    def _find(self, piece: Piece, blocks: Sequence[Digest]) -> Stanza | PendingTensor | None:
+        """Where a tensor is stored already, or how it is being stored."""
         for key in recipe_keys(piece.digest, piece.spec):
-            if key in self._tickets:
-                return self._tickets[key]
-        stanza = self._recall.stanza(piece.spec, piece.digest, piece.skip)
+            if key in self._pending:
+                return self._pending[key]
+        stanza = self._stored.stanza(piece.spec, piece.digest, piece.skip)
         if stanza and len(blocks) > 1:
-            self.compared = self.compared and self._recall.frames_hold(stanza.recipe, blocks)
+            self.compared = self.compared and self._stored.frames_hold(stanza.recipe, blocks)
         return stanza
 
 
-def _split_odd(spec: TensorSpec, blocks: list[memoryview]) -> tuple[list[memoryview], memoryview]:
-    """At most one block, without the bytes at its end that make up no element; and those bytes."""
-    if not blocks:
-        return [], memoryview(b"")
-    bits = spec.dtype.bits
-    odd = len(blocks[0]) % (bits // 8) if bits >= 8 else len(blocks[0]) * 8 % bits and len(blocks[0])
-    whole = len(blocks[0]) - odd
-    return [blocks[0][:whole]] if whole else [], blocks[0][whole:]
-
-
-def _digests(blocks: Sequence[memoryview]) -> Digests:
-    if len(blocks) == 1:
-        whole = digest_of(blocks[0])
-        return Digests(whole, (whole,))
-    hashed = blake3()
+def _digested(blocks: Iterator[memoryview], spool: Spool) -> Digests:
+    """Put blocks into a spool and digest them on the way."""
+    whole = RunningDigest(parallel=True)
+    found = []
     for block in blocks:
-        hashed.update(block)
-    return Digests(Digest(hashed.digest()), tuple(map(digest_of, blocks)))
+        whole.update(block)
+        found.append(digest_of(block))
+        spool.append(block)
+    return Digests(whole.digest(), tuple(found))
 
 
-def raw_spec(offset: int, length: int) -> TensorSpec:
-    """A piece of an opaque file."""
-    return TensorSpec(str(offset), RAW, (length,))
+def _digests(values: TensorReader, step: int) -> Digests:
+    size = values.spec.nbytes
+    if size <= step:
+        only = digest_of(values.read(0, size))
+        return Digests(only, (only,))
+    whole = RunningDigest()
+    found = []
+    for begin in range(0, size, step):
+        block = values.read(begin, min(begin + step, size))
+        whole.update(block)
+        found.append(digest_of(block))
+    return Digests(whole.digest(), tuple(found))

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gittheta.codec.chain import Frame, frames_of
-from gittheta.codec.decode import HOLD, Decoder
+from gittheta.codec.decode import Decoder
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ManifestError, ThetaError
 from gittheta.flows.workspace import Workspace
 from gittheta.model import (
@@ -27,14 +28,14 @@ from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_man
 
 
 @dataclass(frozen=True)
-class AtHand:
+class ManifestsAtHand:
     """What Git holds for one file: manifests of the index, of our side of a merge, of HEAD, with their texts."""
 
     manifests: tuple[tuple[bytes, Manifest], ...]
     committed: Manifest | None
 
     @classmethod
-    def of(cls, workspace: Workspace, path: str) -> AtHand:
+    def of(cls, workspace: Workspace, path: str) -> ManifestsAtHand:
         """Read them. Texts that are no valid manifest are left out."""
         found: dict[bytes, Manifest] = {}
         text = None
@@ -47,7 +48,7 @@ class AtHand:
 
 
 @dataclass(frozen=True)
-class Stored:
+class ComparableTensor:
     """A tensor in the store whose blocks can be compared with a file's: each frame carries its block's digest.
 
     Only of frames that this clone has itself written or compared with the blocks they stand for: a stranger's frames
@@ -59,21 +60,21 @@ class Stored:
     frames: tuple[Frame, ...]
 
 
-class Recall:
+class StoredTensors:
     """Answers from manifests first (the index's, HEAD's), so that an unchanged tensor keeps its very text.
 
-    A recipe counts only while its objects are here: a checkpoint added again mends a damaged store.
+    A recipe counts only while its objects are here: a checkpoint added again mends a damaged store. For one thread.
     """
 
-    def __init__(self, workspace: Workspace, at_hand: AtHand) -> None:
-        self._workspace = workspace
+    def __init__(self, tensors: TensorStore, at_hand: ManifestsAtHand) -> None:
+        self._tensors = tensors
         self._stanzas: dict[tuple[str, Digest], Stanza] = {}
         self._recipes: dict[Digest, Recipe] = {}
         self._doubtful: dict[tuple[Digest, Recipe], TensorSpec] = {}
         self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
         for text, manifest in at_hand.manifests:
-            known = workspace.known.manifest(digest_of(text))
+            known = tensors.recipes.manifest(digest_of(text))
             self._learn(manifest, compared=bool(known))
             if known is None:
                 self._doubt(manifest)
@@ -108,20 +109,20 @@ class Recall:
             if found and self._is_sound(found, digest):
                 return found
         for key in keys:
-            found = self._workspace.known.recipe(key)
+            found = self._tensors.recipes.recipe(key)
             if found and self.is_here(found):
                 return found
         return None
 
-    def comparable(self, spec: TensorSpec) -> Stored | None:
+    def comparable(self, spec: TensorSpec) -> ComparableTensor | None:
         """What the index holds under that name, if it has the same dtype and shape."""
         stanza = self._compared.get(spec.name)
         return self._stored(stanza.digest, stanza.recipe, spec) if stanza and stanza.spec == spec else None
 
-    def opening(self, spec: TensorSpec, first: Digest) -> Stored | None:
+    def opening(self, spec: TensorSpec, first: Digest) -> ComparableTensor | None:
         """A large tensor known from elsewhere that begins with a block of that digest."""
         for key in recipe_keys(first, spec):
-            found = self._workspace.known.by_first_block(key)
+            found = self._tensors.recipes.by_first_block(key)
             if found:
                 return self._stored(*found, spec)
         return None
@@ -129,19 +130,19 @@ class Recall:
     def frames_hold(self, recipe: Recipe, digests: Sequence[Digest]) -> bool:
         """Whether the frames of a recipe carry the digests of these very blocks."""
         try:
-            return [frame.head.digest for frame in frames_of(self._workspace.reader, recipe[0])] == list(digests)
+            return [frame.head.digest for frame in frames_of(self._tensors.reader, recipe[0])] == list(digests)
         except ThetaError:
             return False
 
-    def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> Stored | None:
+    def _stored(self, digest: Digest, recipe: Recipe, spec: TensorSpec) -> ComparableTensor | None:
         if not recipe or not self.is_here(recipe):
             return None
         try:
-            frames = tuple(frames_of(self._workspace.reader, recipe[0]))
+            frames = tuple(frames_of(self._tensors.reader, recipe[0]))
         except ThetaError:
             return None
         whole = sum(frame.head.raw for frame in frames) == spec.nbytes
-        return Stored(digest, recipe, frames) if whole else None
+        return ComparableTensor(digest, recipe, frames) if whole else None
 
     def _is_sound(self, recipe: Recipe, digest: Digest) -> bool:
         """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
@@ -150,10 +151,10 @@ class Recall:
         spec = self._doubtful.get((digest, recipe))
         if spec is not None:
             try:
-                for _ in Decoder(self._workspace).checked([(spec, digest, recipe)]):
+                for _ in Decoder(self._tensors).checked([(spec, digest, recipe)]):
                     pass
             except ThetaError as error:
-                self._workspace.reporter.warn(f"{error.located(tensor=spec.name)}\n  stored anew")
+                self._tensors.reporter.warn(f"{error.located(tensor=spec.name)}\n  stored anew")
                 return False
             del self._doubtful[digest, recipe]
         return True
@@ -164,7 +165,7 @@ class Recall:
 
     def _size(self, object_id: ObjectId) -> int:
         if object_id not in self._sizes:
-            path = self._workspace.store.find(object_id)
+            path = self._tensors.store.find(object_id)
             self._sizes[object_id] = path.stat().st_size if path else 0
         return self._sizes[object_id]
 
@@ -174,26 +175,26 @@ def _same_meaning(found: TensorSpec, spec: TensorSpec) -> bool:
     return found == spec or (found.nbytes == spec.nbytes and RAW in (found.dtype, spec.dtype))
 
 
-def remember(workspace: Workspace, manifest: Manifest, text: bytes, compared: bool) -> None:
+def remember(tensors: TensorStore, manifest: Manifest, text: bytes, compared: bool) -> None:
     """Put the tensors of a manifest into the table, once all of them were encoded or their digests checked here.
 
     ``compared``: the digests in their frames were too.
     """
     text_digest = digest_of(text)
-    before = workspace.known.manifest(text_digest)
+    before = tensors.recipes.manifest(text_digest)
     if before or before == compared:
         return
     openings = []
     for stanza in manifest.stanzas:
-        if compared and stanza.spec.nbytes > HOLD:
-            first = next(frames_of(workspace.reader, stanza.recipe[0]))
+        if compared and stanza.spec.nbytes > tensors.limits.held:
+            first = next(frames_of(tensors.reader, stanza.recipe[0]))
             openings.append((recipe_key(first.head.digest, stanza.spec, stanza.recipe), stanza.digest, stanza.recipe))
-    tensors = [
+    recipes = [
         (recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
         for stanza in manifest.stanzas
         if stanza.recipe
     ]
     if manifest.skeleton.recipe:
-        tensors.append((manifest.skeleton.digest, manifest.skeleton.recipe))
-    workspace.known.record(tensors, openings)
-    workspace.known.record_manifest(text_digest, compared)
+        recipes.append((manifest.skeleton.digest, manifest.skeleton.recipe))
+    tensors.recipes.record(recipes, openings)
+    tensors.recipes.record_manifest(text_digest, compared)

@@ -16,7 +16,8 @@ from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.repository import Repository
 from gittheta.model import Manifest
-from gittheta.storage.files import translated, write_all
+from gittheta.runtime import total_memory
+from gittheta.storage.files import open_new, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
 PENDING = "theta-pending"
@@ -47,16 +48,8 @@ def must_wait(workspace: Workspace, manifest: Manifest) -> bool:
     """
     limit = workspace.settings.smudge_limit
     if manifest.file_size > limit and in_sequence(workspace.repository):
-        limit = _memory() // 2
+        limit = total_memory() // 2
     return manifest.file_size > limit
-
-
-def _memory() -> int:
-    """Bytes of memory that the machine has; generous where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30
 
 
 def materialise_pending(workspace: Workspace) -> list[str]:
@@ -163,7 +156,7 @@ def replace_checkpoint(
 
     Raises a ThetaError, naming the file and the tensor, if it cannot be rebuilt; the file then stays.
     """
-    temporary = workspace.store.temporary()
+    temporary = workspace.tensors.store.temporary()
     if temporary.parent.stat().st_dev != target.parent.stat().st_dev:
         temporary = target.with_name(f".{temporary.name}.gittheta")
     try:
@@ -180,7 +173,7 @@ def replace_checkpoint(
 
 def _write(workspace: Workspace, path: str, manifest: Manifest, temporary: Path) -> None:
     workspace.reporter.start(f"Writing {path}", manifest.file_size)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = open_new(temporary)
     try:
         for part in smudge(workspace, path, manifest):
             write_all(descriptor, part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gittheta.api.reporting import timed
 from gittheta.codec.decode import Decoder
 from gittheta.codec.stream import exactly
 from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
@@ -31,7 +32,7 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
             raise ManifestError(
                 "this is the metadata of the original Git-Theta, not of gittheta",
                 path=path,
-                mend="check it out with git-theta, then `git theta track` it and `git add --renormalize` it here",
+                hint="check it out with git-theta, then `git theta track` it and `git add --renormalize` it here",
             )
         if text.startswith(b"version https://git-lfs.github.com/spec/v1\n"):
             workspace.reporter.warn(
@@ -41,7 +42,7 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
         return None
     try:
         manifest = parse_manifest(text)
-        check_plugins(workspace.registry, manifest)
+        check_plugins(workspace.tensors.registry, manifest)
     except ThetaError as error:
         if has_conflict_markers(text):
             workspace.reporter.warn(
@@ -76,32 +77,34 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
     Raises a ThetaError that names the file and the tensor. Whoever takes the bytes keeps none of them if it does.
     """
     try:
-        with workspace.timed("looking for objects"):
+        with timed(workspace.reporter, "looking for objects"):
             fetched = fetch_missing(workspace, manifest)
         workspace.reporter.trace(f"{fetched} objects fetched, {len(manifest.stanzas)} tensors to decode")
         yield from _assemble(workspace, manifest)
     except PayloadError as error:
-        _blame(workspace, path, manifest, error)
-        raise error.located(path=path) from None
+        raise _blamed(workspace, path, manifest, error) from None
     except ThetaError as error:
         raise error.located(path=path) from None
-    remember(workspace, manifest, format_manifest(manifest), compared=False)
+    remember(workspace.tensors, manifest, format_manifest(manifest), compared=False)
 
 
-def _blame(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> None:
-    """Raise ObjectCorrupt if what does not decode lies in an object that has changed."""
+def _blamed(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> ThetaError:
+    """The error, or a StoreError if what does not decode lies in an object that has changed."""
     recipes = {stanza.spec.name: stanza.recipe for stanza in manifest.stanzas}
     recipe = recipes.get(error.tensor or "", manifest.skeleton.recipe)
     for object_id in {place.object for link in recipe for place in link.places}:
         try:
-            workspace.store.check(object_id)
-        except StoreError as found:
-            raise found.located(path=path, tensor=error.tensor) from error
-    error.mend = error.mend or "the manifest and its objects do not belong together; take them from an intact clone"
+            workspace.tensors.store.check(object_id)
+        except StoreError as damage:
+            return damage.located(path=path, tensor=error.tensor)
+    return error.but(path=error.path or path, hint=error.hint or _HINT)
+
+
+_HINT = "the manifest and its objects do not belong together; take them from an intact clone"
 
 
 def _assemble(workspace: Workspace, manifest: Manifest) -> Iterator[bytes | memoryview]:
-    decoder = Decoder(workspace)
+    decoder = Decoder(workspace.tensors)
     skeleton = read_skeleton(decoder, manifest)
     at = manifest.skeleton.lead
     yield skeleton[:at]

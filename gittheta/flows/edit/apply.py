@@ -8,12 +8,12 @@ from pathlib import Path
 
 from gittheta.adapters.fold import finding, predict
 from gittheta.adapters.read import Adapter, read_adapter
-from gittheta.codec.choose import Told
+from gittheta.codec.choose import Derivation
+from gittheta.codec.readers import FileReader
 from gittheta.errors import ThetaError
-from gittheta.flows.edit.prestore import Foretold, store_foretold, stored_as
-from gittheta.flows.edit.workfile import FileValues, WorkFile
+from gittheta.flows.edit.prestore import KnownOrigin, prestore, stored_as
+from gittheta.flows.edit.workfile import WorkFile
 from gittheta.flows.workspace import Workspace
-from gittheta.model import block_bytes
 
 
 @dataclass(frozen=True)
@@ -31,40 +31,43 @@ def apply(workspace: Workspace, adapter: Path, target: Path, path: str) -> Appli
     they do not fit, FormatError, ManifestError or StoreError; the file is then as it was.
     """
     try:
-        with WorkFile.opened(workspace, target) as file:
-            old = {segment.spec: file.values(segment) for segment in file.layout.segments}
-            folds = read_adapter(adapter, list(old), old.__getitem__, workspace.registry.format("safetensors"))
+        with WorkFile.opened(workspace, target) as work:
+            file = work.file
+            old = {segment.spec: file.reader(segment) for segment in file.layout.segments}
+            folds = read_adapter(adapter, list(old), old.__getitem__, workspace.tensors.registry)
             workspace.reporter.start(f"Folding {adapter.name} into {path}", file.layout.length)
-            file.replace(
-                _parts(file, folds), lambda written: store_foretold(workspace, _foretold(file, path, folds, written))
+            work.replace(
+                _parts(work, folds), lambda written: prestore(workspace.tensors, _origins(work, path, folds, written))
             )
             return Applied(len(folds), len(old))
     except ThetaError as error:
         raise error.located(path=path) from None
 
 
-def _parts(file: WorkFile, folds: Adapter) -> Iterator[bytes | memoryview]:
+def _parts(work: WorkFile, folds: Adapter) -> Iterator[bytes | memoryview]:
     """The new file from its beginning to its end."""
+    file, limits = work.file, work.workspace.tensors.limits
     at = 0
     for segment in file.layout.segments:
         spec = segment.spec
         if spec.name in folds:
             yield from file.copy(at, segment.offset)
-            new, base = predict(folds[spec.name], spec), file.values(segment)
-            step = block_bytes(spec.dtype)
+            new, base = predict(folds[spec.name], spec), file.reader(segment)
+            step = limits.block_bytes(spec.dtype)
             for begin in range(0, spec.nbytes, step):
                 yield new.read(begin, min(spec.nbytes, begin + step), base)
             at = segment.offset + spec.nbytes
     yield from file.copy(at, file.layout.length)
 
 
-def _foretold(file: WorkFile, path: str, folds: Adapter, written: int) -> Iterator[Foretold]:
+def _origins(work: WorkFile, path: str, folds: Adapter, written: int) -> Iterator[KnownOrigin]:
     """The changed tensors whose former values are stored."""
+    file = work.file
     changed = [segment for segment in file.layout.segments if segment.spec.name in folds]
-    bases = stored_as(file.workspace, path, map(file.values, changed))
+    bases = stored_as(work.workspace, path, map(file.reader, changed))
     for segment in changed:
         base = bases.get(segment.spec.name)
         if base:
             found = finding(folds[segment.spec.name], segment.spec)
-            told = Told("lowrank", found) if found else None
-            yield Foretold(FileValues(segment.spec, written, segment.offset), base, told)
+            derivation = Derivation("lowrank", found) if found else None
+            yield KnownOrigin(FileReader(segment.spec, written, segment.offset), base, derivation)

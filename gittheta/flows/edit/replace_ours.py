@@ -7,15 +7,13 @@ import shlex
 import stat
 from pathlib import Path
 
-from blake3 import blake3
-
+from gittheta.codec.readers import FileReader, digest_reader
 from gittheta.errors import GitError, StoreError
-from gittheta.flows.add.intake import raw_spec
 from gittheta.flows.checkout.materialise import manifest_text, replace_checkpoint
-from gittheta.flows.edit.workfile import FileValues, digest_values
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Manifest
-from gittheta.storage.files import translated
+from gittheta.limits import Limits
+from gittheta.model import Manifest, RunningDigest, piece_spec
+from gittheta.storage.files import open_to_read, translated
 from gittheta.storage.manifest import format_manifest
 
 
@@ -29,7 +27,7 @@ def replace_ours(workspace: Workspace, path: str, ours: Manifest, merged: Manife
         raise _is_other(path, "the file is gone from the work tree")
     with translated(target):
         before = _state(target)
-        if not _is(target, ours):
+        if not _is(target, ours, workspace.tensors.limits):
             raise _is_other(path)
         if not replace_checkpoint(workspace, target, path, merged, lambda: _state(target) == before):
             raise _is_other(path)
@@ -40,7 +38,7 @@ def _is_other(path: str, problem: str = "the file in the work tree is not ours a
     return StoreError(
         problem,
         path=path,
-        mend=f"`git add {name}` if that is the result, or start again: git checkout --merge -- {name}",
+        hint=f"`git add {name}` if that is the result, or start again: git checkout --merge -- {name}",
     )
 
 
@@ -49,7 +47,7 @@ def _state(target: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _is(target: Path, manifest: Manifest) -> bool:
+def _is(target: Path, manifest: Manifest, limits: Limits) -> bool:
     """Whether a file is what a manifest describes, or that manifest itself. Reads all of it."""
     found = target.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -59,25 +57,26 @@ def _is(target: Path, manifest: Manifest) -> bool:
         return text == format_manifest(manifest)
     if found.st_size != manifest.file_size:
         return False
-    descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = open_to_read(target)
     try:
-        return _has(descriptor, manifest)
+        return _has(descriptor, manifest, limits)
     finally:
         os.close(descriptor)
 
 
-def _has(descriptor: int, manifest: Manifest) -> bool:
-    skeleton, at = blake3(), 0
+def _has(descriptor: int, manifest: Manifest, limits: Limits) -> bool:
+    skeleton, at = RunningDigest(), 0
+    whole = FileReader(piece_spec(0, manifest.file_size), descriptor, 0)
 
     def take(length: int) -> None:
         nonlocal at
-        skeleton.update(FileValues(raw_spec(0, length), descriptor, at).read(0, length))
+        skeleton.update(whole.read(at, at + length))
         at += length
 
     take(manifest.skeleton.lead)
     for stanza in manifest.stanzas:
         take(stanza.skip)
-        if digest_values(FileValues(stanza.spec, descriptor, at)) != stanza.digest:
+        if digest_reader(FileReader(stanza.spec, descriptor, at), limits) != stanza.digest:
             return False
         at += stanza.spec.nbytes
     take(manifest.file_size - at)

@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from gittheta.codec.choose import Candidate
+from gittheta.codec.choose import BaseCandidate
+from gittheta.codec.readers import FileReader, digest_reader
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
-from gittheta.flows.edit.prestore import Foretold, store_foretold
+from gittheta.flows.edit.prestore import KnownOrigin, prestore
 from gittheta.flows.edit.task_vector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
-from gittheta.flows.edit.workfile import FileValues, WorkFile, digest_values
+from gittheta.flows.edit.workfile import WorkFile
 from gittheta.flows.transfer.fetch import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Manifest
@@ -47,16 +48,16 @@ class Options:
         """Raise ConfigError for a number without meaning."""
         if not 0 < self.density <= 1:
             raise ConfigError(
-                f"the density is {self.density:g}", mend="a number above 0, and 1 at most: --density 0.05"
+                f"the density is {self.density:g}", hint="a number above 0, and 1 at most: --density 0.05"
             )
         if not 0 < self.alpha < math.inf:
-            raise ConfigError(f"alpha is {self.alpha:g}", mend="a number above 0; usual is --alpha 1")
+            raise ConfigError(f"alpha is {self.alpha:g}", hint="a number above 0; usual is --alpha 1")
         if self.method not in METHODS:
-            raise ConfigError(f"no method is named '{self.method}'", mend=f"one of {', '.join(METHODS)}")
+            raise ConfigError(f"no method is named '{self.method}'", hint=f"one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
-class Report:
+class SparsifyReport:
     """What was done. ``left`` counts the tensors that stayed whole, by reason; ``scalar`` is None for ``topk``."""
 
     scalar: float | None
@@ -66,19 +67,19 @@ class Report:
     left: dict[str, int]
 
 
-def sparsify(workspace: Workspace, path: str, options: Options) -> Report:
+def sparsify(workspace: Workspace, path: str, options: Options) -> SparsifyReport:
     """Replace a file of the work tree. Raises a ThetaError, and then the file is as it was."""
     options.check()
     top = workspace.repository.top
     if top is None:
-        raise GitError("a bare repository has no files", mend="run it in a work tree")
+        raise GitError("a bare repository has no files", hint="run it in a work tree")
     try:
         base = _base(workspace, path, options.base)
-        with WorkFile.opened(workspace, top / path) as file:
-            work = _Work(workspace, path, file, base)
-            work.check_stored(options.force)
+        with WorkFile.opened(workspace, top / path) as work:
+            sparsifying = _Sparsifying(workspace, path, work, base)
+            sparsifying.check_stored(options.force)
             fetch_missing(workspace, base)
-            return work.run(options)
+            return sparsifying.run(options)
     except ThetaError as error:
         raise error.located(path=path) from None
 
@@ -87,29 +88,29 @@ def _base(workspace: Workspace, path: str, revision: str) -> Manifest:
     asked = ("rev-parse", "--verify", "-q", "--end-of-options", f"{revision}^{{commit}}")
     found = workspace.repository.git.attempt(*asked)
     if found.returncode:
-        raise GitError(f"'{revision}' is no commit", mend="name a branch, a tag or a commit: --base REV")
+        raise GitError(f"'{revision}' is no commit", hint="name a branch, a tag or a commit: --base REV")
     manifest = workspace.read_manifest(f"{found.stdout.decode().strip()}:{path}")
     if manifest is None:
         raise ManifestError(
-            f"no checkpoint of that name in {revision}", mend=f"`git theta ls-files {revision}` lists them"
+            f"no checkpoint of that name in {revision}", hint=f"`git theta ls-files {revision}` lists them"
         )
     return manifest
 
 
 @dataclass
-class _Work:
+class _Sparsifying:
     """One file, compared with its base and written anew."""
 
     workspace: Workspace
     path: str
-    file: WorkFile
+    work: WorkFile
     base: Manifest
     pairs: list[Pair] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         stanzas = {stanza.spec.name: stanza for stanza in self.base.stanzas}
-        for segment in self.file.layout.segments:
+        for segment in self.work.file.layout.segments:
             spec, stanza = segment.spec, stanzas.get(segment.spec.name)
             if stanza is None:
                 self.left["not in the base"] += 1
@@ -120,8 +121,8 @@ class _Work:
             else:
                 self.pairs.append(Pair(spec, segment.offset, stanza.digest, stanza.recipe))
         if not any(pair.spec.elements for pair in self.pairs):
-            raise FormatError("it has no float tensor in common with the base", mend="choose another: --base REV")
-        self.tau = TaskVector(self.workspace, self.pairs, self.file.read)
+            raise FormatError("it has no float tensor in common with the base", hint="choose another: --base REV")
+        self.tau = TaskVector(self.workspace.tensors, self.pairs, self.work.file.read)
 
     def check_stored(self, force: bool) -> None:
         """What Git holds for the file must have the values that are about to go, unless ``force`` is set."""
@@ -132,13 +133,15 @@ class _Work:
             return
         what = "the values that it has now are stored nowhere else, and nothing gives them back"
         if not force:
-            raise StoreError(what, mend="`git add` and commit the file first, or use --force")
+            raise StoreError(what, hint="`git add` and commit the file first, or use --force")
         self.workspace.reporter.warn(f"{self.path}: {what}")
 
     def _digest(self, pair: Pair) -> Digest:
-        return digest_values(FileValues(pair.spec, self.file.descriptor, pair.offset))
+        return digest_reader(
+            FileReader(pair.spec, self.work.file.descriptor, pair.offset), self.workspace.tensors.limits
+        )
 
-    def run(self, options: Options) -> Report:
+    def run(self, options: Options) -> SparsifyReport:
         """Choose what is kept, then write it."""
         choice = self.tau.choose(options.density, options.alpha)
         if options.method == "compeft":
@@ -146,9 +149,9 @@ class _Work:
         losses = {pair.spec.name: Loss(pair.spec.name) for pair in self.pairs}
         scalar = choice.scalar if options.method == "compeft" else None
         infinite: list[int] = []
-        self.file.replace(self._parts(choice, scalar, losses, infinite), self._foretell)
+        self.work.replace(self._parts(choice, scalar, losses, infinite), self._prestore)
         tensors = list(losses.values())
-        return Report(scalar, sum(infinite), Loss.total(tensors), tensors, dict(self.left))
+        return SparsifyReport(scalar, sum(infinite), Loss.total(tensors), tensors, dict(self.left))
 
     def _parts(
         self, choice: Selection, scalar: float | None, losses: dict[str, Loss], infinite: list[int]
@@ -156,18 +159,18 @@ class _Work:
         """Every byte of the new file, the pairs made sparse; what is lost is counted on the way."""
         at = 0
         for block in self.tau.blocks(f"Writing {self.path}"):
-            yield from self.file.copy(at, block.offset)
+            yield from self.work.file.copy(at, block.offset)
             kept = choice.of(block)
             data = sparse(block, kept, scalar)
             yield data
             at = block.offset + len(data)
             infinite.append(int((~block.finite).sum()))
             losses[block.pair.spec.name].add(block, kept, data)
-        yield from self.file.copy(at, self.file.layout.length)
+        yield from self.work.file.copy(at, self.work.file.layout.length)
 
-    def _foretell(self, written: int) -> None:
+    def _prestore(self, written: int) -> None:
         """Store what was made over what it was made from, whatever HEAD holds when it is added."""
         pairs = (pair for pair in self.pairs if pair.recipe)
-        bases = ((pair, Candidate(pair.spec, pair.digest, pair.recipe)) for pair in pairs)
-        new = (Foretold(FileValues(pair.spec, written, pair.offset), base) for pair, base in bases)
-        store_foretold(self.workspace, new)
+        bases = ((pair, BaseCandidate(pair.spec, pair.digest, pair.recipe)) for pair in pairs)
+        new = (KnownOrigin(FileReader(pair.spec, written, pair.offset), base) for pair, base in bases)
+        prestore(self.workspace.tensors, new)

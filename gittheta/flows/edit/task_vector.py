@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from gittheta.codec.decode import Decoder
 from gittheta.codec.stream import exactly, rechunked
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import FormatError
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Recipe, TensorSpec, block_bytes
+from gittheta.model import Digest, Recipe, TensorSpec
 from gittheta.numerics.floats import Doubles, as_words, from_float64, to_float64
 
 Mask = npt.NDArray[np.bool_]
@@ -118,21 +118,23 @@ class Selection:
 class TaskVector:
     """Read in passes; ``read`` gives bytes of the file by offset and length."""
 
-    def __init__(self, workspace: Workspace, pairs: Sequence[Pair], read: Callable[[int, int], memoryview]) -> None:
-        self._workspace = workspace
+    def __init__(self, tensors: TensorStore, pairs: Sequence[Pair], read: Callable[[int, int], memoryview]) -> None:
+        self._tensors = tensors
         self._pairs = pairs
         self._read = read
 
     def blocks(self, what: str) -> Iterator[Block]:
         """All pairs in order, in full blocks, however the base is stored. ``what`` is told to the user."""
-        self._workspace.reporter.start(what, sum(pair.spec.nbytes for pair in self._pairs))
-        decoded = Decoder(self._workspace).checked((pair.spec, pair.digest, pair.recipe) for pair in self._pairs)
+        self._tensors.reporter.start(what, sum(pair.spec.nbytes for pair in self._pairs))
+        decoded = Decoder(self._tensors).checked((pair.spec, pair.digest, pair.recipe) for pair in self._pairs)
         for pair in self._pairs:
             at = pair.offset
-            for base in rechunked(exactly(decoded, pair.spec.nbytes), block_bytes(pair.spec.dtype)):
+            for base in rechunked(
+                exactly(decoded, pair.spec.nbytes), self._tensors.limits.block_bytes(pair.spec.dtype)
+            ):
                 yield _block(pair, at, self._read(at, len(base)), base)
                 at += len(base)
-                self._workspace.reporter.advance(len(base))
+                self._tensors.reporter.advance(len(base))
         for _ in decoded:  # checks the digest of what came last
             pass
 
@@ -176,7 +178,7 @@ def sparse(block: Block, kept: Mask, scalar: float | None) -> memoryview:
 def check_scalar(choice: Selection) -> None:
     """Raise FormatError if no scalar can stand for the changes."""
     if not math.isfinite(choice.scalar):
-        raise FormatError("the changes are too large for one scalar", mend="use --method topk")
+        raise FormatError("the changes are too large for one scalar", hint="use --method topk")
 
 
 def _block(pair: Pair, offset: int, new: memoryview, base: memoryview) -> Block:

@@ -5,48 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blake3 import blake3
-
-from gittheta.api import Values
-from gittheta.codec.stream import ByteStream
-from gittheta.errors import FormatError, ManifestError, StoreError
-from gittheta.files.detect import SNIFF, formats, matches, split
-from gittheta.flows.add.intake import raw_spec
+from gittheta.errors import ManifestError, StoreError
+from gittheta.files.checkpoint import CheckpointFile
 from gittheta.flows.checkout.materialise import manifest_text
 from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Layout, Manifest, Segment, TensorSpec, block_bytes
-from gittheta.storage.files import translated, write_all
-
-_PIECE = 1 << 20
-
-
-def digest_values(values: Values) -> Digest:
-    """The digest of a tensor that is read in parts."""
-    hashed = blake3(max_threads=blake3.AUTO)
-    size, step = values.spec.nbytes, block_bytes(values.spec.dtype)
-    for begin in range(0, size, step):
-        hashed.update(values.read(begin, min(size, begin + step)))
-    return Digest(hashed.digest())
-
-
-@dataclass(frozen=True)
-class FileValues:
-    """A tensor that lies in an open file."""
-
-    spec: TensorSpec
-    descriptor: int
-    offset: int
-
-    def read(self, begin: int, end: int) -> memoryview:
-        """A range of bytes. Raises StoreError if the file has become shorter."""
-        data = os.pread(self.descriptor, end - begin, self.offset + begin)
-        if len(data) < end - begin:
-            raise StoreError("the file became shorter while it was read", mend="run it again")
-        return memoryview(data)
+from gittheta.storage.files import open_new, translated, write_all
 
 
 @dataclass(frozen=True)
@@ -55,8 +22,7 @@ class WorkFile:
 
     workspace: Workspace
     target: Path
-    descriptor: int
-    layout: Layout
+    file: CheckpointFile
     before: os.stat_result
 
     @classmethod
@@ -64,43 +30,14 @@ class WorkFile:
     def opened(cls, workspace: Workspace, target: Path) -> Iterator[WorkFile]:
         """Open a checkpoint. Raises ThetaError for links, folders, manifests and files of no known format."""
         if manifest_text(target) is not None:
-            raise ManifestError("only its manifest stands in the work tree", mend="run `git theta pull`")
-        with translated(target):
-            if not stat.S_ISREG(target.lstat().st_mode):
-                raise StoreError("not a file of its own", mend="name the file itself, not a link or a folder")
-            descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            before = os.fstat(descriptor)
-            yield cls(workspace, target, descriptor, _layout(workspace, descriptor, before.st_size), before)
-        finally:
-            os.close(descriptor)
-
-    def values(self, segment: Segment) -> FileValues:
-        """One of its tensors."""
-        return FileValues(segment.spec, self.descriptor, segment.offset)
-
-    def read(self, offset: int, length: int) -> memoryview:
-        """A run of its bytes."""
-        return FileValues(raw_spec(0, self.layout.length), self.descriptor, offset).read(0, length)
-
-    def copy(self, begin: int, end: int) -> Iterator[memoryview]:
-        """Its bytes from one offset to another, in pieces."""
-        for at in range(begin, end, _PIECE):
-            yield self.read(at, min(_PIECE, end - at))
-
-    def is_of(self, manifest: Manifest) -> bool:
-        """Whether the file is what a manifest describes. Reads all of it."""
-        segments = self.layout.segments
-        if [segment.spec for segment in segments] != [stanza.spec for stanza in manifest.stanzas]:
-            return False
-        hashed, at = blake3(), 0
-        for segment, stanza in zip(segments, manifest.stanzas, strict=True):
-            hashed.update(self.read(at, segment.offset - at))
-            at = segment.offset + segment.spec.nbytes
-            if digest_values(self.values(segment)) != stanza.digest:
-                return False
-        hashed.update(self.read(at, self.layout.length - at))
-        return hashed.digest() == manifest.skeleton.digest
+            raise ManifestError("only its manifest stands in the work tree", hint="run `git theta pull`")
+        with ExitStack() as stack:
+            with translated(target):
+                if not stat.S_ISREG(target.lstat().st_mode):
+                    raise StoreError("not a file of its own", hint="name the file itself, not a link or a folder")
+                opening = CheckpointFile.opened(target, workspace.tensors.registry, workspace.reporter)
+                file = stack.enter_context(opening)
+            yield cls(workspace, target, file, os.fstat(file.descriptor))
 
     def replace(
         self, parts: Iterable[bytes | memoryview], then: Callable[[int], None] = lambda descriptor: None
@@ -109,7 +46,7 @@ class WorkFile:
 
         ``then`` is called with the descriptor of the new file before that takes the name.
         """
-        temporary = self.workspace.store.temporary()
+        temporary = self.workspace.tensors.store.temporary()
         with translated(self.target):
             if temporary.parent.stat().st_dev != self.target.parent.stat().st_dev:
                 temporary = self.target.with_name(f".{temporary.name}.gittheta")
@@ -117,13 +54,13 @@ class WorkFile:
                 self._write(temporary, parts, then)
                 os.chmod(temporary, stat.S_IMODE(self.before.st_mode))
                 if _state(self.target.lstat()) != _state(self.before):
-                    raise StoreError("the file was changed in the meantime, and is left like that", mend="run it again")
+                    raise StoreError("the file was changed in the meantime, and is left like that", hint="run it again")
                 os.replace(temporary, self.target)
             finally:
                 temporary.unlink(missing_ok=True)
 
     def _write(self, temporary: Path, parts: Iterable[bytes | memoryview], then: Callable[[int], None]) -> None:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        descriptor = open_new(temporary)
         try:
             for part in parts:
                 write_all(descriptor, part)
@@ -136,16 +73,3 @@ class WorkFile:
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _layout(workspace: Workspace, descriptor: int, size: int) -> Layout:
-    with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        stream = ByteStream(file)
-        head = stream.peek(SNIFF)
-        found = next((known for known in formats(workspace) if matches(workspace, known, head)), None)
-        if found is None:
-            raise FormatError("not a checkpoint of a known format", mend="`git theta plugins` lists the formats")
-        layout = split(found, stream)
-    if layout.length != size:
-        raise FormatError(f"the header promises {layout.length} bytes, but there are {size}")
-    return layout

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from gittheta.errors import ManifestError
 from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Change
+from gittheta.git.entries import FileChange
 from gittheta.model import Digest, Manifest, Place
 
 #: Versions before a version are few, and mostly the last one that was looked at.
@@ -64,7 +64,7 @@ class Usage:
             if manifest := self._read(change.oid, change.path):
                 yield self._version(change, manifest)
 
-    def _version(self, change: Change, manifest: Manifest) -> Version:
+    def _version(self, change: FileChange, manifest: Manifest) -> Version:
         before = [_digests(self._read(oid, change.path)) for oid in change.before]
         changed = [
             stanza.spec.nbytes

@@ -14,7 +14,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Blob
 from gittheta.model import Manifest, ObjectId
 
-_MEND = "the manifest and its objects do not belong together; take them from an intact clone"
+_HINT = "the manifest and its objects do not belong together; take them from an intact clone"
 
 
 @dataclass
@@ -33,17 +33,17 @@ def check(workspace: Workspace, deep: bool = False) -> Health:
     problems: list[ThetaError] = []
     found: list[Blob] = []
     needed = needed_objects(_manifests(workspace, found, problems))
-    elsewhere = on_remotes(workspace, workspace.store.missing(dict.fromkeys(needed, 0)))
+    elsewhere = on_remotes(workspace, workspace.tensors.store.missing(dict.fromkeys(needed, 0)))
     bad = dict(
         _check_objects(workspace, {object_id: size for object_id, size in needed.items() if object_id not in elsewhere})
     )
+    named: set[ObjectId] = set()
     for blob in found if bad or deep else ():
         manifest = _again(workspace, blob)
         objects = manifest.objects().keys()
-        for object_id in bad.keys() & objects:
-            problem = bad[object_id]
-            if problem.path is None:
-                problems.append(problem.located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
+        for object_id in (bad.keys() & objects) - named:
+            named.add(object_id)
+            problems.append(bad[object_id].located(path=blob.path, tensor=tensor_needing(manifest, object_id)))
         if deep and not (bad.keys() | elsewhere) & objects:
             problems += _check_values(workspace, blob, manifest)
     return Health(len(found), len(needed), len(elsewhere), problems)
@@ -65,7 +65,7 @@ def _manifests(workspace: Workspace, found: list[Blob], problems: list[ThetaErro
 def _again(workspace: Workspace, blob: Blob) -> Manifest:
     manifest = workspace.read_manifest(blob.oid)
     if manifest is None:
-        raise GitError(f"blob {blob.oid} has gone", path=blob.path, mend="run `git fsck`")
+        raise GitError(f"blob {blob.oid} has gone", path=blob.path, hint="run `git fsck`")
     return manifest
 
 
@@ -86,19 +86,21 @@ def _blobs(workspace: Workspace) -> Iterator[Blob]:
 
 
 def _check_objects(workspace: Workspace, needed: dict[ObjectId, int]) -> Iterator[tuple[ObjectId, ThetaError]]:
-    sizes = {object_id: path.stat().st_size for object_id in needed if (path := workspace.store.find(object_id))}
+    sizes = {
+        object_id: path.stat().st_size for object_id in needed if (path := workspace.tensors.store.find(object_id))
+    }
     workspace.reporter.start("Checking objects", sum(sizes.values()))
     for object_id in sorted(needed):
         try:
-            workspace.store.check(object_id, workspace.reporter.advance)
+            workspace.tensors.store.check(object_id, workspace.reporter.advance)
             if sizes[object_id] < needed[object_id]:
-                yield object_id, ManifestError(f"a place beyond the end of object {object_id}", mend=_MEND)
+                yield object_id, ManifestError(f"a place beyond the end of object {object_id}", hint=_HINT)
         except StoreError as error:
             yield object_id, error
 
 
 def _check_values(workspace: Workspace, blob: Blob, manifest: Manifest) -> Iterator[ThetaError]:
-    decoder = Decoder(workspace)
+    decoder = Decoder(workspace.tensors)
     try:
         read_skeleton(decoder, manifest)
         tensors = [(stanza.spec, stanza.digest, stanza.recipe) for stanza in manifest.stanzas]

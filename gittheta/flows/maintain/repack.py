@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gittheta.codec.decode import Decoder
-from gittheta.codec.encode import Encoder, Ticket
+from gittheta.codec.encode import Encoder, PendingTensor
 from gittheta.codec.spool import Spool
 from gittheta.errors import GitError
 from gittheta.flows.add.stored import remember
@@ -39,7 +39,7 @@ def repack(workspace: Workspace, paths: Iterable[str] = ()) -> list[Repacked]:
     wanted = list(paths) or list(tracked)
     for path in wanted:
         if path not in tracked:
-            raise GitError("no such checkpoint in the index", path=path, mend="`git theta ls-files` lists them")
+            raise GitError("no such checkpoint in the index", path=path, hint="`git theta ls-files` lists them")
     done = []
     for entry in map(tracked.__getitem__, wanted):
         manifest = workspace.try_manifest(entry.oid)
@@ -52,33 +52,30 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
     fetch_missing(workspace, manifest)
     chains = [stanza for stanza in manifest.stanzas if len(stanza.recipe) > 1]
     workspace.reporter.start(f"Repacking {entry.path}", sum(stanza.spec.nbytes for stanza in chains))
-    encoder = Encoder(workspace)
+    encoder = Encoder(workspace.tensors)
     try:
-        tickets = {stanza.spec.name: ticket for stanza, ticket in _stored(workspace, encoder, chains)}
+        pending_by_name = {stanza.spec.name: pending for stanza, pending in _stored(workspace, encoder, chains)}
         encoder.finish()
     finally:
         encoder.abort()
-    flat = {name: ticket.recipe() for name, ticket in tickets.items()}
+    flat = {name: pending.recipe() for name, pending in pending_by_name.items()}
     stanzas = tuple(replace(stanza, recipe=flat.get(stanza.spec.name, stanza.recipe)) for stanza in manifest.stanzas)
     new = replace(manifest, stanzas=stanzas)
     text = format_manifest(new)
     workspace.repository.stage(entry, text)
     # What is not told from anything was not read here, so that it is known now only if it was before.
-    known = workspace.known.manifest(digest_of(format_manifest(manifest)))
+    known = workspace.tensors.recipes.manifest(digest_of(format_manifest(manifest)))
     if known is not None:
-        remember(workspace, new, text, compared=known)
+        remember(workspace.tensors, new, text, compared=known)
     before = sum(stored_bytes(stanza.recipe) for stanza in chains)
     return Repacked(entry.path, len(chains), before, sum(map(stored_bytes, flat.values())))
 
 
-def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, Ticket]]:
-    decoder = Decoder(workspace)
+def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, PendingTensor]]:
+    decoder = Decoder(workspace.tensors)
     for stanza in chains:
-        spool = Spool(workspace.store, stanza.spec)
-        try:
-            for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
-                spool.append(block)
-                workspace.reporter.advance(len(block))
-            yield stanza, encoder.add_changed(spool, ())
-        finally:
-            spool.close()
+        spool = Spool(workspace.tensors.store, stanza.spec, workspace.tensors.limits.held)
+        for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+            spool.append(block)
+            workspace.reporter.advance(len(block))
+        yield stanza, encoder.add(spool)

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gittheta.api import Composed
 from gittheta.codec.decode import Decoder
-from gittheta.codec.encode import Encoder, Ticket
+from gittheta.codec.encode import Encoder, PendingTensor
+from gittheta.codec.readers import HeldReader
+from gittheta.errors import FormatError
 from gittheta.flows.checkout.smudge import read_skeleton
 from gittheta.flows.merge.plan import Versions
 from gittheta.flows.transfer.fetch import fetch_missing
 from gittheta.flows.workspace import Workspace
-from gittheta.model import RAW, Manifest, Skeleton, Stanza, TensorSpec, block_bytes, digest_of, skeleton_spec
+from gittheta.model import Manifest, Skeleton, Stanza, TensorSpec, digest_of, skeleton_spec
 
 
 @dataclass(frozen=True)
-class Frame:
+class MergedSkeleton:
     """The skeleton of a merged checkpoint, and its tensors by name with the skeleton bytes before each."""
 
     skeleton: Skeleton
     order: tuple[tuple[str, int], ...]
     #: Of a skeleton that is on its way into the store.
-    ticket: Ticket | None = None
+    pending: PendingTensor | None = None
 
     def manifest(self, file_format: str, results: dict[str, Stanza]) -> Manifest:
         """The merged manifest. The encoder must have finished."""
-        skeleton = replace(self.skeleton, recipe=self.ticket.recipe()) if self.ticket else self.skeleton
+        skeleton = replace(self.skeleton, recipe=self.pending.recipe()) if self.pending else self.skeleton
         return Manifest(file_format, skeleton, tuple(replace(results[name], skip=skip) for name, skip in self.order))
 
 
-def merged_frame(workspace: Workspace, encoder: Encoder, versions: Versions, wanted: list[TensorSpec]) -> Frame | None:
+def merged_skeleton(
+    workspace: Workspace, encoder: Encoder, versions: Versions, wanted: list[TensorSpec]
+) -> MergedSkeleton | None:
     """The frame for the wanted tensors; None if the sides' skeletons clash."""
     base, sides = versions.base, [side.manifest for side in versions.sides]
     if versions.metadata is not None:
@@ -41,35 +45,61 @@ def merged_frame(workspace: Workspace, encoder: Encoder, versions: Versions, wan
         agreed = all(other.skeleton.digest in (*same, side.skeleton.digest) for other in sides)
         order = tuple((stanza.spec.name, stanza.skip) for stanza in side.stanzas)
         if agreed and {stanza.spec for stanza in side.stanzas} == specs:
-            return Frame(side.skeleton, order)
+            return MergedSkeleton(side.skeleton, order)
     return _composed(workspace, encoder, base, sides, wanted)
 
 
 def _composed(
     workspace: Workspace, encoder: Encoder, base: Manifest | None, sides: Sequence[Manifest], wanted: list[TensorSpec]
-) -> Frame | None:
-    file_format = workspace.registry.format(sides[0].format)
-    old = _read(workspace, base) if base else None
-    composed: bytes | None = _read(workspace, sides[0])
-    for side in sides[1:] or sides:
-        if composed is None:
-            return None
-        composed = file_format.merge_skeletons(old, composed, _read(workspace, side), wanted)
-    if composed is None:
+) -> MergedSkeleton | None:
+    file_format = workspace.tensors.registry.format(sides[0].format)
+    skeletons = [_read(workspace, side) for side in sides]
+    try:
+        old = file_format.metadata(_read(workspace, base)) if base else {}
+        found = [file_format.metadata(skeleton) for skeleton in skeletons]
+    except FormatError:
         return None
-    layout = file_format.split(io.BytesIO(composed))
+    metadata: Mapping[str, str] | None = found[0]
+    for other in found[1:]:
+        metadata = merge_metadata(old, metadata, other) if metadata is not None else None
+    composed = file_format.compose(wanted, metadata) if metadata is not None else None
+    return _laid_out(encoder, composed) if composed is not None else None
+
+
+def _laid_out(encoder: Encoder, composed: Composed) -> MergedSkeleton:
+    """What the manifest says of a file that was laid out anew; its skeleton goes into the store."""
     order: list[tuple[str, int]] = []
     end = 0
-    for segment in layout.segments:
+    for segment in composed.layout.segments:
         order.append((segment.spec.name, segment.offset - end if order else 0))
         end = segment.offset + segment.spec.nbytes
-    lead = layout.segments[0].offset if layout.segments else len(composed)
-    view = memoryview(composed)
-    blocks = (view[at : at + block_bytes(RAW)] for at in range(0, len(view), block_bytes(RAW)))
-    ticket = encoder.add(skeleton_spec(len(composed)), blocks)
-    return Frame(Skeleton(len(composed), lead, digest_of(composed), ()), tuple(order), ticket)
+    skeleton = composed.skeleton
+    lead = composed.layout.segments[0].offset if composed.layout.segments else len(skeleton)
+    pending = encoder.add(HeldReader(skeleton_spec(len(skeleton)), [memoryview(skeleton)]))
+    return MergedSkeleton(Skeleton(len(skeleton), lead, digest_of(skeleton), ()), tuple(order), pending)
+
+
+def merge_metadata(
+    base: Mapping[str, str], ours: Mapping[str, str], theirs: Mapping[str, str]
+) -> dict[str, str] | None:
+    """Three versions of some texts become one, key by key, in ours' order; None if a key clashes.
+
+    A key that only one side changed, added or deleted is as that side has it; changed alike, as both have it.
+    """
+    merged = {}
+    for key in dict.fromkeys([*ours, *theirs]):
+        was, mine, yours = base.get(key), ours.get(key), theirs.get(key)
+        if mine == yours or yours == was:
+            value = mine
+        elif mine == was:
+            value = yours
+        else:
+            return None
+        if value is not None:
+            merged[key] = value
+    return merged
 
 
 def _read(workspace: Workspace, manifest: Manifest) -> bytes:
     fetch_missing(workspace, replace(manifest, stanzas=()))
-    return read_skeleton(Decoder(workspace), manifest)
+    return read_skeleton(Decoder(workspace.tensors), manifest)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from gittheta.api import Traits
-from gittheta.engine.options import Recipe, weights_of
-from gittheta.engine.policy import CONFLICT, DEFAULTS, TAKE, Choice, Policy, Verb
+from gittheta.engine.options import ConfiguredMethod, weights_of
+from gittheta.engine.policy import CONFLICT, DEFAULTS, TAKE, MethodChoice, Policy, Verb
 from gittheta.errors import MergeError, ThetaError
 from gittheta.model import Dtype, Manifest, Stanza
 from gittheta.registry import Registry
@@ -68,7 +68,7 @@ class Decision:
     #: Whose version was taken.
     origin: str = ""
     #: How it is merged; None where no method was needed.
-    choice: Choice | None = None
+    choice: MethodChoice | None = None
     #: The sides that take part in the computation: those that changed the tensor.
     parts: tuple[int, ...] = ()
 
@@ -79,7 +79,7 @@ class MergePlan:
 
     decisions: tuple[Decision, ...]
     #: What the choices of the policy come to.
-    recipes: Mapping[Choice, Recipe] = field(default_factory=dict)
+    methods: Mapping[MethodChoice, ConfiguredMethod] = field(default_factory=dict)
 
     @property
     def conflicts(self) -> tuple[Decision, ...]:
@@ -94,7 +94,7 @@ class MergePlan:
             else decision
             for decision in self.decisions
         )
-        return MergePlan(tuple(decisions), self.recipes)
+        return MergePlan(tuple(decisions), self.methods)
 
     def summary(self) -> str:
         """How many tensors each action took."""
@@ -139,7 +139,7 @@ def plan_merge(versions: Versions, policy: Policy, registry: Registry) -> MergeP
     planner = _Planner(versions, policy, registry)
     decisions = [planner.decide(name, base.get(name), tuple(table.get(name) for table in tables)) for name in names]
     planner.check_options(decisions)
-    return MergePlan(tuple(decisions), planner.recipes)
+    return MergePlan(tuple(decisions), planner.methods)
 
 
 def by_name(manifest: Manifest | None) -> dict[str, Stanza]:
@@ -152,7 +152,7 @@ class _Planner:
     versions: Versions
     policy: Policy
     registry: Registry
-    recipes: dict[Choice, Recipe] = field(default_factory=dict)
+    methods: dict[MethodChoice, ConfiguredMethod] = field(default_factory=dict)
 
     def decide(self, name: str, base: Stanza | None, sides: tuple[Stanza | None, ...]) -> Decision:
         decision = partial(Decision, name, base=base, sides=sides)
@@ -184,22 +184,21 @@ class _Planner:
             raise MergeError(
                 f"there is no option '{min(useless)}' in {methods}",
                 path=self.versions.path,
-                mend="`git theta plugins` lists the methods; name one with method=",
+                hint="`git theta plugins` lists the methods; name one with method=",
             )
 
-    def recipe(self, choice: Choice) -> Recipe:
+    def recipe(self, choice: MethodChoice) -> ConfiguredMethod:
         """The method that a choice names, made once. Raises PluginError or MergeError."""
-        if choice not in self.recipes:
+        if choice not in self.methods:
             try:
-                recipe = Recipe.make(self.registry, choice.method, dict(choice.options), dict(choice.offered))
+                recipe = ConfiguredMethod.make(self.registry, choice.method, dict(choice.options), dict(choice.offered))
                 weights_of(recipe.weight, self.versions.labels)
             except ThetaError as error:
-                error.what += choice.origin
-                raise error.located(path=self.versions.path) from None
-            self.recipes[choice] = recipe
-        return self.recipes[choice]
+                raise error.but(what=error.what + choice.origin).located(path=self.versions.path) from None
+            self.methods[choice] = recipe
+        return self.methods[choice]
 
-    def _or_mean(self, choice: Choice) -> Choice:
+    def _or_mean(self, choice: MethodChoice) -> MethodChoice:
         """The choice, but the mean for sidecars of a method that reads them: they have none themselves."""
         stem = PurePosixPath(self.versions.path).stem
         if "." not in stem or not choice.explicit or choice.method in (CONFLICT, TAKE):
@@ -207,19 +206,19 @@ class _Planner:
         kinds = Traits.of(self.recipe(choice).method).kinds
         if stem.rpartition(".")[2] not in kinds:
             return choice
-        return Choice(DEFAULTS[Verb.MERGE], source=f"{choice.source}, whose statistics these are")
+        return MethodChoice(DEFAULTS[Verb.MERGE], source=f"{choice.source}, whose statistics these are")
 
-    def _scales(self, choice: Choice) -> bool:
+    def _scales(self, choice: MethodChoice) -> bool:
         """Whether a picked change is to be added in another measure than whole."""
         told = bool(choice.options or choice.offered)
         return self.versions.verb is Verb.PICK and choice.method == DEFAULTS[Verb.PICK] and told
 
-    def _idempotent(self, choice: Choice) -> bool:
+    def _idempotent(self, choice: MethodChoice) -> bool:
         """Whether sides that are alike need not be computed; the defaults are, and are not loaded to find out."""
         return not choice.explicit or Traits.of(self.recipe(choice).method).idempotent
 
     def _taken(
-        self, choice: Choice, base: Stanza | None, sides: tuple[Stanza | None, ...]
+        self, choice: MethodChoice, base: Stanza | None, sides: tuple[Stanza | None, ...]
     ) -> tuple[str, Stanza | None]:
         wanted = choice.option("from") or ""
         named = {"base": base, **dict(zip(self.versions.labels, sides, strict=True))}
@@ -232,12 +231,12 @@ class _Planner:
             raise MergeError(
                 (f"`take` has no option '{useless[0]}'" if useless else f"`take` {problem}") + choice.origin,
                 path=self.versions.path,
-                mend=f"give from= one of {', '.join(named)}",
+                hint=f"give from= one of {', '.join(named)}",
             )
         return wanted, named[wanted]
 
     def _objections(
-        self, choice: Choice, base: Stanza | None, sides: tuple[Stanza | None, ...], changed: tuple[int, ...]
+        self, choice: MethodChoice, base: Stanza | None, sides: tuple[Stanza | None, ...], changed: tuple[int, ...]
     ) -> Iterator[str]:
         """Why a tensor that several sides changed, each in its own way, is not computed."""
         labels = self.versions.labels
@@ -262,7 +261,7 @@ class _Planner:
         if not can_average(first.spec.dtype):
             yield f"{first.spec.dtype.name} values changed differently on {_both(len(present))}"
 
-    def _without_base(self, choice: Choice) -> bool:
+    def _without_base(self, choice: MethodChoice) -> bool:
         """Whether somebody asked for a method that can do without a base."""
         return choice.explicit and choice.method != CONFLICT and not Traits.of(self.recipe(choice).method).needs_base
 

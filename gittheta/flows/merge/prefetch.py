@@ -7,28 +7,27 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from gittheta.api import Values
+from gittheta.api import TensorReader
 from gittheta.codec.decode import Decoder
-from gittheta.codec.encode import WHOLE
 from gittheta.codec.spool import Spool
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ThetaError
 from gittheta.flows.merge.plan import Versions, by_name, equal
-from gittheta.flows.workspace import Workspace
 from gittheta.model import Digest, Stanza
 
-#: Decoded bytes of tensors that are being merged which are held in memory; beyond, they lie in temporary files.
-IN_MEMORY = 256 << 20
 #: Tensors that are merged at the same time: while one is computed, another is decoded.
 LANES = 2
 #: Seconds after which a thread that has nothing to wait for lets another one go on: importing never waits.
 _TURN = 0.0005
 
 
-def read_stored(workspace: Workspace, stanza: Stanza, sides: int, at_hand: Mapping[Digest, Values]) -> Values:
+def read_stored(
+    tensors: TensorStore, stanza: Stanza, sides: int, at_hand: Mapping[Digest, TensorReader]
+) -> TensorReader:
     """A stored tensor, decoded and checked, to be read more than once. ``sides`` of them are held at the same time."""
-    hold = max(WHOLE, IN_MEMORY // (LANES * (sides + 2)))
-    spool = Spool(workspace.store, stanza.spec, hold)
-    for block in Decoder(workspace, at_hand).checked([(stanza.spec, stanza.digest, stanza.recipe)]):
+    held = max(tensors.limits.whole_tensor, tensors.limits.merge_buffers // (LANES * (sides + 2)))
+    spool = Spool(tensors.store, stanza.spec, held)
+    for block in Decoder(tensors, at_hand).checked([(stanza.spec, stanza.digest, stanza.recipe)]):
         spool.append(block)
     return spool
 
@@ -38,20 +37,20 @@ def torch_is_loaded() -> bool:
     return "torch" in sys.modules
 
 
-class Ahead:
+class Prefetch:
     """Tensors that several sides changed, the first ones of the file, as many as there is memory for."""
 
-    def __init__(self, workspace: Workspace, versions: Versions) -> None:
-        self._workspace = workspace
+    def __init__(self, tensors: TensorStore, versions: Versions) -> None:
+        self._tensors = tensors
         self._versions = versions
-        self._pool = ThreadPoolExecutor(1, "gittheta-ahead")
-        self._reading: dict[str, Future[dict[Digest, Values]]] = {}
+        self._pool = ThreadPoolExecutor(1, "gittheta-prefetch")
+        self._reading: dict[str, Future[dict[Digest, TensorReader]]] = {}
         self._turn = sys.getswitchinterval()
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Prefetch:
         if not torch_is_loaded():
             sys.setswitchinterval(_TURN)
-            left = IN_MEMORY
+            left = self._tensors.limits.merge_buffers
             for stanzas in _contested(self._versions):
                 left -= sum(stanza.spec.nbytes for stanza in stanzas)
                 if left < 0:
@@ -66,7 +65,7 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
         self._reading.clear()
 
-    def taken(self, name: str) -> dict[Digest, Values]:
+    def taken(self, name: str) -> dict[Digest, TensorReader]:
         """What was read of a tensor, by digest; nothing if nobody began to. It is not kept here any longer."""
         reading = self._reading.pop(name, None)
         if reading is None or reading.cancel():
@@ -76,11 +75,11 @@ class Ahead:
         except (ThetaError, OSError):
             return {}  # whoever needs it reads it once more, and can say for what
 
-    def _read(self, stanzas: list[Stanza]) -> dict[Digest, Values]:
-        found: dict[Digest, Values] = {}
+    def _read(self, stanzas: list[Stanza]) -> dict[Digest, TensorReader]:
+        found: dict[Digest, TensorReader] = {}
         for stanza in stanzas:
             if stanza.digest not in found:
-                found[stanza.digest] = read_stored(self._workspace, stanza, len(stanzas) - 1, found)
+                found[stanza.digest] = read_stored(self._tensors, stanza, len(stanzas) - 1, found)
         return found
 
 

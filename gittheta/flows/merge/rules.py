@@ -50,7 +50,7 @@ def _configured(workspace: Workspace) -> list[Rule]:
         key, separator, value = item.partition("\n")
         _, verb, option = key.split(".", 2)
         if not separator:
-            raise ConfigError(f"{key} has no value", mend=f"git config {key} VALUE, or -c {key}=VALUE")
+            raise ConfigError(f"{key} has no value", hint=f"git config {key} VALUE, or -c {key}=VALUE")
         found.setdefault((verb.lower(), scope == "command"), {})[option.lower()] = value
     rules = []
     # What is for one command comes first, and of that what names its verb.
@@ -65,12 +65,12 @@ def _committed(workspace: Workspace, revision: str) -> tuple[Rule, ...]:
     text = workspace.blobs.read(name, MAX_RULES)
     if text is None:
         if workspace.repository.git.attempt("cat-file", "-t", name).stdout.strip() == b"blob":
-            raise ConfigError(f"more than {MAX_RULES >> 10} KiB", path=RULES_FILE, mend="shorten it")
+            raise ConfigError(f"more than {MAX_RULES >> 10} KiB", path=RULES_FILE, hint="shorten it")
         return ()
     try:
         return parse_rules(text.decode())
     except UnicodeDecodeError:
-        raise ConfigError("not UTF-8", path=RULES_FILE, mend="save it as UTF-8, and commit it") from None
+        raise ConfigError("not UTF-8", path=RULES_FILE, hint="save it as UTF-8, and commit it") from None
 
 
 def _attributes(workspace: Workspace, paths: Iterable[str]) -> list[Rule]:

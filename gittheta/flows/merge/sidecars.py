@@ -22,7 +22,7 @@ def sidecar_path(pattern: str, path: str, kind: str) -> str:
     # A pattern may come from whoever wrote theta.toml: str.format would let it look into objects, or pad without end.
     name = _WORDS.sub(lambda found: words[found[0]], pattern)
     if set(_WORDS.sub("", pattern)) & {"{", "}"} or not name:
-        raise MergeError(f"stats is '{pattern}'", mend=f"it may look like this: {SIDECAR}")
+        raise MergeError(f"stats is '{pattern}'", hint=f"it may look like this: {SIDECAR}")
     found = PurePosixPath(name[1:]) if name.startswith("/") else here.parent / name
     if ".." in found.parts:
         raise MergeError(f"stats is '{pattern}', which leaves the repository")
@@ -35,13 +35,13 @@ def sidecar(workspace: Workspace, side: Side, pattern: str | None, path: str, ki
     if side.commit is None:
         raise MergeError(
             f"it is not known of which commit {side.label} is, and so not where its {wanted} lies",
-            mend="use `git merge -s theta`, which knows",
+            hint="use `git merge -s theta`, which knows",
         )
     found: Manifest | None = workspace.read_manifest(f"{side.commit}:{wanted}")
     if found is None:
         raise MergeError(
             f"{side.label} has no {wanted}, the statistics ({kind}) of {path}",
-            mend=f"collect them (gittheta.statistics), `git theta track {wanted}` and commit it there",
+            hint=f"collect them (gittheta.statistics), `git theta track {wanted}` and commit it there",
         )
     fetch_missing(workspace, found)
     return {stanza.spec.name: stanza for stanza in found.stanzas}

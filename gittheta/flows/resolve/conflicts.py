@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from gittheta.engine.options import Recipe
+from gittheta.engine.options import ConfiguredMethod
 from gittheta.engine.policy import BOTH, TAKE, Policy, Rule, Verb, glob_fits, literal, literal_path
 from gittheta.errors import MergeError, ThetaError
 from gittheta.flows.edit.replace_ours import replace_ours
 from gittheta.flows.merge.execute import Outcome, merge_versions
 from gittheta.flows.merge.plan import Decision, MergePlan, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.resolve.state import ASK, MERGE_AGAIN, RESOLVED, Record, concluded, merge_heads, records, save
+from gittheta.flows.resolve.state import (
+    ASK,
+    MERGE_AGAIN,
+    RESOLVED,
+    MergeState,
+    concluded,
+    merge_heads,
+    merge_states,
+    save,
+)
 from gittheta.flows.workspace import Workspace
 from gittheta.model import OPAQUE, Manifest
 from gittheta.registry import Registry
@@ -22,7 +31,7 @@ from gittheta.registry import Registry
 class Conflict:
     """A checkpoint in conflict: the tensors that are to be settled, and what else stands in the way."""
 
-    made: Record
+    made: MergeState
     versions: Versions
     plan: MergePlan
 
@@ -44,7 +53,7 @@ class Conflict:
 
 def conflicts(workspace: Workspace, paths: Sequence[str] = ()) -> Iterator[Conflict]:
     """Every checkpoint whose index entries are unmerged, by path: those of these names, or in folders of such."""
-    known = {made.path: made for made in records(workspace.repository)}
+    known = {made.path: made for made in merge_states(workspace.repository)}
     stages: dict[str, dict[int, str]] = {}
     for entry in workspace.repository.index():
         if entry.stage and (not paths or any(_is_within(entry.path, path) for path in paths)):
@@ -61,13 +70,13 @@ def _is_within(path: str, name: str) -> bool:
     return name in (".", path) or path.startswith(f"{name.rstrip('/')}/")
 
 
-def _is_about(made: Record, oids: dict[int, str]) -> bool:
+def _is_about(made: MergeState, oids: dict[int, str]) -> bool:
     """Whether a record is of this very conflict, and not of an earlier one that was given up."""
     blobs = {made.base, *(oid for _, _, oid in made.sides)}
     return {2, 3} <= oids.keys() and blobs >= set(oids.values())
 
 
-def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> Record | None:
+def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> MergeState | None:
     """What the index tells of a conflict that gittheta has no record of; None if it is none of a checkpoint."""
     names = {1: "base", 2: "ours", 3: "theirs"}
     if not oids.keys() & {2, 3} or any(workspace.try_manifest(oid) is None for oid in oids.values()):
@@ -75,11 +84,11 @@ def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> Recor
     heads = merge_heads(workspace.repository)
     if len(heads) > 1:  # the index has two of the sides; to merge these would lose the others
         lost = f"it is not known any more what all the heads had here: {MERGE_AGAIN}"
-        return Record(path, Verb.MERGE, "", heads, None, (), (ASK,), objections=(lost,))
+        return MergeState(path, Verb.MERGE, "", heads, None, (), (ASK,), objections=(lost,))
     commits = {2: "HEAD", 3: heads[0] if len(heads) == 1 else None}
     sides = tuple((names[stage], commits[stage], oids[stage]) for stage in (2, 3) if stage in oids)
     head = (workspace.repository.revisions("HEAD") or [""])[0]
-    made = Record(path, Verb.MERGE if heads else Verb.PICK, head, heads, oids.get(1), sides, (ASK,))
+    made = MergeState(path, Verb.MERGE if heads else Verb.PICK, head, heads, oids.get(1), sides, (ASK,))
     if len(sides) < 2:
         gone = "ours" if 2 not in oids else "theirs"
         reason = f"deleted in {gone}, changed in {sides[0][0]}" if 1 in oids else f"only in {sides[0][0]}"
@@ -90,7 +99,7 @@ def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> Recor
         return replace(made, objections=(str(error),))
 
 
-def _looked_at(workspace: Workspace, made: Record) -> Conflict:
+def _looked_at(workspace: Workspace, made: MergeState) -> Conflict:
     """A conflict as it stands. Rules that have no meaning are passed over: the user is asked."""
     try:
         return _planned(workspace, made)
@@ -98,11 +107,11 @@ def _looked_at(workspace: Workspace, made: Record) -> Conflict:
         return _planned(workspace, replace(made, rules=(ASK,), objections=(str(error),)))
 
 
-def _planned(workspace: Workspace, made: Record) -> Conflict:
+def _planned(workspace: Workspace, made: MergeState) -> Conflict:
     versions = made.versions(workspace)
     if _is_whole(versions):
         return Conflict(made, versions, MergePlan(()))
-    plan = plan_merge(versions, Policy(made.rules), workspace.registry)
+    plan = plan_merge(versions, Policy(made.rules), workspace.tensors.registry)
     return Conflict(made, versions, plan.refused(dict(made.refused)))
 
 
@@ -112,7 +121,7 @@ def _is_whole(versions: Versions) -> bool:
     return OPAQUE in formats or len(formats) > 1 or len(versions.sides) < 2
 
 
-def settle(
+def resolve(
     workspace: Workspace,
     path: str,
     globs: Sequence[str],
@@ -127,17 +136,17 @@ def settle(
     """
     found = next((each for each in conflicts(workspace, [path]) if each.made.path == path), None)
     if found is None:
-        raise MergeError("no checkpoint in conflict", path=path, mend="`git theta conflicts` lists those that are")
+        raise MergeError("no checkpoint in conflict", path=path, hint="`git theta conflicts` lists those that are")
     if found.settled:
         again = f"to keep it: git add {path}; to start again: git checkout --merge -- {path}"
-        raise MergeError("all is settled already", path=path, mend=again)
+        raise MergeError("all is settled already", path=path, hint=again)
     if _is_whole(found.versions):
         return _take_whole(workspace, found, globs, method, options)
     made = found.made
     if metadata is not None:
         made = replace(made, metadata=_side(found.versions, metadata))
     if method is not None:
-        made = _ruled(workspace.registry, found, made, globs, method, options)
+        made = _ruled(workspace.tensors.registry, found, made, globs, method, options)
     settled = _planned(workspace, made)
     if method is not None:
         _check_settled(settled, made.rules[0])
@@ -148,8 +157,8 @@ def settle(
 
 
 def _ruled(
-    registry: Registry, found: Conflict, made: Record, globs: Sequence[str], method: str, options: dict[str, str]
-) -> Record:
+    registry: Registry, found: Conflict, made: MergeState, globs: Sequence[str], method: str, options: dict[str, str]
+) -> MergeState:
     """The record with one more rule: for the tensors in conflict that were named, or that were settled like this."""
     names = [decision.name for decision in found.tensors if _is_named(decision, globs)]
     if globs:
@@ -157,10 +166,10 @@ def _ruled(
         names += [decision.name for decision in before if _is_named(decision, globs) and decision.name not in names]
         if not names:
             raise MergeError(
-                f"no tensor in conflict fits {' '.join(globs)}", path=made.path, mend="see `git theta conflicts`"
+                f"no tensor in conflict fits {' '.join(globs)}", path=made.path, hint="see `git theta conflicts`"
             )
     if method != TAKE:  # a word without meaning is not to be taken for one that cannot settle this
-        Recipe.make(registry, method, options)
+        ConfiguredMethod.make(registry, method, options)
     tensors = tuple(map(literal, names)) or ("*",)
     pairs = tuple(sorted(options.items()))
     rule = Rule(f"{RESOLVED} {method}", method, pairs, literal_path(made.path), tensors, BOTH)
@@ -183,7 +192,7 @@ def _cannot(settled: Conflict, rule: Rule, decision: Decision) -> MergeError:
         f"{rule.method} cannot settle this: {decision.reason}",
         path=settled.made.path,
         tensor=decision.name,
-        mend="take one version: --method take --from ours (or theirs, base)",
+        hint="take one version: --method take --from ours (or theirs, base)",
     )
 
 
@@ -205,7 +214,7 @@ def _take_whole(
 ) -> Conflict:
     path, versions = found.made.path, found.versions
     if len(versions.sides) < 2:
-        raise MergeError(found.objections[0], path=path, mend=f"to keep it: git add {path}; otherwise: git rm {path}")
+        raise MergeError(found.objections[0], path=path, hint=f"to keep it: git add {path}; otherwise: git rm {path}")
     named: dict[str, Manifest | None] = {side.label: side.manifest for side in versions.sides}
     named["base"] = versions.base
     wanted = named.get(options.get("from", ""))
@@ -213,7 +222,7 @@ def _take_whole(
         raise MergeError(
             "it can only be taken whole",
             path=path,
-            mend=f"git theta resolve {path} take --from {', or '.join(name for name in named if named[name])}",
+            hint=f"git theta resolve {path} take --from {', or '.join(name for name in named if named[name])}",
         )
     replace_ours(workspace, path, versions.sides[0].manifest, wanted)
     outcome = Outcome(MergePlan(()), wanted)
@@ -224,5 +233,5 @@ def _take_whole(
 
 def _side(versions: Versions, wanted: str) -> str:
     if wanted not in versions.labels:
-        raise MergeError(f"there is no side '{wanted}'", path=versions.path, mend=f"{', '.join(versions.labels)}")
+        raise MergeError(f"there is no side '{wanted}'", path=versions.path, hint=f"{', '.join(versions.labels)}")
     return wanted

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class MergePreview:
     """What a merge would do with one checkpoint."""
 
     versions: Versions
@@ -28,7 +28,7 @@ class Foreseen:
     policy: Policy
 
 
-def foresee(workspace: Workspace, names: Sequence[str], given: Mapping[str, str]) -> Iterator[Foreseen]:
+def preview(workspace: Workspace, names: Sequence[str], given: Mapping[str, str]) -> Iterator[MergePreview]:
     """The plan of `git merge NAMES`, for each checkpoint that two sides or more have changed or that differs.
 
     Raises GitError for a name that is no commit, and what a policy without meaning raises.
@@ -40,7 +40,7 @@ def foresee(workspace: Workspace, names: Sequence[str], given: Mapping[str, str]
 
 def _plans(
     workspace: Workspace, heads: list[str], labels: Sequence[str], given: Mapping[str, str]
-) -> Iterator[Foreseen]:
+) -> Iterator[MergePreview]:
     base = merge_base(workspace, heads)
     counting = workspace.repository.git.run("merge-base", "--independent", *heads).decode().split()
     labelled = dict(zip(reversed(heads), reversed(labels), strict=True))  # each once, by its first name
@@ -54,12 +54,12 @@ def _plans(
     for path in changed:
         versions = _versions(workspace, path, base, sides)
         if versions and len(versions.sides) == len(sides):
-            yield Foreseen(versions, plan_merge(versions, policy, workspace.registry), policy)
+            yield MergePreview(versions, plan_merge(versions, policy, workspace.tensors.registry), policy)
 
 
-def compare(workspace: Workspace, foreseen: Foreseen) -> dict[str, Comparison]:
+def compare(workspace: Workspace, preview: MergePreview) -> dict[str, Comparison]:
     """For each tensor that would be merged, a Comparison of the task vectors."""
-    return compare_versions(workspace, foreseen.versions, foreseen.plan)
+    return compare_versions(workspace, preview.versions, preview.plan)
 
 
 @dataclass(frozen=True)
@@ -82,27 +82,27 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
     commit = _commit(workspace, revision)
     parents = git.line("rev-list", "--parents", "-1", commit).split()[1:]
     message = git.run("show", "-s", "--format=%(trailers:only,unfold)", commit).decode(errors="replace")
-    told = parse_trailers(message.split("\n"))
-    if len(parents) < 2 or not told.paths:
+    parsed = parse_trailers(message.split("\n"))
+    if len(parents) < 2 or not parsed.paths:
         raise GitError(
             f"{revision} is no merge in which tensors were computed",
-            mend="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
+            hint="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
         )
     bases = git.attempt("merge-base", "--all", "--octopus", *parents).stdout.decode().split()
     base = bases[0] if bases else None
     counting = git.run("merge-base", "--independent", *parents).decode().split()
     heads = [parent for parent in parents if parent in counting]  # --no-ff: a parent that others have in them
-    labels = told.labels
+    labels = parsed.labels
     if len(labels) != len(heads):
         labels = ("ours", "theirs") if len(heads) == 2 else tuple(f"parent {n}" for n in range(1, len(heads) + 1))
     sides = list(zip(labels, heads, strict=True))
-    for path in told.paths:
+    for path in parsed.paths:
         versions = _versions(workspace, path, base, sides)
         merged = workspace.read_manifest(f"{commit}:{path}")
         if versions is None or merged is None or len(versions.sides) < 2:
             yield Replayed(path, problem="it does not stand under this name in all parents and in the commit")
             continue
-        found = _compared(workspace, versions, told.policy, merged)
+        found = _compared(workspace, versions, parsed.policy, merged)
         if found.different and len(bases) > 1:
             found = Replayed(path, problem=f"cannot be repeated: its sides have {len(bases)} merge bases (criss-cross)")
         yield found
@@ -148,5 +148,5 @@ def _checkpoints(workspace: Workspace, commit: str) -> dict[str, str]:
 def _commit(workspace: Workspace, name: str) -> str:
     found = workspace.repository.revisions(name)
     if len(found) != 1:
-        raise GitError(f"'{name}' is no commit", mend="name a branch, a tag or a commit: git branch -a")
+        raise GitError(f"'{name}' is no commit", hint="name a branch, a tag or a commit: git branch -a")
     return found[0]

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from gittheta.engine.policy import BOTH, CONFLICT, Rule, Verb
 from gittheta.errors import ManifestError, MergeError
 from gittheta.flows.merge.execute import Outcome
@@ -25,7 +23,7 @@ from gittheta.flows.resolve.trailers import trailers_of
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.repository import Repository
-from gittheta.model import Manifest
+from gittheta.model import Manifest, RunningDigest
 from gittheta.storage.manifest import format_manifest
 
 #: What is done where nobody can tell what is meant.
@@ -36,7 +34,7 @@ _FOLDER = "theta-merge"
 
 
 @dataclass(frozen=True)
-class Record:
+class MergeState:
     """One checkpoint of a merge: what was merged, by which rules, and what came of it."""
 
     path: str
@@ -66,38 +64,38 @@ class Record:
         return Versions(self.path, base, sides, self.verb, self.metadata)
 
 
-def of_several(repository: Repository, path: str) -> Record | None:
+def of_several(repository: Repository, path: str) -> MergeState | None:
     """What a merge of several heads began with, where Git, that is to do it again, has only two versions; else None.
 
     Raises MergeError if that is not known any more: with two of its sides the others would be lost.
     """
     if len(merge_heads(repository)) < 2:
         return None
-    for made in records(repository):
+    for made in merge_states(repository):
         if made.path == path:
             rules = tuple(rule for rule in made.rules if rule.source.split(" ")[0] != RESOLVED)
             return replace(made, rules=rules, trailers=(), objections=(), refused=(), result=None, metadata=None)
-    raise MergeError("it is not known any more what all the heads had here", path=path, mend=MERGE_AGAIN)
+    raise MergeError("it is not known any more what all the heads had here", path=path, hint=MERGE_AGAIN)
 
 
 #: There is no other way to get at all sides.
 MERGE_AGAIN = "git merge --abort, then merge once more"
 
 
-def record(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
+def save_outcome(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
     """Keep what one merge of one checkpoint did; ``given`` are the options of the command line."""
     rules = read_policy(workspace, [versions.path], given).rules
     made = _begun(workspace.repository, versions, rules)
     save(workspace.repository, concluded(made, versions, outcome))
 
 
-def record_failure(workspace: Workspace, versions: Versions, problem: str) -> None:
+def save_failure(workspace: Workspace, versions: Versions, problem: str) -> None:
     """Keep that a checkpoint was not merged because its policy has no meaning, or a version cannot be read."""
     made = _begun(workspace.repository, versions, (ASK,))
     save(workspace.repository, replace(made, objections=(problem,)))
 
 
-def concluded(made: Record, versions: Versions, outcome: Outcome) -> Record:
+def concluded(made: MergeState, versions: Versions, outcome: Outcome) -> MergeState:
     """The record, and what has come of it now."""
     if outcome.manifest is None:
         refused = tuple((decision.name, decision.reason) for decision in outcome.plan.conflicts)
@@ -108,20 +106,21 @@ def concluded(made: Record, versions: Versions, outcome: Outcome) -> Record:
 
 def fingerprint(manifest: Manifest) -> str:
     """A digest of what a checkpoint holds, wherever and however that is stored."""
-    hashed = blake3(manifest.skeleton.digest)
+    hashed = RunningDigest()
+    hashed.update(manifest.skeleton.digest)
     for stanza in manifest.stanzas:
         hashed.update(f"{stanza.spec!r} {stanza.digest!r}\n".encode("utf-8", "surrogateescape"))
-    return hashed.hexdigest()
+    return hashed.digest().hex()
 
 
-def _begun(repository: Repository, versions: Versions, rules: tuple[Rule, ...]) -> Record:
+def _begun(repository: Repository, versions: Versions, rules: tuple[Rule, ...]) -> MergeState:
     base, *blobs = (_blob(repository, version) for version in (versions.base, *(s.manifest for s in versions.sides)))
     sides = tuple((side.label, side.commit, blob or "") for side, blob in zip(versions.sides, blobs, strict=True))
     head, heads = _where(repository)
-    return Record(versions.path, versions.verb, head, heads, base, sides, rules)
+    return MergeState(versions.path, versions.verb, head, heads, base, sides, rules)
 
 
-def save(repository: Repository, made: Record) -> None:
+def save(repository: Repository, made: MergeState) -> None:
     """Write a record; those of other merges go."""
     folder = repository.git_dir / _FOLDER
     folder.mkdir(exist_ok=True)
@@ -135,7 +134,7 @@ def save(repository: Repository, made: Record) -> None:
     os.replace(temporary, target)
 
 
-def records(repository: Repository) -> Iterator[Record]:
+def merge_states(repository: Repository) -> Iterator[MergeState]:
     """What has been merged by the merge, pick or rebase that is going on, by path."""
     merging = merge_heads(repository)
     head = _head(repository)
@@ -149,7 +148,7 @@ def merge_trailers(workspace: Workspace, staged: Iterable[Entry]) -> tuple[str, 
     """The trailers of the merge that is going on: of the checkpoints that are staged as they were merged."""
     contents = {entry.path: entry.oid for entry in staged if not entry.stage}
     lines: list[str] = []
-    for made in records(workspace.repository):
+    for made in merge_states(workspace.repository):
         if made.verb is not Verb.MERGE:
             continue
         manifest = workspace.try_manifest(contents[made.path]) if made.trailers and made.path in contents else None
@@ -193,11 +192,11 @@ def _blob(repository: Repository, manifest: Manifest | None) -> str | None:
 def _manifest(workspace: Workspace, path: str, oid: str) -> Manifest:
     found = workspace.read_manifest(oid)
     if found is None:
-        raise ManifestError("a version that was merged is no longer there", path=path, mend="merge once more")
+        raise ManifestError("a version that was merged is no longer there", path=path, hint="merge once more")
     return found
 
 
-def _as_json(made: Record) -> dict[str, Any]:
+def _as_json(made: MergeState) -> dict[str, Any]:
     return {
         "path": made.path,
         "verb": made.verb.value,
@@ -225,11 +224,11 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _load(path: Path) -> Record | None:
+def _load(path: Path) -> MergeState | None:
     """A record; None for a file that is none, as an interrupted command may leave it."""
     try:
         found = json.loads(path.read_text())
-        return Record(
+        return MergeState(
             found["path"],
             Verb(found["verb"]),
             found["head"],

@@ -17,7 +17,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gittheta.api import Traits
-from gittheta.engine.policy import BOTH, TAKE, Choice, Policy, Rule, glob_fits, literal, literal_path, options_rule
+from gittheta.engine.policy import (
+    BOTH,
+    TAKE,
+    MethodChoice,
+    Policy,
+    Rule,
+    glob_fits,
+    literal,
+    literal_path,
+    options_rule,
+)
 from gittheta.flows.merge.plan import Action, MergePlan, Versions
 
 MERGE, SIDES = "Theta-Merge", "Theta-Sides"
@@ -30,7 +40,7 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
     """The trailers for one merged checkpoint; none if no method was asked for anything."""
     if "\n" in versions.path:  # no trailer can hold it
         return ()
-    used: dict[Choice, list[str]] = {}
+    used: dict[MethodChoice, list[str]] = {}
     for decision in plan.decisions:
         if decision.choice and decision.action is not Action.CONFLICT:
             used.setdefault(decision.choice, []).append(decision.name)
@@ -39,7 +49,7 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
     found = []
     for at, choice in enumerate(choices):
         others = [name for later in choices[at + 1 :] for name in used[later]]
-        if choice.method != TAKE and not Traits.of(plan.recipes[choice].method).idempotent:
+        if choice.method != TAKE and not Traits.of(plan.methods[choice].method).idempotent:
             others += alike
         for globs in _globs(choice, used[choice], others):
             found.append(_line(versions.path, plan, choice, globs))  # noqa: PERF401 - two loops in one are a riddle
@@ -50,7 +60,7 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _globs(choice: Choice, names: list[str], others: list[str]) -> Iterator[tuple[str, ...]]:
+def _globs(choice: MethodChoice, names: list[str], others: list[str]) -> Iterator[tuple[str, ...]]:
     """Globs that fit some tensors, and none of the others that the same line must not be about; a run for each line.
 
     The shortest: all, if that is so, what the rule says, or the names.
@@ -69,9 +79,9 @@ def _globs(choice: Choice, names: list[str], others: list[str]) -> Iterator[tupl
     yield tuple(run)
 
 
-def _line(path: str, plan: MergePlan, choice: Choice, globs: tuple[str, ...]) -> str:
+def _line(path: str, plan: MergePlan, choice: MethodChoice, globs: tuple[str, ...]) -> str:
     taken = {"from": choice.option("from") or ""}
-    options = taken if choice.method == TAKE else plan.recipes[choice].described()
+    options = taken if choice.method == TAKE else plan.methods[choice].described()
     words = [path, choice.method, *(f"{key}={value}" for key, value in options.items())]
     if globs != ("*",):
         words += [f"{_TENSORS}={glob}" for glob in globs]
@@ -79,7 +89,7 @@ def _line(path: str, plan: MergePlan, choice: Choice, globs: tuple[str, ...]) ->
 
 
 @dataclass(frozen=True)
-class Told:
+class ParsedTrailers:
     """What trailers tell."""
 
     policy: Policy
@@ -89,7 +99,7 @@ class Told:
     labels: tuple[str, ...]
 
 
-def parse_trailers(lines: Iterable[str]) -> Told:
+def parse_trailers(lines: Iterable[str]) -> ParsedTrailers:
     """What the lines of a message's last paragraph tell; what is none of ours is passed over."""
     rules, paths = [], []
     labels: tuple[str, ...] = ()
@@ -104,7 +114,7 @@ def parse_trailers(lines: Iterable[str]) -> Told:
         elif key == MERGE and len(words) > 1:
             rules.append(_rule(words))
             paths.append(words[0])
-    return Told(Policy(tuple(rules)), tuple(dict.fromkeys(paths)), labels)
+    return ParsedTrailers(Policy(tuple(rules)), tuple(dict.fromkeys(paths)), labels)
 
 
 def _rule(words: list[str]) -> Rule:

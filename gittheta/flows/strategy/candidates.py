@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
-from gittheta.git.trees import Change, tree_changes, tree_renames
+from gittheta.git.trees import TreeChange, tree_changes, tree_renames
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
 _NO = ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True)
-class Contest:
+class MergeCandidate:
     """A checkpoint that more than one side changed, or that is picked."""
 
     #: Where the result goes: a side may have renamed it.
@@ -43,12 +43,12 @@ class Contest:
         return len({entry.oid if entry else None for entry in map(self.sides.__getitem__, self.changed)}) == 1
 
 
-def contests(workspace: Workspace, base: str, trees: Sequence[str], picked: bool) -> list[Contest]:
+def candidates(workspace: Workspace, base: str, trees: Sequence[str], picked: bool) -> list[MergeCandidate]:
     """The checkpoints that are to be merged by us. Everything else, even what is odd about checkpoints, is for Git.
 
     If a change is ``picked``, what only the last side changed takes part: it may have to be scaled.
     """
-    return _Survey(workspace, base, trees, picked).contests()
+    return _Survey(workspace, base, trees, picked).candidates()
 
 
 @dataclass
@@ -58,18 +58,18 @@ class _Survey:
     trees: Sequence[str]
     picked: bool
     #: For each side, what it changed.
-    changes: list[dict[str, Change]] = field(init=False)
+    changes: list[dict[str, TreeChange]] = field(init=False)
     _claims: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         git = self.workspace.repository.git
         self.changes = [tree_changes(git, self.base, tree) for tree in self.trees]
 
-    def contests(self) -> list[Contest]:
+    def candidates(self) -> list[MergeCandidate]:
         self._follow_renames(self._wanted())
-        there = [contest for contest in map(self._contest, self._wanted()) if contest]
-        targets = Counter(contest.path for contest in there)
-        return [contest for contest in there if targets[contest.path] == 1 and not self._in_the_way(contest)]
+        there = [candidate for candidate in map(self._contest, self._wanted()) if candidate]
+        targets = Counter(candidate.path for candidate in there)
+        return [candidate for candidate in there if targets[candidate.path] == 1 and not self._in_the_way(candidate)]
 
     def _wanted(self) -> list[str]:
         """Paths of checkpoints that are changed often enough."""
@@ -104,7 +104,7 @@ class _Survey:
                         changes[old] = change
                         del changes[change.new.path]
 
-    def _contest(self, path: str) -> Contest | None:
+    def _contest(self, path: str) -> MergeCandidate | None:
         """None for what is Git's business: other kinds of files, two new names, what only one side changed."""
         base = next(changes[path].old for changes in self.changes if path in changes)
         sides = tuple(changes[path].new if path in changes else base for changes in self.changes)
@@ -116,12 +116,12 @@ class _Survey:
         plain = modes == {"100"} and len(names) < 2
         if not (enough and plain and any(map(self._claims_to_be, there))):
             return None
-        return Contest(min(names, default=path), base, sides, changed)
+        return MergeCandidate(min(names, default=path), base, sides, changed)
 
-    def _in_the_way(self, contest: Contest) -> bool:
+    def _in_the_way(self, candidate: MergeCandidate) -> bool:
         """Whether a side has something else where the result is to go, or above, or below."""
-        path = contest.path
-        renamed = contest.base is not None and contest.base.path != path
+        path = candidate.path
+        renamed = candidate.base is not None and candidate.base.path != path
         news = [change.new.path for changes in self.changes for change in changes.values() if change.new]
         return any(new.startswith(path + "/") or path.startswith(new + "/") for new in news) or (
             renamed and any(path in changes for changes in self.changes)

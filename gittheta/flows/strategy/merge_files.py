@@ -12,7 +12,7 @@ from gittheta.flows.checkout.smudge import read_manifest
 from gittheta.flows.merge.execute import Outcome, merge_versions
 from gittheta.flows.merge.plan import Action, Side, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.strategy.candidates import Contest
+from gittheta.flows.strategy.candidates import MergeCandidate
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.trees import write_blob
@@ -21,10 +21,10 @@ from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, format_ma
 
 
 @dataclass(frozen=True)
-class Settled:
+class MergedFile:
     """What becomes of one checkpoint."""
 
-    contest: Contest
+    candidate: MergeCandidate
     #: The blob that comes into the work tree.
     blob: str
     #: Why a person is needed, line by line.
@@ -38,11 +38,11 @@ class Settled:
     @property
     def path(self) -> str:
         """Where it goes."""
-        return self.contest.path
+        return self.candidate.path
 
 
 @dataclass
-class Settling:
+class FileMerger:
     """How the sides of one merge come together."""
 
     workspace: Workspace
@@ -57,49 +57,49 @@ class Settling:
         if WEIGHT in self.given:
             weights_of(self.given[WEIGHT], tuple(label for label, _ in self.sides))
 
-    def settle(self, found: Sequence[Contest]) -> Iterator[Settled]:
+    def settle(self, found: Sequence[MergeCandidate]) -> Iterator[MergedFile]:
         """Everything but what Git has the right idea of already. Writes to the store only.
 
         Raises a ThetaError that names the checkpoint where the policy has no meaning or a tensor cannot be read.
         """
-        policy = read_policy(self.workspace, [contest.path for contest in found], self.given)
-        for contest in found:
+        policy = read_policy(self.workspace, [candidate.path for candidate in found], self.given)
+        for candidate in found:
             try:
-                settled = self._settle(contest, policy)
+                settled = self._settle(candidate, policy)
             except ThetaError as error:
-                raise error.located(path=contest.path) from None
+                raise error.located(path=candidate.path) from None
             if settled:
                 yield settled
 
-    def _settle(self, contest: Contest, policy: Policy) -> Settled | None:
-        problem = self._clash(contest)
+    def _settle(self, candidate: MergeCandidate, policy: Policy) -> MergedFile | None:
+        problem = self._clash(candidate)
         if problem:
-            return Settled(contest, _shown(contest), (problem,))
-        versions = self._versions(contest)
+            return MergedFile(candidate, _shown(candidate), (problem,))
+        versions = self._versions(candidate)
         given = self._given(versions)
         if given != self.given:
-            policy = read_policy(self.workspace, [contest.path], given)
-        if (contest.alike or len(contest.changed) == 1) and not self._computes(versions, policy):
-            entry = contest.sides[contest.changed[0]]
-            return Settled(contest, entry.oid) if entry else None
+            policy = read_policy(self.workspace, [candidate.path], given)
+        if (candidate.alike or len(candidate.changed) == 1) and not self._computes(versions, policy):
+            entry = candidate.sides[candidate.changed[0]]
+            return MergedFile(candidate, entry.oid) if entry else None
         outcome = merge_versions(self.workspace, versions, policy)
         if outcome.manifest is None:
-            return Settled(contest, _shown(contest), outcome.conflicts, versions, outcome, given)
+            return MergedFile(candidate, _shown(candidate), outcome.conflicts, versions, outcome, given)
         blob = write_blob(self.workspace.repository.git, format_manifest(outcome.manifest))
-        return Settled(contest, blob, (), versions, outcome, given)
+        return MergedFile(candidate, blob, (), versions, outcome, given)
 
     def _computes(self, versions: Versions, policy: Policy) -> bool:
         """Whether sides that changed a checkpoint alike, or the only one that did, are not simply the result."""
         if any(side.manifest.format == OPAQUE for side in versions.sides):
             return False
-        plan = plan_merge(versions, policy, self.workspace.registry)
+        plan = plan_merge(versions, policy, self.workspace.tensors.registry)
         return any(decision.action is Action.MERGE for decision in plan.decisions)
 
-    def _clash(self, contest: Contest) -> str:
+    def _clash(self, candidate: MergeCandidate) -> str:
         """Why there are no manifests to merge."""
         label = [label for label, _ in self.sides]
-        there = [(label[index], side) for index in contest.changed if (side := contest.sides[index])]
-        gone = [label[index] for index in contest.changed if contest.sides[index] is None]
+        there = [(label[index], side) for index in candidate.changed if (side := candidate.sides[index])]
+        gone = [label[index] for index in candidate.changed if candidate.sides[index] is None]
         if gone:
             return f"deleted in {_listed(gone)}, changed in {_listed([name for name, _ in there])}"
         kinds = {name: self._kind(side.oid) for name, side in there}
@@ -114,14 +114,14 @@ class Settling:
             return ""
         return "a Git LFS pointer" if text.startswith(b"version https://git-lfs.github.com/spec/") else "a plain file"
 
-    def _versions(self, contest: Contest) -> Versions:
-        base = self._manifest(contest.path, contest.base, "the base")
+    def _versions(self, candidate: MergeCandidate) -> Versions:
+        base = self._manifest(candidate.path, candidate.base, "the base")
         found = [
-            (label, commit, self._manifest(contest.path, entry, label))
-            for (label, commit), entry in zip(self.sides, contest.sides, strict=True)
+            (label, commit, self._manifest(candidate.path, entry, label))
+            for (label, commit), entry in zip(self.sides, candidate.sides, strict=True)
         ]
         sides = tuple(Side(label, manifest, commit) for label, commit, manifest in found if manifest)
-        return Versions(contest.path, base, sides, self.verb)
+        return Versions(candidate.path, base, sides, self.verb)
 
     def _manifest(self, path: str, entry: Entry | None, label: str) -> Manifest | None:
         text = self.workspace.blobs.read(entry.oid, MAX_TEXT) if entry else None
@@ -130,8 +130,7 @@ class Settling:
         try:
             return read_manifest(self.workspace, path, text)
         except ManifestError as error:
-            error.what += f" (in {label})"
-            raise
+            raise error.but(what=f"{error.what} (in {label})") from None
 
     def _given(self, versions: Versions) -> Mapping[str, str]:
         """The options of the command line, for a checkpoint that perhaps not every side has."""
@@ -143,29 +142,29 @@ class Settling:
         return {**given, WEIGHT: ",".join(weights[labels.index(label)] for label in versions.labels)}
 
 
-def _ours(contest: Contest) -> Entry | None:
+def _ours(candidate: MergeCandidate) -> Entry | None:
     """The first side's; where only others have added the file, the first of these."""
-    there = (contest.sides[index] for index in contest.changed)
-    return contest.sides[0] or (None if contest.base else next(there))
+    there = (candidate.sides[index] for index in candidate.changed)
+    return candidate.sides[0] or (None if candidate.base else next(there))
 
 
-def _theirs(contest: Contest) -> Entry | None:
+def _theirs(candidate: MergeCandidate) -> Entry | None:
     """Of the other sides the first that changed it, and in another way than ours."""
-    ours = _ours(contest)
-    others = (side for index in contest.changed if (side := contest.sides[index]))
+    ours = _ours(candidate)
+    others = (side for index in candidate.changed if (side := candidate.sides[index]))
     return next((side for side in others if not ours or side.oid != ours.oid), None)
 
 
-def _shown(contest: Contest) -> str:
+def _shown(candidate: MergeCandidate) -> str:
     """What stands in the work tree during a conflict: ours, unless it was deleted."""
-    entry = _ours(contest) or _theirs(contest)
+    entry = _ours(candidate) or _theirs(candidate)
     return entry.oid if entry else ""
 
 
-def stages(contest: Contest) -> list[Entry]:
+def stages(candidate: MergeCandidate) -> list[Entry]:
     """What the index has of a conflict."""
-    staged = ((1, contest.base), (2, _ours(contest)), (3, _theirs(contest)))
-    return [Entry(entry.mode, entry.oid, contest.path, stage) for stage, entry in staged if entry]
+    staged = ((1, candidate.base), (2, _ours(candidate)), (3, _theirs(candidate)))
+    return [Entry(entry.mode, entry.oid, candidate.path, stage) for stage, entry in staged if entry]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,14 +12,14 @@ from functools import cached_property
 
 from gittheta.engine.policy import Verb
 from gittheta.errors import GitError, MergeError
-from gittheta.flows.resolve.state import record
-from gittheta.flows.strategy.candidates import Contest, contests
-from gittheta.flows.strategy.merge_files import Settled, Settling, stages
+from gittheta.flows.resolve.state import save_outcome
+from gittheta.flows.strategy.candidates import MergeCandidate, candidates
+from gittheta.flows.strategy.merge_files import FileMerger, MergedFile, stages
 from gittheta.flows.strategy.virtual_base import common_tree
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.trees import (
-    Merged,
+    MergedTrees,
     Message,
     commit_tree,
     composed,
@@ -32,7 +32,7 @@ from gittheta.git.trees import (
 
 
 @dataclass(frozen=True)
-class Request:
+class StrategyRequest:
     """What Git asks of a merge strategy. Commits may be trees, where Git has no commit to name."""
 
     bases: tuple[str, ...]
@@ -52,17 +52,17 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Report:
+class StrategyReport:
     """What was done."""
 
     #: What Git says of everything else.
     messages: tuple[Message, ...]
-    settled: tuple[Settled, ...]
+    settled: tuple[MergedFile, ...]
     #: Whether anything needs a person.
     conflicted: bool
 
 
-def merge_heads(workspace: Workspace, request: Request) -> Report:
+def merge_heads(workspace: Workspace, request: StrategyRequest) -> StrategyReport:
     """Merge into index and work tree.
 
     Raises a ThetaError if that is not possible at all; nothing has changed then.
@@ -74,27 +74,27 @@ def merge_heads(workspace: Workspace, request: Request) -> Report:
 @dataclass
 class _Octopus:
     workspace: Workspace
-    request: Request
+    request: StrategyRequest
 
-    def run(self) -> Report:
+    def run(self) -> StrategyReport:
         repository = self.workspace.repository
         self._check_index()
         sides = [self.trees[commit] for _, commit in self.sides]
-        found = contests(self.workspace, self._base_tree(), sides, self.request.verb is Verb.PICK)
-        merged = self._fold({path for contest in found for path in contest.paths})
+        found = candidates(self.workspace, self._base_tree(), sides, self.request.verb is Verb.PICK)
+        merged = self._fold({path for candidate in found for path in candidate.paths})
         self._check_files(found)
-        settling = Settling(self.workspace, self.sides, self.request.verb, self.request.given)
+        settling = FileMerger(self.workspace, self.sides, self.request.verb, self.request.given)
         settling.check_weights()
         settled = list(settling.settle(found))
-        unmerged = [*merged.unmerged, *(stage for each in settled if each.problems for stage in stages(each.contest))]
-        entries = [Entry(each.contest.mode, each.blob, each.path) for each in settled]
-        gone = {path for each in settled for path in each.contest.paths}
+        unmerged = [*merged.unmerged, *(stage for each in settled if each.problems for stage in stages(each.candidate))]
+        entries = [Entry(each.candidate.mode, each.blob, each.path) for each in settled]
+        gone = {path for each in settled for path in each.candidate.paths}
         tree = composed(repository, merged.tree, entries, gone) if settled else merged.tree
         enter(repository, self.trees[self.request.head], tree, unmerged)
         for each in settled:
             if each.versions and each.outcome:
-                record(self.workspace, each.versions, each.outcome, each.given)
-        return Report(merged.messages, tuple(settled), bool(unmerged))
+                save_outcome(self.workspace, each.versions, each.outcome, each.given)
+        return StrategyReport(merged.messages, tuple(settled), bool(unmerged))
 
     @cached_property
     def trees(self) -> dict[str, str]:
@@ -128,12 +128,12 @@ class _Octopus:
         if staged:
             raise GitError(
                 f"changes are staged that the merge would lose: {', '.join(staged.splitlines())}",
-                mend="commit them, or put them away: git stash",
+                hint="commit them, or put them away: git stash",
             )
 
-    def _check_files(self, found: Sequence[Contest]) -> None:
+    def _check_files(self, found: Sequence[MergeCandidate]) -> None:
         """Before it takes long, look whether the work tree has changes where the results must go."""
-        paths = [contest.path for contest in found]
+        paths = [candidate.path for candidate in found]
         if not paths:
             return
         git = self.workspace.repository.git
@@ -142,14 +142,14 @@ class _Octopus:
         if changed:
             raise GitError(
                 f"the merge would overwrite local changes to {', '.join(changed.splitlines())}",
-                mend="commit them, or put them away: git stash",
+                hint="commit them, or put them away: git stash",
             )
 
     def _base_tree(self) -> str:
         bases = self.request.bases
         return common_tree(self.workspace, bases) if bases else empty_tree(self.workspace.repository.git)
 
-    def _fold(self, ours: set[str]) -> Merged:
+    def _fold(self, ours: set[str]) -> MergedTrees:
         """Everything but some paths, as Git merges it, one head after the other."""
         git, request = self.workspace.repository.git, self.request
         current, *heads = self._commits()
@@ -172,12 +172,12 @@ class _Octopus:
         base = commit_tree(git, self._base_tree())
         return [commit_tree(git, self.trees[commit], base) for commit in (request.head, *request.heads)]
 
-    def _check_fold(self, merged: Merged, at: int) -> None:
+    def _check_fold(self, merged: MergedTrees, at: int) -> None:
         """A conflict in the last step can be shown; one before that cannot."""
         if merged.unmerged:
             paths = ", ".join(dict.fromkeys(entry.path for entry in merged.unmerged))
             names = [self.request.name(head) for head in self.request.heads]
             raise MergeError(
                 f"{names[at]} conflicts with HEAD" + (f" or {', '.join(names[:at])}" if at else "") + f" in {paths}",
-                mend=f"merge it first, alone: git merge -s theta {names[at]}; then the others",
+                hint=f"merge it first, alone: git merge -s theta {names[at]}; then the others",
             )

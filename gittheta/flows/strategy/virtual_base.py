@@ -10,7 +10,7 @@ from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.process import Git
-from gittheta.git.trees import Change, composed, empty_tree, tree_changes, trees_of, write_blob
+from gittheta.git.trees import TreeChange, composed, empty_tree, tree_changes, trees_of, write_blob
 from gittheta.model import Manifest
 from gittheta.storage.manifest import format_manifest
 
@@ -50,7 +50,7 @@ def _merged(workspace: Workspace, old: str, first: str, other: str) -> str:
     return composed(workspace.repository, first, entries, gone)
 
 
-def _checkpoint(workspace: Workspace, path: str, ours: Change, theirs: Change) -> Entry | None:
+def _checkpoint(workspace: Workspace, path: str, ours: TreeChange, theirs: TreeChange) -> Entry | None:
     """A file that both changed: a mean of both, or what the first has."""
     base, one, other = (_manifest(workspace, entry) for entry in (ours.old, ours.new, theirs.new))
     if not (ours.new and one and other) or one == other:

@@ -7,32 +7,32 @@ from collections.abc import Iterable, Mapping
 from gittheta.api import Remote
 from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
 from gittheta.flows.transfer.needs import manifests_in, needed_objects, tensor_needing
-from gittheta.flows.transfer.remotes import open_remote
+from gittheta.flows.transfer.remotes import opened_remote, uncounted
 from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, ObjectId
-from gittheta.storage.files import MEND_CORRUPT
+from gittheta.storage.files import HINT_CORRUPT
 
 
 def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     """Get the objects of a checkpoint that are not here, from any remote; returns how many. Raises ObjectMissing."""
-    missing = workspace.store.missing(manifest.objects())
+    missing = workspace.tensors.store.missing(manifest.objects())
     if not missing:
         return 0
     count = len(missing)
     tried = download(workspace, dict.fromkeys(missing, 0))
-    missing = workspace.store.missing(manifest.objects())
+    missing = workspace.tensors.store.missing(manifest.objects())
     if missing:
         object_id = min(missing)
-        if workspace.store.find(object_id):
+        if workspace.tensors.store.find(object_id):
             raise ObjectCorrupt(
                 f"object {object_id} is truncated",
                 tensor=tensor_needing(manifest, object_id),
-                mend=MEND_CORRUPT,
+                hint=HINT_CORRUPT,
             )
         raise ObjectMissing(
             f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
             tensor=tensor_needing(manifest, object_id),
-            mend="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
+            hint="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
         )
     return count
 
@@ -45,14 +45,14 @@ def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | N
         if not left or (only is not None and name != only):
             continue
         try:
-            remote = open_remote(workspace, name, url)
-            here = left - remote.missing(dict.fromkeys(left, 0))
+            with opened_remote(workspace, name, url) as remote:
+                here = set(remote.sizes(left))
+                if left - here:
+                    reasons.append(f"remote '{name}' does not have it")
+                failed = _download_from(workspace, remote, here)
         except RemoteError as error:
             reasons.append(f"remote '{name}': {error.what}")
             continue
-        if left - here:
-            reasons.append(f"remote '{name}' does not have it")
-        failed = _download_from(workspace, remote, here)
         reasons += [f"remote '{name}': {what}" for what in failed.values()]
         left -= here - failed.keys()
     if not workspace.repository.remotes():
@@ -66,27 +66,25 @@ def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[Objec
 
     def get(object_id: ObjectId) -> tuple[ObjectId, str]:
         try:
-            workspace.store.import_file(
-                object_id, lambda target: remote.download(object_id, target, workspace.reporter.advance)
-            )
+            workspace.tensors.store.import_file(object_id, lambda target: remote.download(object_id, target, uncounted))
         except ObjectCorrupt:
             return object_id, f"its copy of {object_id} is damaged"
         except RemoteError as error:
             return object_id, error.what
         return object_id, ""
 
-    return {object_id: what for object_id, what in workspace.pool.map(get, sorted(objects)) if what}
+    return {object_id: what for object_id, what in workspace.tensors.workers.map(get, sorted(objects)) if what}
 
 
 def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | None = None) -> int:
     """Get every object that the revisions need and that is not here; returns how many. Raises ObjectMissing."""
     needed = needed_objects(manifest for _, manifest in manifests_in(workspace, revisions))
-    missing = workspace.store.missing(needed)
+    missing = workspace.tensors.store.missing(needed)
     reasons = download(workspace, dict.fromkeys(missing, 0), only)
-    still = workspace.store.missing(dict.fromkeys(missing, 0))
+    still = workspace.tensors.store.missing(dict.fromkeys(missing, 0))
     if still:
         raise ObjectMissing(
             f"{len(still)} objects were not found, {min(still)} among them" + "".join(f"; {why}" for why in reasons),
-            mend="push them from a clone that has them: git theta push",
+            hint="push them from a clone that has them: git theta push",
         )
     return len(missing)

@@ -9,10 +9,10 @@ from itertools import chain
 from gittheta.api import Remote
 from gittheta.errors import ObjectMissing, RemoteError
 from gittheta.flows.transfer.needs import manifests_in, needed_objects, tip_manifests
-from gittheta.flows.transfer.remotes import open_remote
+from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
 from gittheta.flows.workspace import Workspace
 from gittheta.model import ObjectId
-from gittheta.storage.files import MEND_MISSING
+from gittheta.storage.files import HINT_MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,23 @@ def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[Re
     needed = needed_objects(manifest for _, manifest in chain(manifests_in(workspace, revisions), tips))
     if not needed:
         return 0
-    return upload(workspace, open_remote(workspace, name, url), needed)
+    with opened_remote(workspace, name, url) as remote:
+        return upload(workspace, remote, needed)
 
 
 def upload(workspace: Workspace, remote: Remote, needed: Mapping[ObjectId, int]) -> int:
     """Send those objects that the remote lacks. Raises ObjectMissing if one of them is not here either."""
-    lacking = sorted(remote.missing(needed))
-    sources = {object_id: workspace.store.find(object_id) for object_id in lacking}
+    lacking = sorted(missing_at(remote, needed))
+    sources = {object_id: workspace.tensors.store.find(object_id) for object_id in lacking}
     for object_id, source in sources.items():
         if source is None:
-            raise ObjectMissing(f"object {object_id} is neither here nor on the remote", mend=MEND_MISSING)
+            raise ObjectMissing(f"object {object_id} is neither here nor on the remote", hint=HINT_MISSING)
     sizes = {object_id: source.stat().st_size for object_id, source in sources.items() if source}
     workspace.reporter.start("Uploading model objects", sum(sizes.values()))
     for object_id, source in sources.items():
         if source is not None:
-            remote.upload(object_id, source, workspace.reporter.advance)
-    still = remote.missing(sizes)
+            remote.upload(object_id, source, uncounted)
+    still = missing_at(remote, sizes)
     if still:
-        raise RemoteError(f"{len(still)} objects did not arrive, {min(still)} among them", mend="push again")
+        raise RemoteError(f"{len(still)} objects did not arrive, {min(still)} among them", hint="push again")
     return len(lacking)

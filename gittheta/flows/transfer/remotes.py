@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from gittheta.api import Remote
+from gittheta.api import Remote, RemoteContext
 from gittheta.errors import RemoteError
 from gittheta.flows.workspace import Workspace
 from gittheta.model import ObjectId
 
 
-def open_remote(workspace: Workspace, name: str, url: str) -> Remote:
-    """What keeps the objects of a Git remote. Raises RemoteError if nothing here can."""
-    chosen = workspace.repository.setting(f"remote.{name}.thetaurl") or url
-    base = workspace.repository.top or workspace.repository.git_dir
-    for kind in workspace.registry.remotes():
-        remote = kind.at(chosen, base)
+@contextmanager
+def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[Remote]:
+    """What keeps the objects of a Git remote, with retries and progress. Raises RemoteError if nothing here can."""
+    from gittheta.remotes.progress import ReportingRemote
+    from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
+
+    remote = _open(workspace, name, url)
+    try:
+        yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
+    finally:
+        remote.close()
+
+
+def _open(workspace: Workspace, name: str, url: str) -> Remote:
+    repository = workspace.repository
+    chosen = repository.setting(f"remote.{name}.thetaurl") or url
+    context = RemoteContext(repository.top or repository.git_dir, repository.setting, workspace.reporter)
+    for kind in workspace.tensors.registry.remotes():
+        remote = kind.open(chosen, context)
         if remote is not None:
             return remote
     raise RemoteError(
         f"no installed remote can keep model objects at {chosen}",
-        mend=f"name a folder that everyone can reach: git config remote.{name}.thetaUrl /path/to/folder",
+        hint=f"name a folder that everyone can reach: git config remote.{name}.thetaUrl /path/to/folder",
     )
+
+
+def missing_at(remote: Remote, objects: Mapping[ObjectId, int]) -> set[ObjectId]:
+    """Those of the objects that a remote does not have, or has with fewer bytes than the given number."""
+    sizes = remote.sizes(objects)
+    return {object_id for object_id, size in objects.items() if sizes.get(object_id, -1) < size}
 
 
 def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectId]:
@@ -32,6 +51,10 @@ def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectI
     for name, url in workspace.repository.remotes().items():
         if left - found:
             with suppress(RemoteError):
-                asked = left - found
-                found |= asked - open_remote(workspace, name, url).missing(dict.fromkeys(asked, 0))
+                with opened_remote(workspace, name, url) as remote:
+                    found |= remote.sizes(left - found).keys()
     return found
+
+
+def uncounted(amount: int) -> None:
+    """For transfers of an opened remote, which tells the reporter itself."""

@@ -62,7 +62,7 @@ class Vectors:
         return MergeError(
             f"{method} finds no direction between sides that point away from one another",
             tensor=self.tensor,
-            mend="choose other weights, or a method that needs no directions, such as linear",
+            hint="choose other weights, or a method that needs no directions, such as linear",
         )
 
 

@@ -13,18 +13,11 @@ import torch
 
 from gittheta.api import Group, MergeError
 
-#: Bits of the mantissa that are stored, by dtype.
-_MANTISSA = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7} | {
-    "f8_e4m3": 3,
-    "f8_e4m3fnuz": 3,
-    "f8_e5m2": 2,
-    "f8_e5m2fnuz": 2,
-}
 _EPSILON = 2.0**-52
 
 
 @dataclass(frozen=True)
-class Change:
+class TaskVectors:
     """The task vectors of a matrix in float64, without those of weight zero, which are to be ignored."""
 
     base: torch.Tensor
@@ -34,11 +27,11 @@ class Change:
     noise: tuple[float, ...]
 
     @classmethod
-    def of(cls, group: Group) -> Change:
+    def of(cls, group: Group) -> TaskVectors:
         """Those of a group. Raises MergeError if it is no matrix, or has no base."""
         shape = list(group.sides[0].shape)
         if len(shape) != 2:
-            raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, mend="try linear")
+            raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, hint="try linear")
         base = group.base if group.base is None else group.base.to(torch.float64)
         wide = replace(group, base=base, sides=tuple(side.to(torch.float64) for side in group.sides))
         used = [index for index, weight in enumerate(group.weights) if weight]
@@ -67,7 +60,7 @@ def _spacing(group: Group) -> float:
     """Distance from 1 to the next number of the dtype in which the sides are stored."""
     if group.spec is None:
         return float(torch.finfo(group.sides[0].dtype).eps)
-    return 2.0 ** -_MANTISSA[group.spec.dtype.name]
+    return 2.0**-group.spec.dtype.mantissa_bits
 
 
 def _noise(side: torch.Tensor, delta: torch.Tensor, spacing: float) -> float:
@@ -107,7 +100,7 @@ def rank(values: torch.Tensor, exact: float, noise: float, tolerance: float | No
 def check_tolerance(tolerance: float | None) -> None:
     """Raises MergeError unless it is a share."""
     if tolerance is not None and not 0 <= tolerance < 1:
-        raise MergeError(f"tolerance is {tolerance}", mend="it may be from 0 up to 1: a share of the largest value")
+        raise MergeError(f"tolerance is {tolerance}", hint="it may be from 0 up to 1: a share of the largest value")
 
 
 def decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -115,7 +108,7 @@ def decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
     try:
         u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
     except torch.linalg.LinAlgError as error:
-        raise MergeError(f"the singular values cannot be found: {error}", mend="choose another method") from error
+        raise MergeError(f"the singular values cannot be found: {error}", hint="choose another method") from error
     return u, values, vt
 
 

@@ -41,12 +41,12 @@ class Rebasin:
         if not self.spec.strip():
             raise MergeError(
                 "rebasin needs to know which axes belong together",
-                mend=f"give {EXAMPLE}, or spec=auto for a chain of linear layers",
+                hint=f"give {EXAMPLE}, or spec=auto for a chain of linear layers",
             )
         if self.spec != AUTO:  # on one line, because options are written into the messages of merge commits
             object.__setattr__(self, "spec", written(parse(self.spec)))
         if self.iterations < 1:
-            raise MergeError(f"iterations is {self.iterations}", mend="give 1 or more")
+            raise MergeError(f"iterations is {self.iterations}", hint="give 1 or more")
 
     def measure(self, blocks: Blocks) -> Alignment:
         """The permutations of all sides. Raises MergeError if the specification does not fit the model."""
@@ -61,7 +61,7 @@ class Rebasin:
         alignment: Alignment = group.measured
         weights = [group.weights[side] for side in alignment.order]
         if sum(weights) == 0:
-            raise MergeError("the weights sum to zero", tensor=group.name, mend="give others: -X weight=1,1")
+            raise MergeError("the weights sum to zero", tensor=group.name, hint="give others: -X weight=1,1")
         total = torch.zeros_like(group.sides[0])
         for values, weight in zip(alignment.aligned(group), weights, strict=True):
             total += values * weight

@@ -151,7 +151,7 @@ def _order(seen: Mapping[str, Seen]) -> tuple[int, ...]:
             raise MergeError(
                 f"{len(each.sides)} sides changed it, and {count} changed '{first}'",
                 tensor=name,
-                mend="merge models of which every tensor was changed on all sides",
+                hint="merge models of which every tensor was changed on all sides",
             )
     return tuple(sorted(range(count), key=lambda side: [each.sides[side] for each in seen.values()]))
 
@@ -160,7 +160,7 @@ def _peak(seen: Mapping[str, Seen]) -> float:
     """The largest magnitude of all. Raises MergeError if that is no number."""
     for name, each in seen.items():
         if not math.isfinite(each.peak):
-            raise MergeError("values that are not finite cannot be aligned", tensor=name, mend="choose another method")
+            raise MergeError("values that are not finite cannot be aligned", tensor=name, hint="choose another method")
     return max((each.peak for each in seen.values()), default=0.0) or 1.0
 
 

@@ -20,7 +20,7 @@ from gittheta.api import MergeError
 Axes = Mapping[str, tuple[str | None, ...]]
 
 EXAMPLE = "spec='fc1.weight: P1 -; fc1.bias: P1; fc2.weight: - P1'"
-_MEND = f"for instance {EXAMPLE}; `-` is an axis that stays as it is"
+_HINT = f"for instance {EXAMPLE}; `-` is an axis that stays as it is"
 _ENTRY = re.compile(r"(?P<name>.*\S)\s*:\s+(?P<axes>(-|\w+)(\s+(-|\w+))*)")
 _MAX_STEPS = 10_000
 
@@ -31,12 +31,12 @@ def parse(text: str) -> Axes:
     for entry in filter(None, map(str.strip, re.split(r"[;\n]", text))):
         found = _ENTRY.fullmatch(entry)
         if not found:
-            raise MergeError(f"'{entry}' in the specification is not NAME: AXIS AXIS ...", mend=_MEND)
+            raise MergeError(f"'{entry}' in the specification is not NAME: AXIS AXIS ...", hint=_HINT)
         if found["name"] in axes:
-            raise MergeError("stands twice in the specification", tensor=found["name"], mend="give its axes once")
+            raise MergeError("stands twice in the specification", tensor=found["name"], hint="give its axes once")
         axes[found["name"]] = tuple(None if axis == "-" else axis for axis in found["axes"].split())
     if not axes:
-        raise MergeError("the specification names no tensor", mend=_MEND)
+        raise MergeError("the specification names no tensor", hint=_HINT)
     return axes
 
 
@@ -53,13 +53,13 @@ def check(axes: Axes, shapes: Mapping[str, tuple[int, ...]]) -> None:
             raise MergeError(
                 "the specification names it, but it is not among the tensors to be merged",
                 tensor=name,
-                mend=f"they are those that every side changed: {', '.join(shapes)}",
+                hint=f"they are those that every side changed: {', '.join(shapes)}",
             )
         if len(permutations) != len(shapes[name]):
             raise MergeError(
                 f"the specification gives it {len(permutations)} axes, and its shape is {list(shapes[name])}",
                 tensor=name,
-                mend="give one word for each axis, `-` for those that stay as they are",
+                hint="give one word for each axis, `-` for those that stay as they are",
             )
         for permutation, length in zip(permutations, shapes[name], strict=True):
             known, where = lengths.setdefault(permutation or "-", (length, name))
@@ -67,7 +67,7 @@ def check(axes: Axes, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 raise MergeError(
                     f"{permutation} has {length} units here and {known} in '{where}'",
                     tensor=name,
-                    mend="axes with the same permutation must have the same length; correct the specification",
+                    hint="axes with the same permutation must have the same length; correct the specification",
                 )
 
 
@@ -127,4 +127,4 @@ def _orders(rest: list[Layer], before: tuple[Layer, ...], steps: Iterator[int]) 
 
 
 def _no_chain(what: str, tensor: str | None = None) -> MergeError:
-    return MergeError(f"spec=auto: {what}", tensor=tensor, mend=f"write the specification out: {EXAMPLE}")
+    return MergeError(f"spec=auto: {what}", tensor=tensor, hint=f"write the specification out: {EXAMPLE}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
-from gittheta.flows.edit.sparsify import METHODS, Options, Report
+from gittheta.flows.edit.sparsify import METHODS, Options, SparsifyReport
 from gittheta.flows.edit.sparsify import sparsify as run
 from gittheta.flows.edit.task_vector import Loss
 from gittheta.runtime import keep_memory
@@ -42,7 +42,7 @@ def sparsify(checkpoint: str, as_json: bool, **chosen: Any) -> None:
         _tell(path, options, report)
 
 
-def _json(path: str, options: Options, report: Report) -> dict[str, Any]:
+def _json(path: str, options: Options, report: SparsifyReport) -> dict[str, Any]:
     return {
         "path": path,
         "base": options.base,
@@ -63,7 +63,7 @@ def _row(loss: Loss) -> dict[str, Any]:
     return {"elements": loss.elements, "kept": loss.kept, "relative_error": error}
 
 
-def _tell(path: str, options: Options, report: Report) -> None:
+def _tell(path: str, options: Options, report: SparsifyReport) -> None:
     whole = report.whole
     how = "with their values" if report.scalar is None else f"as signs of one scalar, {report.scalar:.6g}"
     click.echo(f"{path}: {whole.kept} of {whole.elements} changes since {options.base} kept, {how}")

@@ -37,7 +37,7 @@ def du(words: tuple[str, ...], as_json: bool) -> None:
     if not rows and names == list(words) and names:
         raise GitError(
             f"'{names[0]}' is neither a revision nor a checkpoint in the history of HEAD",
-            mend="`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH",
+            hint="`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH",
         )
     if as_json:
         click.echo(json.dumps([_json(row) for row in rows], indent=1, ensure_ascii=False))
@@ -51,7 +51,7 @@ def _parse(workspace: Workspace, words: tuple[str, ...]) -> tuple[list[str], lis
         return found, list(words[1:])
     found = workspace.repository.revisions("HEAD")
     if not found:
-        raise GitError("there is no commit yet", mend="commit something first, or name a revision")
+        raise GitError("there is no commit yet", hint="commit something first, or name a revision")
     return found, list(words)
 
 

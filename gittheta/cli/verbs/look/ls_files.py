@@ -43,7 +43,7 @@ def _row(workspace: Workspace, entry: Entry, in_work_tree: bool) -> _Row | None:
     manifest = workspace.try_manifest(entry.oid)
     if manifest is None:
         return None
-    missing = workspace.store.missing(manifest.objects())
+    missing = workspace.tensors.store.missing(manifest.objects())
     top = workspace.repository.top
     waiting = in_work_tree and top is not None and manifest_text(top / entry.path) is not None
     state = "not fetched" if missing else "manifest only" if waiting else "complete"

@@ -61,6 +61,6 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
         raise ManifestError(
             "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",
             path=path,
-            mend="`git theta ls-files` lists them",
+            hint="`git theta ls-files` lists them",
         )
     return found

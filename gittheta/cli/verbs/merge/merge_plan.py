@@ -12,7 +12,7 @@ import click
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.verbs.merge.resolve import pair
 from gittheta.flows.merge.plan import Action, Decision
-from gittheta.flows.resolve.replay import Foreseen, compare, foresee, replay
+from gittheta.flows.resolve.replay import MergePreview, compare, preview, replay
 from gittheta.flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def merge_plan(
             return
         if not commits:
             raise click.UsageError("name what you want to merge, or --replay COMMIT")
-        plans = [_described(workspace, each, numbers) for each in foresee(workspace, commits, given)]
+        plans = [_described(workspace, each, numbers) for each in preview(workspace, commits, given)]
         stop_progress(workspace)
     if as_json:
         click.echo(json.dumps(plans, indent=1, ensure_ascii=False))
@@ -53,22 +53,22 @@ def merge_plan(
         click.echo("no checkpoint would change")
 
 
-def _described(workspace: Workspace, foreseen: Foreseen, numbers: bool) -> dict[str, Any]:
-    compared = compare(workspace, foreseen) if numbers else {}
-    tensors = [_tensor(decision, foreseen, compared.get(decision.name)) for decision in foreseen.plan.decisions]
+def _described(workspace: Workspace, preview: MergePreview, numbers: bool) -> dict[str, Any]:
+    compared = compare(workspace, preview) if numbers else {}
+    tensors = [_tensor(decision, preview, compared.get(decision.name)) for decision in preview.plan.decisions]
     return {
-        "path": foreseen.versions.path,
-        "sides": list(foreseen.versions.labels),
-        "summary": foreseen.plan.summary(),
+        "path": preview.versions.path,
+        "sides": list(preview.versions.labels),
+        "summary": preview.plan.summary(),
         "tensors": tensors,
     }
 
 
-def _tensor(decision: Decision, foreseen: Foreseen, compared: Comparison | None) -> dict[str, Any]:
+def _tensor(decision: Decision, preview: MergePreview, compared: Comparison | None) -> dict[str, Any]:
     found: dict[str, Any] = {"name": decision.name, "action": decision.action.name.lower()}
     if decision.origin:
         found["from"] = decision.origin
-    choice, recipes = decision.choice, foreseen.plan.recipes
+    choice, recipes = decision.choice, preview.plan.methods
     if choice and decision.action is not Action.CONFLICT:
         found["method"] = choice.method
         found["options"] = recipes[choice].described() if choice in recipes else {"from": decision.origin}
@@ -76,7 +76,7 @@ def _tensor(decision: Decision, foreseen: Foreseen, compared: Comparison | None)
     if decision.reason:
         found["reason"] = decision.reason
     if compared:
-        found["sides"] = [foreseen.versions.labels[index] for index in decision.parts]
+        found["sides"] = [preview.versions.labels[index] for index in decision.parts]
         found["norms"] = _known(compared.norms)
         found["cosines"] = _known(compared.cosines)
         found["sign_agreements"] = _known(compared.agreements)

@@ -8,7 +8,8 @@ import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.engine.policy import CONFLICT, TAKE
-from gittheta.flows.resolve.conflicts import Conflict, settle
+from gittheta.flows.resolve.conflicts import Conflict
+from gittheta.flows.resolve.conflicts import resolve as resolve_tensors
 
 #: How many of the tensors that are still in conflict are named.
 _NAMED = 5
@@ -46,7 +47,7 @@ def resolve(
     if origin:
         options["from"] = origin
     with open_workspace() as workspace:
-        settled = settle(workspace, repository_path(workspace, path), tensors, chosen, options, metadata)
+        settled = resolve_tensors(workspace, repository_path(workspace, path), tensors, chosen, options, metadata)
         stop_progress(workspace)
     _tell(settled)
 

@@ -10,7 +10,7 @@ from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.needs import manifests_in, needed_objects
 from gittheta.flows.transfer.push import upload
-from gittheta.flows.transfer.remotes import open_remote
+from gittheta.flows.transfer.remotes import opened_remote
 from gittheta.flows.workspace import Workspace
 from gittheta.runtime import keep_memory
 
@@ -25,7 +25,8 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
         name, url = _remote(workspace, remote)
         wanted = ["--all"] if everything else list(revisions or ("HEAD",))
         needed = needed_objects(manifest for _, manifest in manifests_in(workspace, wanted))
-        count = upload(workspace, open_remote(workspace, name, url), needed)
+        with opened_remote(workspace, name, url) as opened:
+            count = upload(workspace, opened, needed)
         click.echo(f"{count} of {len(needed)} objects sent to {name}")
 
 
@@ -55,6 +56,6 @@ def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
     remotes = workspace.repository.remotes()
     if name is None:
         if not remotes:
-            raise GitError("there is no remote", mend="git remote add origin URL")
+            raise GitError("there is no remote", hint="git remote add origin URL")
         return next(iter(remotes.items()))
     return name, remotes.get(name, name)

@@ -45,7 +45,7 @@ def install(scope: str | None) -> None:
     git = Git(Path.cwd())
     repository = _repository()
     if repository is None and scope == "--local":
-        raise GitError("no git repository here", mend="change into one, or use --global")
+        raise GitError("no git repository here", hint="change into one, or use --global")
     # All is done before anything is said: a closed pipe must not leave half of it.
     for key, value in SETTINGS.items():
         git.run("config", scope, key, value)

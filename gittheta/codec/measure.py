@@ -1,0 +1,37 @@
+"""Metrics over two tensors that are read in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from gittheta.api import BlockPair, Metric, TensorReader
+from gittheta.codec.tensor_store import TensorStore
+from gittheta.errors import PluginError, ThetaError
+from gittheta.pipeline import in_order
+
+
+def measure(tensors: TensorStore, metric: Metric, old: TensorReader, new: TensorReader) -> Mapping[str, float]:
+    """What a metric says of two versions of a tensor, which have the same dtype and shape.
+
+    Raises PluginError if the metric's own code fails.
+    """
+    spec = new.spec
+    step = max(1, spec.nbytes if metric.unit == "tensor" else tensors.limits.block_bytes(spec.dtype))
+
+    def look(begin: int) -> Any:
+        end = min(begin + step, spec.nbytes)
+        start = begin * 8 // spec.dtype.bits * spec.dtype.unit
+        return metric.look(BlockPair(spec, start, old.read(begin, end), new.read(begin, end)))
+
+    def jobs() -> Iterator[tuple[int, Callable[[], Any]]]:
+        for begin in range(0, spec.nbytes, step):
+            yield 2 * step, partial(look, begin)
+
+    try:
+        return metric.conclude(spec, in_order(tensors.workers, jobs(), tensors.limits.decoded_ahead))
+    except (ThetaError, MemoryError):
+        raise
+    except Exception as error:  # a plugin may fail in any way
+        raise PluginError(f"the metric '{metric.name}' fails: {error!r}", tensor=spec.name) from error

@@ -1,0 +1,84 @@
+"""Once more, a little later, what a remote says may then succeed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from gittheta.api import Advance, ObjectId, TemporaryRemoteError
+from gittheta.remotes.wrapper import Wrapper
+
+Answer = TypeVar("Answer")
+#: Seconds: a server that asks for a longer pause than this is not waited for that long.
+_LONGEST = 60.0
+
+
+@dataclass(frozen=True)
+class RetryingRemote(Wrapper):
+    """Calls up to ``attempts`` times, after pauses that grow to a minute, or as long as the remote asks for."""
+
+    attempts: int = 5
+    sleep: Callable[[float], None] = time.sleep
+
+    def sizes(self, objects: Collection[ObjectId]) -> Mapping[ObjectId, int]:
+        """With retries."""
+        return self._retrying()(self.inner.sizes, objects)
+
+    def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
+        """With retries; progress goes back by what an attempt that failed had counted."""
+        counted = _Counted(advance)
+        self._retrying(lambda state: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
+
+    def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
+        """With retries, each into a new file."""
+        counted = _Counted(advance)
+
+        def begin_again(state: RetryCallState) -> None:
+            counted.take_back()
+            target.unlink(missing_ok=True)
+
+        self._retrying(begin_again)(self.inner.download, object_id, target, counted.advance)
+
+    def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
+        """With retries."""
+        return self._retrying()(self.inner.read, object_id, offset, length)
+
+    def _retrying(self, before: Callable[[RetryCallState], None] = lambda state: None) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(TemporaryRemoteError),
+            stop=stop_after_attempt(self.attempts),
+            wait=_pause,
+            before_sleep=before,
+            sleep=self.sleep,
+            reraise=True,
+        )
+
+
+_growing = wait_random_exponential(multiplier=0.5, max=_LONGEST)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    after = error.after if isinstance(error, TemporaryRemoteError) else None
+    return min(after, _LONGEST) if after is not None else _growing(state)
+
+
+class _Counted:
+    """Progress of one attempt, which can be taken back. For one thread."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self._done = 0
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        self._advance(amount)
+
+    def take_back(self) -> None:
+        self._advance(-self._done)
+        self._done = 0
