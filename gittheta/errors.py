@@ -4,7 +4,7 @@
 
     ThetaError                  1   anything not listed below
     |-- PluginError            10   a plugin is missing, broken or named twice
-    |   `-- MissingExtra       10   what a feature needs is not installed
+    |   `-- MissingExtra       15   what a feature needs is not installed
     |-- FormatError            11   a file is not the checkpoint it claims to be
     |-- ManifestError          12   a manifest that is malformed, foreign or from the future
     |-- PayloadError           13   stored bytes do not decode to the tensor they should
@@ -13,7 +13,7 @@
     |   |-- ObjectMissing      21   an object is neither here nor on a remote
     |   `-- ObjectCorrupt      22   an object is truncated or has changed
     |-- RemoteError            30   a remote cannot be reached, or refuses
-    |   `-- TemporaryRemoteError 30  the same once more may succeed
+    |   `-- TemporaryRemoteError 31   the same call may succeed a little later
     |-- MergeError             40   a merge cannot be computed at all
     |-- GitError               50   git itself failed
     `-- ConfigError            51   a setting has no meaning
@@ -71,6 +71,8 @@ class PluginError(ThetaError):
 
 class MissingExtra(PluginError):
     """A package that a feature needs is not installed; it comes with an extra of gittheta."""
+
+    exit_code = 15
 
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what}, which is not installed", hint=f"pip install 'gittheta[{extra}]'")
@@ -134,6 +136,8 @@ class TemporaryRemoteError(RemoteError):
 
     ``after`` is the number of seconds that the remote asks to wait, if it does.
     """
+
+    exit_code = 31
 
     def __init__(self, what: str, *, hint: str | None = None, after: float | None = None) -> None:
         super().__init__(what, hint=hint)

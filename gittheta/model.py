@@ -70,6 +70,10 @@ def _float(name: str, exponent: int, mantissa: int, bias: int, torch: str, speci
     return Dtype(name, bits, "float", 1, exponent, mantissa, bias, specials, arithmetic=True, torch=torch)
 
 
+def _integer(name: str, bits: int) -> Dtype:
+    return Dtype(f"{name[0]}{bits}", bits, "int", torch=f"{name}{bits}")
+
+
 #: Every dtype that a manifest may name, but for block dtypes, which it describes itself. ``raw`` stands for bytes of
 #: unknown meaning.
 DTYPES: dict[str, Dtype] = {
@@ -77,8 +81,7 @@ DTYPES: dict[str, Dtype] = {
     for dtype in (
         Dtype("raw", 8, "raw"),
         Dtype("bool", 8, "bool", torch="bool"),
-        *(Dtype(f"u{bits}", bits, "int", torch=f"uint{bits}") for bits in (8, 16, 32, 64)),
-        *(Dtype(f"i{bits}", bits, "int", torch=f"int{bits}") for bits in (8, 16, 32, 64)),
+        *(_integer(name, bits) for bits in (8, 16, 32, 64) for name in ("uint", "int")),
         _float("f16", 5, 10, 15, "float16"),
         _float("bf16", 8, 7, 127, "bfloat16"),
         _float("f32", 8, 23, 127, "float32"),

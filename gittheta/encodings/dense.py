@@ -11,7 +11,9 @@ from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
 from gittheta.numerics.planes import Bytes, join_rotated, pack, split_rotated, unpack
 
 _PLAIN, _ROTATED = 0, 1
-_WIDTHS = (1, 2, 4, 8)
+#: Widths of floats whose sign can be rotated; bytes can be cut into planes of any width that its byte can say.
+_ROTATED_WIDTHS = (2, 4, 8)
+_WIDEST = 255
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,11 @@ class Dense:
         if len(payload) < 2:
             raise PayloadError("a dense payload without a head")
         width, transform = payload[0], payload[1]
-        if width not in _WIDTHS or transform not in (_PLAIN, _ROTATED) or (transform == _ROTATED and width == 1):
+        if (
+            width == 0
+            or transform not in (_PLAIN, _ROTATED)
+            or (transform == _ROTATED and width not in _ROTATED_WIDTHS)
+        ):
             raise PayloadError(f"a dense payload of unknown kind ({width}, {transform})")
         count, odd = divmod(spec.nbytes, width)
         planes, rest = unpack(payload[2:], [count] * width)
@@ -57,6 +63,8 @@ def _shape_of(dtype: Dtype) -> tuple[int, int]:
     """Bytes of one element as coded, and whether its sign is rotated."""
     if dtype.kind == "complex":
         return dtype.itemsize // 2, _ROTATED
+    if dtype.itemsize > _WIDEST:
+        return 1, _PLAIN
     return dtype.itemsize, _ROTATED if dtype.kind == "float" and dtype.itemsize > 1 else _PLAIN
 
 

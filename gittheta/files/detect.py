@@ -77,7 +77,7 @@ def check_layout(layout: Layout) -> None:
             raise FormatError(f"tensor '{spec.name}' overlaps another, or has no whole number of bytes")
         if not _is_known(spec.dtype):
             raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
-        if len(spec.shape) > MAX_DIMENSIONS or len(spec.name.encode()) > MAX_NAME:
+        if len(spec.shape) > MAX_DIMENSIONS or min(spec.shape, default=0) < 0 or len(spec.name.encode()) > MAX_NAME:
             raise FormatError(f"tensor '{spec.name[:80]}' has an absurd shape or name")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:

@@ -15,6 +15,7 @@ class MagMax:
     lambda_: float = 1.0
 
     name: ClassVar[str] = "magmax"
+    api_version: ClassVar[int] = 2
     unit: ClassVar[str] = "element"
     needs_base: ClassVar[bool] = True
 

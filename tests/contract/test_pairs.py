@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
 from gittheta.registry import BUILT_IN
 from gittheta.storage.manifest import parse_manifest
 from gittheta.testing import block_values
-from tests.unit.building import Repo, git, safetensors, shrink
+from tests.unit.building import SMALL, Repo, git, safetensors
 
 FEW = settings(derandomize=True, max_examples=12, deadline=None)
 Random = np.random.Generator
@@ -156,14 +156,11 @@ def commit(repo: Repo, data: bytes, check: bool = True) -> bytes:
 
 
 @pytest.fixture(scope="module", params=[pytest.param("usual blocks", marks=pytest.mark.slow), "small blocks"])
-def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Repo]:
+def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Repo:
     """One repository for all examples."""
     top = tmp_path_factory.mktemp("pairs")
     git(top, "init", "-q")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "small blocks":
-            shrink(patch)
-        yield Repo(top)
+    return Repo(top, limits=SMALL if request.param == "small blocks" else None)
 
 
 BEGINNINGS = st.lists(

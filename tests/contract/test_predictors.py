@@ -10,14 +10,16 @@ import numpy.typing as npt
 import zstandard
 
 from gittheta.api import DTYPES, Tensor, TensorSpec
-from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe
+from gittheta.encodings.lowrank.factors import Product, WeightChange
+from gittheta.encodings.lowrank.predictor import LowRank, describe
 from gittheta.encodings.resize.predictor import Resize
 from gittheta.encodings.scale.predictor import Scale
-from gittheta.numerics.floats import MANTISSA, Doubles
+from gittheta.numerics.floats import Doubles
 from gittheta.testing import PredictorConformance
+from tests.unit.building import ARITHMETIC
 from tests.unit.in_memory import InMemory, of_bits, of_values, values_of
 
-FLOATS = ("bf16", "f32", *sorted(set(MANTISSA) - {"bf16", "f32"}))
+FLOATS = ("bf16", "f32", *sorted(ARITHMETIC - {"bf16", "f32"}))
 _BOMB = zstandard.ZstdCompressor(level=3).compress(bytes(1 << 28))
 
 
@@ -84,15 +86,15 @@ def _lowrank(
     )
 
 
-def _changes() -> Iterator[Change]:
+def _changes() -> Iterator[WeightChange]:
     def matrix(seed: int, *shape: int) -> npt.NDArray[np.float32]:
         return random(seed).standard_normal(shape).astype(np.float32)
 
     first, second = Product(matrix(1, 24, 2), matrix(2, 2, 36)), Product(matrix(3, 24, 3), matrix(4, 3, 36))
-    yield Change(first, second, "hadamard", 0.01)
-    yield Change(Product(matrix(5, 4, 6)), Product(matrix(6, 6, 2), matrix(7, 2, 6)), "kronecker", 0.5)
-    yield Change(first, scaling=0.25, gain=matrix(8, 24), rounded=True)
-    yield Change(Product(matrix(9, 24, 36)), gain=matrix(8, 36), gain_axis=1)
+    yield WeightChange(first, second, "hadamard", 0.01)
+    yield WeightChange(Product(matrix(5, 4, 6)), Product(matrix(6, 6, 2), matrix(7, 2, 6)), "kronecker", 0.5)
+    yield WeightChange(first, scaling=0.25, gain=matrix(8, 24), rounded=True)
+    yield WeightChange(Product(matrix(9, 24, 36)), gain=matrix(8, 36), gain_axis=1)
 
 
 class TestLowRank(PredictorConformance):

@@ -145,7 +145,7 @@ def blocks_of(manifest: Manifest, name: str) -> list[bytes]:
             head = parse_head(data[at : at + HEAD_LENGTH])
             body = memoryview(data)[at + HEAD_LENGTH : at + HEAD_LENGTH + head.body]
             spec = TensorSpec(name, stanza.spec.dtype, (head.raw * 8 // stanza.spec.dtype.bits,))
-            raw = bytes(Dense().decode(body, spec, None).data)
+            raw = bytes(Dense().over(None).decode(body, spec).data)
             assert (len(raw), digest_of(raw)) == (head.raw, head.digest)
             found.append(raw)
             at += HEAD_LENGTH + head.body
@@ -158,4 +158,4 @@ def test_a_payload_in_literal_bytes() -> None:
     payload = bytes([2, 1]) + struct.pack("<2I", 3, 3) + b"\x7f\x80\xff" + b"\x00\x81\xff"
     spec = TensorSpec("w", DTYPES["bf16"], (3,))
     raw = struct.pack("<3H", 0x3F80, 0xC040, 0xFFFF)
-    assert bytes(Dense().decode(memoryview(payload), spec, None).data) == raw
+    assert bytes(Dense().over(None).decode(memoryview(payload), spec).data) == raw

@@ -69,7 +69,7 @@ def test_payloads_decode_to_what_they_did(golden: Golden) -> None:
         base = InMemory(Tensor(base_spec, memoryview(golden.base_values)))
         data = plugin.open(payload, spec, golden.parameters).read(0, spec.nbytes, base)
     else:
-        data = plugin.decode(payload, spec, Tensor(spec, memoryview(golden.base_values))).data
+        data = plugin.over(Tensor(spec, memoryview(golden.base_values))).decode(payload, spec).data
     assert digest_of(bytes(data)).hex() == golden.digest
 
 
@@ -100,5 +100,5 @@ def test_examples_of_the_specification(encoding: str, dtype: str, base: str, new
     assert BLOCKWISE[encoding](body, dtype, len(expected), old) == expected
     spec = TensorSpec("w", DTYPES[dtype], (len(expected) * 8 // DTYPES[dtype].bits,))
     plugin = Registry().encoding(encoding)
-    decoded = plugin.decode(memoryview(body), spec, Tensor(spec, memoryview(old)))
+    decoded = plugin.over(Tensor(spec, memoryview(old))).decode(memoryview(body), spec)
     assert bytes(decoded.data) == expected

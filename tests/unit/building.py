@@ -8,18 +8,16 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
 
-import pytest
-
-import gittheta
-import gittheta.model
 from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
+from gittheta.limits import Limits
+from gittheta.model import DTYPES
 
+#: Names of the dtypes that are computed with.
+ARITHMETIC = {dtype.name for dtype in DTYPES.values() if dtype.arithmetic}
 #: name, dtype as safetensors spells it, shape, bytes
 Entry = tuple[str, str, Sequence[int], bytes]
 
@@ -52,32 +50,22 @@ def git(directory: Path, *words: str, stdin: bytes | None = None) -> str:
 
 
 #: Blocks of 64 elements; tensors above 1 KiB are too large to be held, and the other bounds are small in proportion.
-SMALL = {
-    "BLOCK_ELEMENTS": 64,
-    "HOLD": 1024,
-    "PIECE": 1024,
-    "AHEAD": 2048,
-    "IN_FLIGHT": 2048,
-    "WORKING": 256,
-    "WHOLE": 700,
-    "KEEP": 1024,
-    "_WINDOW": 32,
-    "BATCH": 600,
-    "_SMALL": 300,
-    "OBJECT_SIZE": 8192,
-}
-
-
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Set the bounds above in every module of the model, the store and the flows that knows them."""
-    rooms = ("codec", "storage", "files", "flows")
-    found = [name for _, name, _ in walk_packages(gittheta.__path__, "gittheta.") if name.split(".")[1] in rooms]
-    modules = [gittheta.model, *map(import_module, found)]
-    for name, value in SMALL.items():
-        owners = [module for module in modules if hasattr(module, name)]
-        assert owners, f"no module has {name} any more"
-        for module in owners:
-            patch.setattr(module, name, value)
+SMALL = Limits(
+    block_elements=64,
+    piece=1024,
+    object_size=8192,
+    held=1024,
+    in_flight=2048,
+    per_worker=256,
+    decoded_ahead=2048,
+    kept_blocks=1024,
+    whole_tensor=700,
+    encode_batch=600,
+    decode_batch=600,
+    digest_inline=300,
+    digest_waiting=2048,
+    sample_window=32,
+)
 
 
 @dataclass
@@ -102,9 +90,10 @@ class Repo:
 
     top: Path
     warnings: list[str] = field(default_factory=list)
+    limits: Limits | None = None
 
     def open(self) -> Workspace:
-        return Workspace.open(self.top, Listening(self.warnings))
+        return Workspace.open(self.top, Listening(self.warnings), self.limits)
 
     def clean(self, data: bytes, path: str = "m.safetensors") -> bytes:
         with self.open() as workspace:

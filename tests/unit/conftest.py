@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.building import Repo, git, shrink
+from tests.unit.building import SMALL, Repo, git
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,6 +31,6 @@ def repo(tmp_path: Path) -> Repo:
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_blocks(repo: Repo) -> None:
     """What otherwise takes gigabytes."""
-    shrink(monkeypatch)
+    repo.limits = SMALL

@@ -16,11 +16,11 @@ from gittheta.adapters.fold import predict
 from gittheta.adapters.layer import InMemory
 from gittheta.adapters.read import Adapter, Factors, Fold, Replacement, read_adapter
 from gittheta.api import DTYPES, TensorSpec
-from gittheta.encodings.lowrank.predictor import Change, Product
+from gittheta.encodings.lowrank.factors import Product, WeightChange
 from gittheta.errors import AdapterError, FormatError, ManifestError
 from gittheta.flows.edit.apply import Applied, apply
-from gittheta.formats.safetensors import Safetensors
 from gittheta.numerics.floats import to_float64
+from gittheta.registry import Registry
 from tests.unit.building import Repo, safetensors
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,7 +59,7 @@ def zeros(spec: TensorSpec) -> InMemory:
 
 
 def read(folder: Path, shapes: Mapping[str, Sequence[int]] | None = None, dtype: str = "f32") -> Adapter:
-    return read_adapter(folder, specs(shapes or {"model.q.weight": (6, 4)}, dtype), zeros, Safetensors())
+    return read_adapter(folder, specs(shapes or {"model.q.weight": (6, 4)}, dtype), zeros, Registry())
 
 
 def refused(folder: Path, shapes: Mapping[str, Sequence[int]] | None = None, dtype: str = "f32") -> str:
@@ -310,14 +310,14 @@ def test_square_weights_beside_others_that_contradict_the_configuration(tmp_path
 
 
 def product_of(folded: Fold) -> np.ndarray:
-    assert isinstance(folded.change, Change)
+    assert isinstance(folded.change, WeightChange)
     assert folded.change.first.right is not None
     return folded.change.first.left @ folded.change.first.right
 
 
 def scaling(folder: Path) -> float:
     change = read(folder)["model.q.weight"].change
-    assert isinstance(change, Change)
+    assert isinstance(change, WeightChange)
     return change.scaling
 
 
@@ -381,12 +381,14 @@ def test_factors_of_inputs_and_outputs(tmp_path: Path) -> None:
 
 
 CHANGES = {
-    "product": Change(Product(values(6, 2), values(2, 10)), scaling=0.5),
-    "matrix": Change(Product(values(6, 10)), scaling=0.5),
-    "rows gained": Change(Product(values(6, 2), values(2, 10)), gain=values(6)),
-    "columns gained": Change(Product(values(6, 2), values(2, 10)), gain=values(10), gain_axis=1),
-    "hadamard": Change(Product(values(6, 2), values(2, 10)), Product(values(6, 2), values(2, 10)), "hadamard", 3.0),
-    "kronecker": Change(Product(values(2, 5)), Product(values(3, 1), values(1, 2)), "kronecker", 3.0),
+    "product": WeightChange(Product(values(6, 2), values(2, 10)), scaling=0.5),
+    "matrix": WeightChange(Product(values(6, 10)), scaling=0.5),
+    "rows gained": WeightChange(Product(values(6, 2), values(2, 10)), gain=values(6)),
+    "columns gained": WeightChange(Product(values(6, 2), values(2, 10)), gain=values(10), gain_axis=1),
+    "hadamard": WeightChange(
+        Product(values(6, 2), values(2, 10)), Product(values(6, 2), values(2, 10)), "hadamard", 3.0
+    ),
+    "kronecker": WeightChange(Product(values(2, 5)), Product(values(3, 1), values(1, 2)), "kronecker", 3.0),
     "rows": Factors(values(6), 0),
     "columns": Factors(values(10), 1),
 }
@@ -416,7 +418,7 @@ def never(*arguments: object) -> None:
     raise PayloadError("too large")
 
 
-def plainly(change: Change | Factors, data: memoryview) -> np.ndarray:
+def plainly(change: WeightChange | Factors, data: memoryview) -> np.ndarray:
     old = np.frombuffer(data, np.float32).reshape(6, 10)
     if isinstance(change, Factors):
         return old * (change.values if change.axis else change.values[:, None])

@@ -24,9 +24,10 @@ from gittheta.adapters.fold import predict
 from gittheta.adapters.layer import InMemory
 from gittheta.adapters.read import Fold, read_adapter
 from gittheta.api import TensorSpec
-from gittheta.encodings.lowrank.predictor import Change, Product
+from gittheta.encodings.lowrank.factors import Product, WeightChange
 from gittheta.formats.safetensors import Safetensors
-from gittheta.numerics.floats import MANTISSA, Doubles, as_words, to_float64, to_ordered
+from gittheta.numerics.floats import Doubles, as_words, to_float64, to_ordered
+from gittheta.registry import Registry
 
 peft = pytest.importorskip("peft", reason="`make slow` installs it")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
@@ -121,7 +122,7 @@ class Comparison:
     def units(self) -> np.ndarray:
         """The difference, in units in the last place of the largest number that went into it."""
         ours, theirs = (to_float64(data, self.spec.dtype) for data in (self.ours, self.theirs))
-        unit = np.exp2(np.floor(np.log2(np.maximum(self.largest, 1e-30))) - MANTISSA[self.spec.dtype.name])
+        unit = np.exp2(np.floor(np.log2(np.maximum(self.largest, 1e-30))) - self.spec.dtype.mantissa_bits)
         return np.abs(ours - theirs) / unit
 
 
@@ -133,7 +134,7 @@ def largest_summand(fold: Fold, base: Doubles) -> Doubles:
         return left if product.right is None else left @ np.abs(product.right.astype(np.float64))
 
     change = fold.change
-    if not isinstance(change, Change):
+    if not isinstance(change, WeightChange):
         return np.abs(base)
     size = dense(change.first) * abs(change.scaling)
     if change.second is not None:
@@ -151,7 +152,7 @@ def compare(folder: Path, merged: nn.Module) -> dict[str, Comparison]:
     """
     save(merged, folder / "merged.safetensors")
     old, new = File(folder / "old.safetensors"), File(folder / "merged.safetensors")
-    adapter = read_adapter(folder / "adapter", list(old.specs), old.values, Safetensors())
+    adapter = read_adapter(folder / "adapter", list(old.specs), old.values, Registry())
     found = {}
     for spec in old.specs:
         base, theirs = old.values(spec), new.values(spec).data

@@ -17,6 +17,7 @@ from gittheta.encodings.dense import Dense
 from gittheta.encodings.resize.predictor import Resize
 from gittheta.encodings.sparse import Sparse
 from gittheta.errors import PayloadError, PluginError, ThetaError
+from gittheta.limits import Limits
 from gittheta.model import DTYPES, Digest, Link, ObjectId, Place, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.storage.frames import MAX_OVERHEAD, frame_head
 from gittheta.storage.manifest import MAX_LINKS, format_manifest, parse_manifest
@@ -69,7 +70,7 @@ class Shelf:
         for begin, end in pairwise((0, *cuts, len(new))):
             part = flat_spec(spec, end - begin)
             base = None if old is None else Tensor(part, memoryview(old)[begin:end])
-            body = ENCODINGS[name].encode(Tensor(part, memoryview(new)[begin:end]), base)
+            body = ENCODINGS[name].over(base).encode(Tensor(part, memoryview(new)[begin:end]))
             assert body is not None
             frames.append(frame(body, new[begin:end]))
         return Link(name, self.put(*frames), (), None if old is None else digest_of(old))
@@ -360,9 +361,9 @@ def test_many_tiny_frames_that_are_legal(shelf: Shelf) -> None:
     assert time.perf_counter() - began < 5
 
 
-def test_more_tiny_frames_than_any_writer_makes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_tiny_frames_than_any_writer_makes(shelf: Shelf) -> None:
     """A small object can be named as often as a manifest's line has room; each naming is a frame or more."""
-    monkeypatch.setattr("gittheta.codec.chain._FRAMES", 1000)
+    shelf.repo.limits = Limits(spare_frames=1000)
     spec = TensorSpec("w", DTYPES["u8"], (1 << 14,))
     data = bytes(spec.nbytes)
     tiny = frame(b"\1\0\1\0\0\0\0", b"\0")

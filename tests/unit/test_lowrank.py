@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gittheta.api import DTYPES, Finding, PayloadError, TensorSpec
-from gittheta.encodings.lowrank.predictor import Change, LowRank, Product, describe, tiles
+from gittheta.encodings.lowrank.factors import Product, WeightChange
+from gittheta.encodings.lowrank.predictor import LowRank, describe, tiles
 from gittheta.numerics.floats import from_float64, to_float64
 
 FLOATS = ("f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f8_e4m3fnuz", "f8_e5m2fnuz")
@@ -69,7 +70,7 @@ def matrix(product: Product) -> Doubles:
     return left if product.right is None else left @ product.right.astype(np.float64)
 
 
-def applied(change: Change, base: HeldReader) -> Doubles:
+def applied(change: WeightChange, base: HeldReader) -> Doubles:
     """What a change means, in float64 and with NumPy's own functions."""
     first = matrix(change.first)
     whole = first
@@ -110,7 +111,7 @@ def folded(base: HeldReader, rank: int, size: float, seed: int = 1) -> HeldReade
 def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: type | str) -> None:
     rng = np.random.default_rng(0)
     base = weights(rng, 96, 130, dtype=dtype)
-    change = Change(factors(rng, (96, 8), (8, 130), dtype=np.float32 if kind == "bf16" else kind), scaling=2e-4)
+    change = WeightChange(factors(rng, (96, 8), (8, 130), dtype=np.float32 if kind == "bf16" else kind), scaling=2e-4)
     if kind == "bf16":
         change = replace(change, first=Product(bfloat(change.first.left), bfloat(change.first.right)))
     wanted = held(applied(change, base), dtype)
@@ -124,23 +125,23 @@ def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: type 
         assert misses(found, wanted) <= (0.001 if dtype == "f32" else 0)
 
 
-CHANGES: dict[str, Callable[[np.random.Generator], tuple[Change, tuple[int, ...]]]] = {
-    "a lone matrix": lambda rng: (Change(factors(rng, (12, 35)), scaling=0.3), (12, 35)),
+CHANGES: dict[str, Callable[[np.random.Generator], tuple[WeightChange, tuple[int, ...]]]] = {
+    "a lone matrix": lambda rng: (WeightChange(factors(rng, (12, 35)), scaling=0.3), (12, 35)),
     "hadamard": lambda rng: (
-        Change(factors(rng, (12, 2), (2, 35)), factors(rng, (12, 3), (3, 35)), "hadamard", -0.3),
+        WeightChange(factors(rng, (12, 2), (2, 35)), factors(rng, (12, 3), (3, 35)), "hadamard", -0.3),
         (12, 5, 7),
     ),
-    "kronecker": lambda rng: (Change(factors(rng, (3, 5)), factors(rng, (4, 2), (2, 7)), "kronecker"), (12, 35)),
+    "kronecker": lambda rng: (WeightChange(factors(rng, (3, 5)), factors(rng, (4, 2), (2, 7)), "kronecker"), (12, 35)),
     "kronecker of lone matrices": lambda rng: (
-        Change(factors(rng, (3, 5)), factors(rng, (4, 7)), "kronecker", 0.1),
+        WeightChange(factors(rng, (3, 5)), factors(rng, (4, 7)), "kronecker", 0.1),
         (12, 35, 1),
     ),
     "rows scaled": lambda rng: (
-        Change(factors(rng, (12, 3), (3, 70)), gain=rng.standard_normal(12).astype(np.float32)),
+        WeightChange(factors(rng, (12, 3), (3, 70)), gain=rng.standard_normal(12).astype(np.float32)),
         (12, 5, 14),
     ),
     "columns scaled": lambda rng: (
-        Change(factors(rng, (12, 3), (3, 70)), gain=rng.standard_normal(70).astype(np.float32), gain_axis=1),
+        WeightChange(factors(rng, (12, 3), (3, 70)), gain=rng.standard_normal(70).astype(np.float32), gain_axis=1),
         (12, 70),
     ),
 }
@@ -196,7 +197,7 @@ def test_any_shape_and_scale(shape: tuple[int, int], rank: int, dtype: str, powe
     base = weights(rng, *shape, dtype=dtype)
     left = np.ldexp(rng.standard_normal((shape[0], rank)), powers[0])
     right = np.ldexp(rng.standard_normal((rank, shape[1])), powers[1] + rng.integers(-9, 9, (rank, 1)))
-    change = Change(Product(left, right))
+    change = WeightChange(Product(left, right))
     wanted = applied(change, base)
     found = to_float64(memoryview(predict(describe(change, base.spec), base)), base.spec.dtype)
     exact = values_of(held(wanted, dtype)).ravel()
@@ -208,13 +209,13 @@ def test_any_shape_and_scale(shape: tuple[int, int], rank: int, dtype: str, powe
 
 def test_zeros_have_the_sign_that_addition_gives_them() -> None:
     base = held(np.array([[-0.0, 0.0], [1.0, -1.0]]), "f32")
-    zero = Change(Product(np.zeros((2, 1), np.float32), -np.ones((1, 2), np.float32)))
+    zero = WeightChange(Product(np.zeros((2, 1), np.float32), -np.ones((1, 2), np.float32)))
     assert predict(describe(zero, base.spec), base) == np.array([0, 0, 1, -1], "<f4").tobytes()
 
 
 def test_nan_and_infinity_of_the_base_stay() -> None:
     base = held(np.array([[np.nan, np.inf], [-np.inf, 1.0]]), "bf16")
-    change = Change(Product(np.ones((2, 1), np.float32), np.ones((1, 2), np.float32)))
+    change = WeightChange(Product(np.ones((2, 1), np.float32), np.ones((1, 2), np.float32)))
     found = to_float64(memoryview(predict(describe(change, base.spec), base)), DTYPES["bf16"])
     assert np.array_equal(found, [np.nan, np.inf, -np.inf, 2], equal_nan=True)
 
@@ -222,7 +223,7 @@ def test_nan_and_infinity_of_the_base_stay() -> None:
 # The same bits everywhere
 
 
-def _naive(change: Change, base: HeldReader) -> bytes:
+def _naive(change: WeightChange, base: HeldReader) -> bytes:
     """The specification's arithmetic, in Python's integers where it is of integers."""
     left, right = (np.asarray(part, np.float64) for part in (change.first.left, change.first.right))
     finding = describe(change, base.spec)
@@ -256,7 +257,7 @@ def test_the_bits_are_those_of_whole_numbers(dtype: str) -> None:
     rng = np.random.default_rng(5)
     base = weights(rng, 20, 30, dtype=dtype)
     product = factors(rng, (20, 5), (5, 30))
-    change = Change(Product(product.left * np.float32([1, 10, 1e-3, 1e4, 1e-6]), product.right), scaling=0.1)
+    change = WeightChange(Product(product.left * np.float32([1, 10, 1e-3, 1e4, 1e-6]), product.right), scaling=0.1)
     assert predict(describe(change, base.spec), base) == _naive(change, base)
 
 
@@ -265,10 +266,10 @@ def test_the_order_of_components_does_not_matter() -> None:
     base = weights(rng, 64, 200, dtype="f64")
     product = factors(rng, (64, 33), (33, 200))
     assert product.right is not None
-    whole = predict(describe(Change(product), base.spec), base)
+    whole = predict(describe(WeightChange(product), base.spec), base)
     for _ in range(3):
         order = rng.permutation(33)
-        shuffled = Change(Product(product.left[:, order], product.right[order]))
+        shuffled = WeightChange(Product(product.left[:, order], product.right[order]))
         assert predict(describe(shuffled, base.spec), base) == whole
 
 
@@ -278,7 +279,7 @@ import numpy as np
 from tests.unit.test_lowrank import *
 rng = np.random.default_rng(7)
 base = weights(rng, 300, 500, dtype="f64")
-change = Change(factors(rng, (300, 48), (48, 500)), scaling=0.01)
+change = WeightChange(factors(rng, (300, 48), (48, 500)), scaling=0.01)
 print(hashlib.sha256(predict(describe(change, base.spec), base)).hexdigest())
 """
 
@@ -286,7 +287,7 @@ print(hashlib.sha256(predict(describe(change, base.spec), base)).hexdigest())
 def test_neither_threads_nor_kernels_of_blas_matter() -> None:
     rng = np.random.default_rng(7)
     base = weights(rng, 300, 500, dtype="f64")
-    change = Change(factors(rng, (300, 48), (48, 500)), scaling=0.01)
+    change = WeightChange(factors(rng, (300, 48), (48, 500)), scaling=0.01)
     mine = hashlib.sha256(predict(describe(change, base.spec), base)).hexdigest()
     for settings_ in ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "4", "OPENBLAS_CORETYPE": "Prescott"}):
         environment = {**os.environ, **settings_}
@@ -316,7 +317,7 @@ def test_a_given_adapter_costs_about_its_own_bytes(kind: type | str, most: float
     product = factors(rng, (512, 16), (16, 512), dtype=np.float32 if kind == "bf16" else kind)
     if kind == "bf16":
         product = Product(bfloat(product.left), bfloat(product.right))
-    finding = describe(Change(product), spec_of("f32", 512, 512))
+    finding = describe(WeightChange(product), spec_of("f32", 512, 512))
     assert len(finding.payload) <= 1.05 * most * 2 * 16 * 512
 
 
@@ -324,27 +325,27 @@ def test_changes_that_do_not_fit_are_refused() -> None:
     rng = np.random.default_rng(9)
     good = factors(rng, (8, 2), (2, 6))
     spec = spec_of("f32", 8, 6)
-    describe(Change(good), spec)
+    describe(WeightChange(good), spec)
     infinite = good.left.copy()
     infinite[3, 1] = np.inf
-    refused: list[tuple[Change, TensorSpec]] = [
-        (Change(good), spec_of("f32", 6, 8)),
-        (Change(good), spec_of("i32", 8, 6)),
-        (Change(good), spec_of("f32", 48)),
-        (Change(good), spec_of("f32", 8, 0)),
-        (Change(Product(good.left, good.left)), spec),
-        (Change(Product(good.left[0], good.right)), spec),
-        (Change(Product(good.left[:, :0], np.zeros((0, 6), np.float32))), spec),
-        (Change(Product(infinite, good.right)), spec),
-        (Change(good, scaling=float("nan")), spec),
-        (Change(good, good), spec),
-        (Change(good, combination="hadamard"), spec),
-        (Change(good, factors(rng, (8, 2), (2, 5)), "hadamard"), spec),
-        (Change(good, factors(rng, (2, 2)), "kronecker"), spec),
-        (Change(good, gain=np.ones(6, np.float32)), spec),
-        (Change(good, gain=np.ones(8, np.float32), gain_axis=1), spec),
-        (Change(good, gain=np.full(8, np.nan, np.float32)), spec),
-        (Change(Product(np.ones((8, 4000), np.float32), np.ones((4000, 6), np.float32))), spec),
+    refused: list[tuple[WeightChange, TensorSpec]] = [
+        (WeightChange(good), spec_of("f32", 6, 8)),
+        (WeightChange(good), spec_of("i32", 8, 6)),
+        (WeightChange(good), spec_of("f32", 48)),
+        (WeightChange(good), spec_of("f32", 8, 0)),
+        (WeightChange(Product(good.left, good.left)), spec),
+        (WeightChange(Product(good.left[0], good.right)), spec),
+        (WeightChange(Product(good.left[:, :0], np.zeros((0, 6), np.float32))), spec),
+        (WeightChange(Product(infinite, good.right)), spec),
+        (WeightChange(good, scaling=float("nan")), spec),
+        (WeightChange(good, good), spec),
+        (WeightChange(good, combination="hadamard"), spec),
+        (WeightChange(good, factors(rng, (8, 2), (2, 5)), "hadamard"), spec),
+        (WeightChange(good, factors(rng, (2, 2)), "kronecker"), spec),
+        (WeightChange(good, gain=np.ones(6, np.float32)), spec),
+        (WeightChange(good, gain=np.ones(8, np.float32), gain_axis=1), spec),
+        (WeightChange(good, gain=np.full(8, np.nan, np.float32)), spec),
+        (WeightChange(Product(np.ones((8, 4000), np.float32), np.ones((4000, 6), np.float32))), spec),
     ]
     for change, its_spec in refused:
         with pytest.raises(PayloadError):
@@ -459,7 +460,9 @@ def test_integers_that_stay_below_the_bound_are_read() -> None:
 
 def test_small_payloads_do_not_grow_large() -> None:
     rows = np.zeros((1 << 11, 4), np.float32)
-    payload = describe(Change(Product(rows, np.zeros((4, 1 << 11), np.float32))), spec_of("bf16", 1 << 11, 1 << 11))
+    payload = describe(
+        WeightChange(Product(rows, np.zeros((4, 1 << 11), np.float32))), spec_of("bf16", 1 << 11, 1 << 11)
+    )
     assert len(payload.payload) < 400
     for shape in ((2, 2), (1 << 11, 1), (1 << 10, 1 << 11)):
         assert check_hostile(payload.payload, spec_of("bf16", *shape), {"rank": "4"})
@@ -467,7 +470,7 @@ def test_small_payloads_do_not_grow_large() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"rank": "4"}, {"rank": "03"}, {"rank": "3", "gain": "rows"}, {"r": "3"}])
 def test_parameters_must_agree_with_the_payload(parameters: dict[str, str]) -> None:
-    finding = describe(Change(factors(np.random.default_rng(0), (8, 3), (3, 8))), spec_of("f32", 8, 8))
+    finding = describe(WeightChange(factors(np.random.default_rng(0), (8, 3), (3, 8))), spec_of("f32", 8, 8))
     with pytest.raises(PayloadError):
         LowRank().open(memoryview(finding.payload), spec_of("f32", 8, 8), parameters)
 

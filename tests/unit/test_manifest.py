@@ -281,7 +281,7 @@ def test_lines_and_texts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     rejected(TEXT, "longer than")
 
 
-@pytest.mark.parametrize("version", ["2", "10", "999999999"])
+@pytest.mark.parametrize("version", ["3", "10", "999999999"])
 def test_manifests_from_the_future_say_what_to_do(version: str) -> None:
     error = rejected(TEXT.replace("manifest 1", f"manifest {version}"), f"version {version}")
     assert "upgrade" in (error.hint or "")

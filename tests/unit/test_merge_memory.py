@@ -38,8 +38,8 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
     left: list[int] = []
 
     class Watched(Spool):
-        def __init__(self, store: ObjectStore, spec: TensorSpec, hold: int | None = None) -> None:
-            super().__init__(store, spec, hold)
+        def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
+            super().__init__(store, spec, held)
             alive.add(self)
 
     whole = Encoder.finish
@@ -65,8 +65,8 @@ def test_few_tensors_are_open_while_a_model_is_measured(repo: Repo, monkeypatch:
     opened: list[int] = []
 
     class Watched(CheckedReader):
-        def __init__(self, stored: StoredReader) -> None:
-            super().__init__(stored)
+        def __init__(self, stored: StoredReader, kept_bytes: int) -> None:
+            super().__init__(stored, kept_bytes)
             alive.add(self)
             opened.append(len(alive))
 

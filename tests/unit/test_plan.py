@@ -188,5 +188,5 @@ def test_options_must_mean_something() -> None:
     assert decide(A, B, A, rules=(Rule("test", "nonesuch"),)).action is Action.TAKEN
     given = (Rule("test", None, (("density", "0.3"),)), Rule("test", "ties", (("density", "0.1"), ("lambda", "2"))))
     chosen = plan(manifest(A), manifest(B), manifest(C), rules=given)
-    (recipe,) = chosen.recipes.values()
+    (recipe,) = chosen.methods.values()
     assert (recipe.described()["density"], recipe.described()["lambda"]) == ("0.3", "2.0")

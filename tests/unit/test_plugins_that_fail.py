@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
 import pytest
 
+from gittheta.api import Composed
 from gittheta.encodings.dense import Dense
 from gittheta.errors import PayloadError, PluginError
 from gittheta.flows.add.clean import clean
@@ -34,6 +35,7 @@ class Lying:
     """A format that answers whatever the test asks for."""
 
     name: ClassVar[str] = "lying"
+    needs_whole_file: ClassVar[bool] = False
     answer: ClassVar[Callable[[], Layout]]
 
     def matches(self, head: bytes) -> bool:
@@ -43,9 +45,10 @@ class Lying:
         file.read(5)
         return type(self).answer()
 
-    def merge_skeletons(
-        self, base: bytes | None, ours: bytes, theirs: bytes, wanted: Sequence[TensorSpec]
-    ) -> bytes | None:
+    def metadata(self, skeleton: bytes) -> Mapping[str, str]:
+        return {}
+
+    def compose(self, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Composed | None:
         return None
 
 
@@ -53,8 +56,8 @@ class Lying:
 class Forgetful(Dense):
     """An encoding that loses one bit."""
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
-        data = bytearray(super().decode(payload, spec, base).data)
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
+        data = bytearray(super().decode(payload, spec).data)
         data[-1] ^= 1
         return Tensor(spec, memoryview(data))
 
@@ -63,7 +66,7 @@ class Forgetful(Dense):
 class Tripping(Dense):
     """An encoding whose decoder stumbles."""
 
-    def decode(self, payload: memoryview, spec: TensorSpec, base: Tensor | None) -> Tensor:
+    def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
         raise IndexError("out of range")
 
 
@@ -103,7 +106,7 @@ def test_a_format_that_is_wrong_costs_nothing_but_the_format(
 ) -> None:
     monkeypatch.setattr(Lying, "answer", staticmethod(WRONG[wrong]), raising=False)
     with repo.open() as workspace:
-        workspace.__dict__["registry"] = registry("formats", "lying", Lying)
+        workspace.tensors.registry = registry("formats", "lying", Lying)
         text = clean(workspace, "file", io.BytesIO(DATA))
         assert format_manifest(parse_manifest(text)) == text
         assert parse_manifest(text).format == "opaque"
@@ -115,7 +118,7 @@ def test_gaps_before_between_and_after_tensors(repo: Repo, monkeypatch: pytest.M
     answer = layout(segment("a", 20, 10), segment("none", 40, 0), segment("b", 41, 30), segment("c", 71, 9))
     monkeypatch.setattr(Lying, "answer", staticmethod(lambda: answer), raising=False)
     with repo.open() as workspace:
-        workspace.__dict__["registry"] = registry("formats", "lying", Lying)
+        workspace.tensors.registry = registry("formats", "lying", Lying)
         text = clean(workspace, "file", io.BytesIO(DATA))
         manifest = parse_manifest(text)
         assert manifest.format == "lying"
@@ -130,7 +133,7 @@ def test_gaps_before_between_and_after_tensors(repo: Repo, monkeypatch: pytest.M
 
 def test_an_encoding_that_loses_a_bit_stores_nothing(repo: Repo) -> None:
     with repo.open() as workspace:
-        workspace.__dict__["registry"] = registry("encodings", "dense", Forgetful)
+        workspace.tensors.registry = registry("encodings", "dense", Forgetful)
         with pytest.raises(PayloadError, match="does not give back"):
             clean(workspace, "m.safetensors", io.BytesIO(safetensors([("w", "F32", [9], bytes(36))])))
     assert not repo.objects()
@@ -141,7 +144,7 @@ def test_an_encoding_that_loses_a_bit_stores_nothing(repo: Repo) -> None:
 def test_a_decoder_that_is_wrong_is_an_error_that_names_the_tensor(repo: Repo, kind: type) -> None:
     text = repo.add(safetensors([("w", "F32", [9], bytes(36))]))
     with repo.open() as workspace:
-        workspace.__dict__["registry"] = registry("encodings", "dense", kind)
+        workspace.tensors.registry = registry("encodings", "dense", kind)
         manifest = read_manifest(workspace, "m.safetensors", text)
         assert manifest is not None
         with pytest.raises(PayloadError) as caught:

@@ -12,6 +12,7 @@ from gittheta.flows.merge import prefetch
 from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.prefetch import Prefetch
+from gittheta.limits import Limits
 from gittheta.storage.manifest import parse_manifest
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
@@ -39,7 +40,7 @@ def values_of(side: Side) -> bytes:
 
 def test_what_both_sides_changed_is_read_once(repo: Repo) -> None:
     given = versions(repo, b=normal(12, 40, 10))
-    with repo.open() as workspace, Prefetch(workspace, given) as reading:
+    with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
         found = reading.taken("a")
         for side in given.sides:
             stanza = next(stanza for stanza in side.manifest.stanzas if stanza.spec.name == "a")
@@ -47,24 +48,24 @@ def test_what_both_sides_changed_is_read_once(repo: Repo) -> None:
         assert reading.taken("a") == reading.taken("b") == reading.taken("still") == {}
 
 
-def test_memory_is_bounded(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded(repo: Repo) -> None:
     given = versions(repo)
-    monkeypatch.setattr(prefetch, "IN_MEMORY", 3000)
-    with repo.open() as workspace, Prefetch(workspace, given) as reading:
+    repo.limits = Limits(merge_buffers=3000)
+    with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
         assert reading.taken("a") == {}
 
 
 def test_nothing_is_read_once_torch_is_there(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     given = versions(repo)
     monkeypatch.setattr(prefetch, "torch_is_loaded", lambda: True)
-    with repo.open() as workspace, Prefetch(workspace, given) as reading:
+    with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
         assert reading.taken("a") == {}
 
 
 def test_lost_objects_are_somebody_else_s_trouble(repo: Repo) -> None:
     given = versions(repo)
     shutil.rmtree(repo.theta / "objects")
-    with repo.open() as workspace, Prefetch(workspace, given) as reading:
+    with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
         assert reading.taken("a") == {}
 
 

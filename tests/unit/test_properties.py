@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from gittheta.flows.add.clean import clean
 from gittheta.model import DTYPES
 from gittheta.storage.manifest import parse_manifest
-from tests.unit.building import Entry, Repo, git, safetensors, shrink
+from tests.unit.building import SMALL, Entry, Repo, git, safetensors
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
@@ -19,13 +17,11 @@ SPELT = [name.upper() for name, dtype in DTYPES.items() if dtype.kind != "raw"] 
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """One repository for all examples, so that each meets what the others have stored; small blocks."""
     top = tmp_path_factory.mktemp("properties")
     git(top, "init", "-q")
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield Repo(top)
+    return Repo(top, limits=SMALL)
 
 
 @st.composite

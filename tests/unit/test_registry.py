@@ -16,7 +16,9 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Mine:
+    api_version: ClassVar[int] = 2
     name: ClassVar[str] = "mine"
+    kind: ClassVar[str] = "blockwise"
     needs_base: ClassVar[bool] = False
 
 class Other:
@@ -31,6 +33,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "plugin_under_test.py").write_text(PLUGIN)
     monkeypatch.delitem(sys.modules, "plugin_under_test", raising=False)
     monkeypatch.delitem(sys.modules, "plugin_that_fails", raising=False)
+    monkeypatch.delitem(sys.modules, "plugin_of_old", raising=False)
     return tmp_path
 
 
@@ -43,7 +46,12 @@ def distribution(site: Path, name: str, entry_points: str) -> None:
 
 def test_every_built_in_loads_under_its_own_name() -> None:
     registry = Registry()
-    for kind in ("formats", "encodings", "remotes"):  # merges need torch, and are loaded by every test that merges
+    for kind in (
+        "formats",
+        "encodings",
+        "metrics",
+        "remotes",
+    ):  # merges need torch, and are loaded by every test that merges
         for name in BUILT_IN[kind]:
             assert registry.load(kind, name).name == name
 
@@ -71,18 +79,37 @@ def test_listing_loads_nothing(site: Path) -> None:
 
 def test_a_name_of_a_built_in_is_refused(site: Path) -> None:
     distribution(site, "theta-dense", "[gittheta.encodings]\ndense = plugin_under_test:Mine\n")
-    with pytest.raises(
-        PluginError, match="two encodings are named 'dense': one of gittheta, one of theta-dense"
-    ) as caught:
-        list(Registry().names("encodings"))
-    assert "pip uninstall theta-dense" in (caught.value.hint or "")
+    registry = Registry()
+    assert type(registry.encoding("dense")).__module__ == "gittheta.encodings.dense"
+    assert list(registry.names("encodings")).count("dense") == 1
+    (clash,) = registry.clashes()
+    assert str(clash) == "two encodings are named 'dense': one of theta-dense, one of gittheta"
 
 
 def test_a_name_that_two_distributions_bring_is_refused(site: Path) -> None:
     distribution(site, "theta-one", "[gittheta.formats]\nmine = plugin_under_test:Mine\n")
     distribution(site, "theta-two", "[gittheta.formats]\nmine = plugin_under_test:Other\n")
-    with pytest.raises(PluginError, match="two formats are named 'mine'"):
-        Registry().format("mine")
+    registry = Registry()
+    with pytest.raises(PluginError, match="two formats are named 'mine'") as caught:
+        registry.format("mine")
+    assert "pip uninstall theta-" in (caught.value.hint or "")
+    assert "mine" not in list(registry.names("formats")), "all else works"
+
+
+@pytest.mark.parametrize(
+    ("version", "what", "who"),
+    [
+        ("1", "was written for version 1", "theta-old"),
+        ("3", "was written for version 3", "gittheta"),
+        ("None", "does not say", "theta-old"),
+    ],
+)
+def test_a_plugin_of_another_version_of_the_api_is_an_error(site: Path, version: str, what: str, who: str) -> None:
+    (site / "plugin_of_old.py").write_text(f"class Mine:\n    name = 'mine'\n    api_version = {version}\n")
+    distribution(site, "theta-old", "[gittheta.encodings]\nmine = plugin_of_old:Mine\n")
+    with pytest.raises(PluginError, match=what) as caught:
+        Registry().encoding("mine")
+    assert caught.value.hint == f"pip install --upgrade {who}"
 
 
 @pytest.mark.parametrize("target", ["plugin_under_test:Missing", "no_such_module:Mine", "plugin_under_test"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gittheta.errors import FormatError
+from gittheta.flows.merge.metadata import merge_metadata
 from gittheta.formats.safetensors import Safetensors
 from gittheta.model import DTYPES, Layout, TensorSpec
 from tests.unit.building import framed, safetensors
@@ -22,10 +23,18 @@ def split(data: bytes) -> Layout:
 
 def merged(base: object, ours: object, theirs: object, *wanted: TensorSpec) -> Any:
     """The merged header of three, or None."""
-    skeletons = [framed(header) if header is not None else None for header in (base, ours, theirs)]
-    made = FORMAT.merge_skeletons(skeletons[0], skeletons[1] or b"", skeletons[2] or b"", wanted)
-    if made is None:
+    try:
+        old, mine, yours = (
+            FORMAT.metadata(framed(header)) if header is not None else {} for header in (base, ours, theirs)
+        )
+    except FormatError:
         return None
+    metadata = merge_metadata(old, mine, yours)
+    composed = FORMAT.compose(wanted, metadata) if metadata is not None else None
+    if composed is None:
+        return None
+    made = composed.skeleton
+    assert split(made) == composed.layout
     assert int.from_bytes(made[:8], "little") == len(made) - 8
     assert len(made) % 8 == 0, "tensor data is aligned"
     return json.loads(made[8:])
@@ -125,5 +134,10 @@ def test_a_tensor_of_unknown_dtype_cannot_be_described() -> None:
 def test_any_text_in_metadata_survives_or_is_refused(text: str) -> None:
     """A lone surrogate can stand in JSON but in no UTF-8."""
     skeleton = framed(json.dumps({"__metadata__": {"a": text}, "w": 0}).encode())
-    made = FORMAT.merge_skeletons(None, skeleton, skeleton, (B,))
-    assert made is None or json.loads(made[8:])["__metadata__"] == {"a": text}
+    try:
+        metadata = FORMAT.metadata(skeleton)
+    except FormatError:
+        return
+    made = FORMAT.compose((B,), metadata)
+    assert made is not None
+    assert json.loads(made.skeleton[8:])["__metadata__"] == {"a": text}

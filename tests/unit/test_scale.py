@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from gittheta.api import DTYPES, Finding, PayloadError, TensorSpec
 from gittheta.encodings.scale.predictor import MAX_FACTORS, Scale
-from gittheta.numerics.floats import MANTISSA, from_float64, to_float64
+from gittheta.numerics.floats import from_float64, to_float64
+from tests.unit.building import ARITHMETIC
 from tests.unit.in_memory import InMemory, of_bits, of_values, values_of
 
-FLOATS = sorted(MANTISSA)
+FLOATS = sorted(ARITHMETIC)
 SCALE = Scale()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gittheta import errors
+from gittheta.api import RemoteContext
 from gittheta.errors import ConfigError, RemoteError, ThetaError
 from gittheta.remotes.directory import DirectoryRemote
 from gittheta.settings import Settings
@@ -78,7 +79,7 @@ def base(tmp_path: Path) -> Path:
     ],
 )
 def test_addresses_that_are_no_folder(base: Path, url: str) -> None:
-    assert DirectoryRemote.at(url, base) is None
+    assert DirectoryRemote.open(url, RemoteContext(base)) is None
 
 
 @pytest.mark.parametrize(
@@ -99,11 +100,11 @@ def test_addresses_that_are_no_folder(base: Path, url: str) -> None:
 )
 def test_paths(base: Path, url: str, folder: str) -> None:
     wanted = (base / folder / "theta").resolve()
-    found = DirectoryRemote.at(url, base)
+    found = DirectoryRemote.open(url, RemoteContext(base))
     assert found is not None
     assert found.root.resolve() == wanted
     assert found.may_link
-    absolute = DirectoryRemote.at(f"{base}/{url}", Path("/nowhere"))
+    absolute = DirectoryRemote.open(f"{base}/{url}", RemoteContext(Path("/nowhere")))
     assert absolute is not None
     assert absolute.root.resolve() == wanted
 
@@ -119,7 +120,7 @@ def test_paths(base: Path, url: str, folder: str) -> None:
     ],
 )
 def test_file_addresses_mean_what_git_takes_them_for(base: Path, url: str, folder: str) -> None:
-    found = DirectoryRemote.at(url.format(base), Path("/nowhere"))
+    found = DirectoryRemote.open(url.format(base), RemoteContext(Path("/nowhere")))
     assert found is not None
     assert found.root == base / folder / "theta"
     assert not found.may_link
@@ -134,7 +135,7 @@ def test_a_work_tree_beside_its_git_directory(base: Path) -> None:
     inner.mkdir(parents=True)
     (inner / "HEAD").write_text("ref: refs/heads/x\n")
     (inner / "commondir").write_text("../..\n")
-    found = DirectoryRemote.at("linked", base)
+    found = DirectoryRemote.open("linked", RemoteContext(base))
     assert found is not None
     assert found.root == base / "bare.git" / "theta"
 
@@ -142,7 +143,7 @@ def test_a_work_tree_beside_its_git_directory(base: Path) -> None:
 @pytest.mark.parametrize("url", ["nothing", "./nothing.git", "file:///no/such/folder", "~nobody_of_that_name/x"])
 def test_a_folder_that_is_not_there(base: Path, url: str) -> None:
     with pytest.raises(RemoteError) as caught:
-        DirectoryRemote.at(url, base)
+        DirectoryRemote.open(url, RemoteContext(base))
     assert caught.value.hint
 
 

@@ -13,7 +13,8 @@ import pytest
 from gittheta.errors import ConfigError, FormatError, GitError, ManifestError, StoreError, ThetaError
 from gittheta.flows.edit.sparsify import METHODS, Options, SparsifyReport, sparsify
 from gittheta.model import DTYPES
-from gittheta.numerics.floats import MANTISSA, from_float64, to_float64
+from gittheta.numerics.floats import from_float64, to_float64
+from tests.unit.building import ARITHMETIC
 
 from .building import Entry, Repo, git, safetensors
 
@@ -142,7 +143,7 @@ def test_signed_zeros_of_the_base_stay(repo: Repo) -> None:
         assert _result(repo) == safetensors([base if method == "compeft" else new])
 
 
-@pytest.mark.parametrize("dtype", sorted(MANTISSA))
+@pytest.mark.parametrize("dtype", sorted(ARITHMETIC))
 @pytest.mark.parametrize("method", METHODS)
 def test_every_dtype_with_arithmetic(repo: Repo, dtype: str, method: str) -> None:
     kind = DTYPES[dtype]

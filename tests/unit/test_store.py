@@ -23,7 +23,7 @@ def files(root: Path) -> list[Path]:
 
 
 def packed(store: ObjectStore, *parts: bytes) -> ObjectId:
-    pack = PackWriter(store)
+    pack = PackWriter(store, 1 << 26)
     for part in parts:
         pack.append((part,))
     return pack.finish()[0]
@@ -51,7 +51,7 @@ def test_an_object_is_its_head_and_what_was_appended(store: ObjectStore) -> None
 
 
 def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
-    pack = PackWriter(store)
+    pack = PackWriter(store, 1 << 26)
     assert pack.append((b"abc", b"d")) == PendingPlace(0, len(OBJECT_HEAD), 4)
     assert pack.append((b"xyz",)) == PendingPlace(0, len(OBJECT_HEAD) + 4, 3)
     assert pack.cut() == 1
@@ -63,9 +63,8 @@ def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
     reader.close()
 
 
-def test_a_full_object_is_followed_by_another(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
-    pack = PackWriter(store)
+def test_a_full_object_is_followed_by_another(store: ObjectStore) -> None:
+    pack = PackWriter(store, 100)
     spots = [pack.append((bytes([at]) * 30,)) for at in range(10)]
     names = pack.finish()
     assert len(names) == len(set(names)) == 4
@@ -78,9 +77,8 @@ def test_neighbours_become_one_place() -> None:
     assert places(spots, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
 
 
-def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.storage.packs.OBJECT_SIZE", 100)
-    pack = PackWriter(store)
+def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore) -> None:
+    pack = PackWriter(store, 100)
     for _ in range(10):
         pack.append((os.urandom(30),))
         assert list(store.all()) == []
@@ -90,7 +88,7 @@ def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore, monkeypa
 
 
 def test_an_aborted_pack_leaves_nothing(store: ObjectStore) -> None:
-    pack = PackWriter(store)
+    pack = PackWriter(store, 1 << 26)
     pack.append((b"abc",))
     pack.cut()
     pack.append((b"defg",))
@@ -99,12 +97,12 @@ def test_an_aborted_pack_leaves_nothing(store: ObjectStore) -> None:
 
 
 def test_an_empty_pack_makes_no_object(store: ObjectStore) -> None:
-    assert PackWriter(store).finish() == []
+    assert PackWriter(store, 1 << 26).finish() == []
     assert files(store.root) == []
 
 
 def test_discarded_objects_are_gone_and_others_stay(store: ObjectStore) -> None:
-    pack = PackWriter(store)
+    pack = PackWriter(store, 1 << 26)
     kept = pack.append((b"kept",))
     at = pack.cut()
     pack.append((b"discarded",))
@@ -225,7 +223,7 @@ def test_imported_files_are_checked_first(store: ObjectStore) -> None:
 def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "theta").write_text("a file where the folder should be")
     with pytest.raises((StoreError, OSError)) as caught:
-        PackWriter(ObjectStore(tmp_path / "theta")).append((b"abc",))
+        PackWriter(ObjectStore(tmp_path / "theta"), 1 << 26).append((b"abc",))
     assert isinstance(caught.value, StoreError), "an OSError is for the store to translate"
     assert caught.value.hint
 

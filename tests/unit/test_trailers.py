@@ -35,8 +35,8 @@ def trailers(made: Versions, *rules: Rule) -> tuple[str, ...]:
     told = parse_trailers(lines)
     again = plan_merge(made, told.policy, Registry())
     assert not plan.conflicts
-    assert [told_of(decision, again.recipes) for decision in again.decisions] == [
-        told_of(decision, plan.recipes) for decision in plan.decisions
+    assert [told_of(decision, again.methods) for decision in again.decisions] == [
+        told_of(decision, plan.methods) for decision in plan.decisions
     ]
     assert told.paths == ((made.path,) if lines else ())
     return lines

@@ -138,12 +138,12 @@ class Intake:
             done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
             blocks = rechunked(chain(again, rest, self._stream.blocks(spec.nbytes - done, block_size)), block_size)
         spool = Spool(self._tensors.store, spec, self._limits.held)
-        if spec.nbytes <= self._limits.held:
-            for block in blocks:
-                spool.append(block)
-            digests = None
-        else:
-            digests = _digested(blocks, spool)
+        try:
+            # A tensor in memory is digested by the workers, while the next is read; one in a file, on its way there.
+            digests = _digested(blocks, spool) if spec.nbytes > self._limits.held else _filled(blocks, spool)
+        except BaseException:
+            spool.close()
+            raise
         if spool.size < spec.nbytes:
             self._cut_short(spool, skip)
             return False
@@ -262,6 +262,12 @@ class Intake:
         if stanza and len(blocks) > 1:
             self.compared = self.compared and self._stored.frames_hold(stanza.recipe, blocks)
         return stanza
+
+
+def _filled(blocks: Iterator[memoryview], spool: Spool) -> None:
+    """Put blocks into a spool."""
+    for block in blocks:
+        spool.append(block)
 
 
 def _digested(blocks: Iterator[memoryview], spool: Spool) -> Digests:

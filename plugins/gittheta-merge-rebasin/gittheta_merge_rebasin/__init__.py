@@ -31,6 +31,7 @@ class Rebasin:
     seed: int = 0
 
     name: ClassVar[str] = "rebasin"
+    api_version: ClassVar[int] = 2
     unit: ClassVar[Literal["tensor"]] = "tensor"
     scope: ClassVar[Literal["global"]] = "global"
     #: One side must have the same place in every tensor. Here the user's order only names the sides.
