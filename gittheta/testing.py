@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gittheta.conformance.common import block_values, tensor
 from gittheta.conformance.encodings import EncodingConformance
 from gittheta.conformance.formats import FormatConformance, check_layout
+from gittheta.conformance.metrics import MetricConformance
 from gittheta.conformance.predictors import PredictorConformance
 from gittheta.conformance.values import InMemory
 
@@ -29,6 +30,7 @@ __all__ = [
     "FormatConformance",
     "InMemory",
     "MergeConformance",
+    "MetricConformance",
     "PredictorConformance",
     "block_values",
     "check_layout",
