@@ -250,7 +250,8 @@ def test_threads_share_one_bandwidth() -> None:
     assert max(waits) == pytest.approx(8.0)
     assert len(set(waits)) == 800
     bandwidth.used(-5000)
-    assert max(waits) == pytest.approx(8.0), "bytes that are taken back do not count"
+    bandwidth.used(10)
+    assert waits[-1] == pytest.approx(8.01), "bytes that are taken back went over the line all the same"
 
 
 def test_time_that_nobody_used_is_not_saved_up() -> None:
