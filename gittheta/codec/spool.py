@@ -14,8 +14,8 @@ from gittheta.storage.objects import ObjectStore
 class Spool:
     """Takes the bytes of a tensor one after the other; more than ``held`` of them go to a temporary file.
 
-    One thread appends; several may read what was appended before. The file has no name for longer than a moment (where
-    the system allows that), so that nothing is left of it whatever happens.
+    Safe to use from several threads: one appends, all may read what was appended before. The file has no name for
+    longer than a moment (where the system allows that), so that nothing is left of it whatever happens.
     """
 
     def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
@@ -30,15 +30,24 @@ class Spool:
     def append(self, block: memoryview) -> None:
         """The next bytes, which must stay as they are. Raises StoreError if the file cannot be written."""
         if self._file is None and self.size + len(block) > self._held:
-            self._file = open_unnamed(self._store.temporary())
-            for held in self._blocks:
-                self._write(self._file, held)
-            self._blocks.clear()
+            self._move_to_file()
         if self._file is None:
             self._blocks.append(block)
         else:
             self._write(self._file, block)
         self.size += len(block)
+
+    def _move_to_file(self) -> None:
+        """Others may read meanwhile: the file is not seen before all is in it, nor are blocks taken from a list."""
+        descriptor = open_unnamed(self._store.temporary())
+        try:
+            for held in self._blocks:
+                self._write(descriptor, held)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._file = descriptor
+        self._blocks = []
 
     def _write(self, descriptor: int, block: memoryview) -> None:
         with translated(self._store.root):
@@ -51,8 +60,9 @@ class Spool:
 
     def read(self, begin: int, end: int) -> memoryview:
         """A range of the bytes that were taken so far."""
+        blocks = self._blocks  # first: they are there until there is a file
         if self._file is None:
-            return HeldReader(self.spec, self._blocks).read(begin, end)
+            return HeldReader(self.spec, blocks).read(begin, end)
         with translated(self._store.root):
             return memoryview(read_at(self._file, begin, end - begin))
 
