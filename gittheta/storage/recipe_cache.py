@@ -125,7 +125,7 @@ class RecipeCache:
         self._use(transaction)
 
     def _use(self, use: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
-        """What a use of the cache gives; None if it is of no use. A damaged file is set aside, and it is tried again."""
+        """What a use of the cache gives; None if it is of no use. A damaged file is set aside, then it is tried anew."""
         with self._lock:
             for _ in range(2):
                 if self._unusable is not None:
@@ -140,7 +140,7 @@ class RecipeCache:
         """Set a damaged file aside; of anything else, do without the cache for the rest of this process."""
         self._close()
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
-        if damaged or self.path.is_dir():
+        if damaged or os.path.isdir(self.path):  # which never raises
             aside = self.path.with_name(f"{self.path.name}.damaged")
             self._trace(f"the cache {self.path} is damaged ({error}); it is set aside as {aside.name} and made anew")
             try:
