@@ -15,6 +15,7 @@ from math import prod
 from gittheta.errors import ManifestError
 from gittheta.model import (
     DTYPES,
+    EMPTY_DIGEST,
     OPAQUE,
     Digest,
     Dtype,
@@ -226,6 +227,8 @@ def _parse(text: str) -> Manifest:
         raise ManifestError(f"a manifest of version {version} that should be one of version {_version(manifest)}")
     _check_sizes(manifest)
     _check_aliases(manifest)
+    if manifest.format == OPAQUE:
+        _check_pieces(manifest)
     return manifest
 
 
@@ -311,8 +314,21 @@ def _check_aliases(manifest: Manifest) -> None:
         raise ManifestError("other names of tensors that are too many, or there twice")
     if aliases and not {stanza.spec.name for stanza in manifest.stanzas}.isdisjoint(aliases):
         raise ManifestError("another name of a tensor that is also the name of a tensor")
-    if aliases and manifest.format == OPAQUE:
-        raise ManifestError("pieces of a file without known structure have no other names")
+
+
+def _check_pieces(manifest: Manifest) -> None:
+    """The pieces of a file without known structure follow each other, and each is called by its offset."""
+    if manifest.skeleton != Skeleton(0, 0, EMPTY_DIGEST, ()):
+        raise ManifestError("a file without known structure has no skeleton")
+    offset = 0
+    for stanza in manifest.stanzas:
+        if stanza.aliases:
+            raise ManifestError("pieces of a file without known structure have no other names")
+        if stanza.spec.name != str(offset) or not stanza.spec.nbytes:
+            raise ManifestError(f"a piece named '{stanza.spec.name}' that should be at {offset} and have bytes")
+        offset += stanza.spec.nbytes
+    if not offset:
+        raise ManifestError("an empty file has no manifest")
 
 
 def _digest(word: str) -> Digest:

@@ -125,7 +125,7 @@ class RecipeCache:
         self._use(transaction)
 
     def _use(self, use: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
-        """What a use of the cache gives; None if it is of no use. A damaged file is set aside, then it is tried anew."""
+        """What a use of the cache gives; None if it is of no use. A damaged file is set aside first, and made anew."""
         with self._lock:
             for _ in range(2):
                 if self._unusable is not None:
