@@ -177,7 +177,8 @@ def test_no_name_stands_twice(stanzas: list[str]) -> None:
     [
         "also [v] \n", "also  [v]\n", " also [v]\n", "Also [v]\n", "also v\n", "also [v\n", "also v]\n", "also [v]\n\n",
         "also [v]\r\n", "also [a\tb]\n", "also [%]\n", "also [%41]\n", "also [%0a]\n", "also [%FF]\n",
-        "also [\u2028]\n", "also [\x7f]\n", "also [%C3%BC]\n", f"also [v] {D1}\n", f"also [{'x' * 4097}]\n", f"also [{'ü' * 2049}]\n",
+        "also [\u2028]\n", "also [\x7f]\n", "also [%C3%BC]\n", f"also [v] {D1}\n",
+        f"also [{'x' * 4097}]\n", f"also [{'ü' * 2049}]\n",
     ],
 )  # fmt: skip
 def test_other_names_are_spelt_like_names(also: str) -> None:
