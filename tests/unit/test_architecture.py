@@ -112,7 +112,7 @@ def starts_processes(tree: ast.Module) -> Iterator[int]:
             names = [node.module or ""]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             names = [f"{node.value.id}.{node.attr}"]
-        if any(_STARTS.fullmatch(name) for name in names):
+        if isinstance(node, ast.stmt | ast.expr) and any(_STARTS.fullmatch(name) for name in names):
             yield node.lineno
 
 
