@@ -303,6 +303,7 @@ def test_branches_that_part_from_a_chain(chain: Repo, shas: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.everywhere
 def test_a_push_sends_what_is_needed_and_a_checkout_gets_all_of_a_chain(
     world: World, chain: Repo, shas: list[str]
 ) -> None:
@@ -436,6 +437,7 @@ def test_two_processes_at_once_over_the_same_base(world: World, repo: Repo) -> N
     repo.healthy()
 
 
+@pytest.mark.everywhere
 def test_two_adds_at_once(repo: Repo) -> None:
     base = weights(1, 200, 200)
     repo.commit(checkpoint({"w": bf16(base)}), "base.safetensors")

@@ -21,6 +21,9 @@ from gittheta.storage.objects import ObjectStore
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
+pytestmark = pytest.mark.torch
+
+
 TENSORS = 40
 
 

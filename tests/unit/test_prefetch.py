@@ -17,6 +17,9 @@ from gittheta.storage.manifest import parse_manifest
 from tests.git.checkpoints import checkpoint, normal
 from tests.unit.building import Repo
 
+pytestmark = pytest.mark.torch
+
+
 BASE = {"a": normal(1, 40, 10), "b": normal(2, 40, 10), "still": normal(3, 9)}
 
 
