@@ -139,7 +139,6 @@ def test_only_the_room_of_git_starts_processes() -> None:
     assert [place for place in found if not place.startswith(RUNS_HOOKS)] == []
 
 
-@pytest.mark.xfail(strict=False, reason="some questions to Git still stand in flows and cli")
 def test_only_the_room_of_git_holds_command_lines() -> None:
     assert [f"{path}:{line}" for path, tree in outside_git() for line in calls_git(tree)] == []
 
