@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterable
 from hashlib import sha256
+from importlib import import_module, invalidate_caches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -24,14 +26,19 @@ PAGE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 _BLOCK = re.compile(r"^(?:[^\n]*`(gittheta_\w+)\.py`:\n\n)?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+_FOLDER = TemporaryDirectory()
+
+
 def _run_the_page() -> dict[str, ModuleType]:
-    """What each block of Python defines, by the file that the page calls it; the last one uses the others."""
+    """Each block of Python as a module, by the name that the page gives its file; the last one uses the others."""
+    sys.path.append(_FOLDER.name)
     modules = {}
     for at, (name, code) in enumerate(_BLOCK.findall(PAGE)):
-        module = ModuleType(name or f"readme_block_{at}")
-        sys.modules[module.__name__] = module
-        exec(code, vars(module))  # noqa: S102 - it is our own documentation
-        modules[module.__name__] = module
+        module = name or f"readme_block_{at}"
+        Path(_FOLDER.name, f"{module}.py").write_text(code)
+        invalidate_caches()
+        sys.modules.pop(module, None)  # another test may have one of that name
+        modules[module] = import_module(module)
     return modules
 
 
