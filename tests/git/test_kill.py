@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .checkpoints import checkpoint, noise, sha256
-from .conftest import Place, Repo, World, first_often, objects_in
+from tests.support.checkpoints import checkpoint, noise, sha256
+from tests.support.parameters import first_often
+from tests.support.world import Place, Repo, World, objects_in
 
 M = "m.safetensors"
 SIZE = 40 << 20

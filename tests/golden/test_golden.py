@@ -13,7 +13,7 @@ from gittheta.model import DTYPES, Manifest, TensorSpec, digest_of
 from gittheta.storage.frames import HEAD_LENGTH, parse_head
 from gittheta.storage.manifest import format_manifest, parse_manifest
 from gittheta.storage.packs import OBJECT_HEAD
-from tests.unit.building import Repo
+from tests.support.repository import Repo
 
 HERE = Path(__file__).parent
 CHECKPOINT, OPAQUE = ((HERE / f"{name}.manifest").read_bytes() for name in ("checkpoint", "opaque"))

@@ -13,7 +13,8 @@ from gittheta.api import RemoteContext
 from gittheta.errors import ConfigError, RemoteError, ThetaError
 from gittheta.remotes.directory import DirectoryRemote
 from gittheta.settings import Settings
-from tests.unit.building import Repo, git
+from tests.support.command import git
+from tests.support.repository import Repo
 
 
 @pytest.mark.parametrize(
