@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gittheta.codec.tensor_store import TensorStore
 from tests.support.command import git
 from tests.support.limits import SMALL
 from tests.support.repository import Repo
@@ -24,6 +25,13 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HOME", str(home))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         yield
+
+
+@pytest.fixture
+def tensors(tmp_path: Path) -> Iterator[TensorStore]:
+    """An empty tensor store, with nothing around it."""
+    with TensorStore.at(tmp_path / "theta") as tensors:
+        yield tensors
 
 
 @pytest.fixture

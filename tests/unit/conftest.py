@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.fixtures import own_home, repo, small_blocks
+from tests.support.fixtures import own_home, repo, small_blocks, tensors
 
-__all__ = ["own_home", "repo", "small_blocks"]
+__all__ = ["own_home", "repo", "small_blocks", "tensors"]

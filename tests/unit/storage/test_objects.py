@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
-from gittheta.flows.workspace import alternate_stores
 from gittheta.model import ObjectId, Place
 from gittheta.storage.files import check_file
 from gittheta.storage.objects import ObjectReader, ObjectStore
@@ -193,18 +192,6 @@ def test_alternates_are_read_and_never_written(tmp_path: Path) -> None:
     assert reader.read(name, 16, 4) == b"lent"
     reader.close()
     assert not store.root.exists()
-
-
-def test_borrowed_repositories_are_followed_to_their_stores(tmp_path: Path) -> None:
-    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
-    for folder, lines in (
-        (one, f"# comment\n\n{two}/objects\n"),
-        (two, "../../three/objects\n"),
-        (three, f"{one}/objects"),
-    ):
-        (folder / "objects" / "info").mkdir(parents=True)
-        (folder / "objects" / "info" / "alternates").write_text(lines)
-    assert list(alternate_stores(one)) == [two / "theta", three / "theta"]
 
 
 def test_imported_files_are_checked_first(store: ObjectStore) -> None:
