@@ -7,9 +7,9 @@ PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
 READY_FOR_SLOW := $(VENV)/.ready-for-slow
 
-.PHONY: test lint types contracts pytest slow bench demo demo-collab setup clean
+.PHONY: test lint types contracts pytest test-pythons slow bench demo demo-collab setup clean
 
-test: lint types contracts pytest
+test: lint types contracts pytest test-pythons
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -23,6 +23,10 @@ contracts: $(READY)
 
 pytest: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m "not slow"
+
+# Without torch, on every other Python from 3.12 up that this machine has.
+test-pythons: $(READY)
+	$(BIN)/python -m tests.other_pythons
 
 slow: $(READY_FOR_SLOW)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m slow
@@ -49,4 +53,4 @@ $(READY_FOR_SLOW): $(READY)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist bench-results
+	rm -rf $(VENV) $(VENV)-* build dist bench-results

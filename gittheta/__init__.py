@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gittheta.errors import needing_torch
+
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "merge"]
@@ -10,7 +12,8 @@ __all__ = ["__version__", "merge"]
 def __getattr__(name: str) -> Any:
     """``gittheta.merge`` is loaded when it is asked for: it needs torch, which takes its time."""
     if name == "merge":
-        from gittheta.engine.in_memory import merge
+        with needing_torch("gittheta.merge"):
+            from gittheta.engine.in_memory import merge
 
         return merge
     raise AttributeError(f"module 'gittheta' has no attribute '{name}'")

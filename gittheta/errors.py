@@ -23,6 +23,8 @@ The command line translates these once, at the top (``gittheta.cli.main``). Exit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Self
 
 
@@ -78,9 +80,15 @@ class MissingExtra(PluginError):
         super().__init__(f"{what}, which is not installed", hint=f"pip install 'gittheta[{extra}]'")
 
 
-def is_missing_torch(error: ImportError) -> bool:
-    """Whether an import failed because torch is not installed."""
-    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "torch"
+@contextmanager
+def needing_torch(what: str) -> Iterator[None]:
+    """Around the imports of what computes with torch: MissingExtra instead of ImportError if torch is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise MissingExtra("merge", f"{what} needs torch") from error
 
 
 class FormatError(ThetaError):

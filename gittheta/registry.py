@@ -13,7 +13,7 @@ from threading import RLock
 from typing import Any, cast
 
 from gittheta.api import API_VERSION, Encoding, Format, Merge, Metric, Predictor, RemotePlugin
-from gittheta.errors import MissingExtra, PluginError, is_missing_torch
+from gittheta.errors import MissingExtra, PluginError, needing_torch
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},
@@ -191,11 +191,10 @@ class Registry:
 def _import(kind: str, name: str, target: str) -> type[Any]:
     module, _, attribute = target.partition(":")
     try:
-        loaded = getattr(import_module(module), attribute)
-    except ImportError as error:
-        if is_missing_torch(error):
-            raise MissingExtra("merge", f"the {kind[:-1]} '{name}' computes with torch") from error
-        raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
+        with needing_torch(f"the {kind[:-1]} '{name}'"):
+            loaded = getattr(import_module(module), attribute)
+    except MissingExtra:
+        raise
     except Exception as error:  # a plugin's module may fail in any way
         raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
     if getattr(loaded, "name", None) != name:

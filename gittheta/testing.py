@@ -20,6 +20,7 @@ from gittheta.conformance.encodings import EncodingConformance
 from gittheta.conformance.formats import FormatConformance, check_layout
 from gittheta.conformance.predictors import PredictorConformance
 from gittheta.conformance.values import InMemory
+from gittheta.errors import needing_torch
 
 if TYPE_CHECKING:
     from gittheta.conformance.merges import MergeConformance
@@ -39,7 +40,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The suite for merge methods is loaded when it is asked for: it needs torch, which takes its time."""
     if name == "MergeConformance":
-        from gittheta.conformance.merges import MergeConformance
+        with needing_torch("MergeConformance"):
+            from gittheta.conformance.merges import MergeConformance
 
         return MergeConformance
     raise AttributeError(f"module 'gittheta.testing' has no attribute '{name}'")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gittheta.cli import TRACE
 from gittheta.flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Console:
     """A reporter for people: progress after two seconds if stderr is a terminal, traces if GITTHETA_TRACE is set."""
 
     def __init__(self) -> None:
-        self._tracing = os.environ.get("GITTHETA_TRACE", "0").lower() not in ("", "0", "false", "no")
+        self._tracing = os.environ.get(TRACE, "0").lower() not in ("", "0", "false", "no")
         self._terminal = sys.stderr.isatty()
         self._began = self._started = time.monotonic()
         self._what = ""

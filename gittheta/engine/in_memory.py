@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gittheta.api import DTYPES, FormatError, MergeError, Segment, TensorSpec, Traits
+from gittheta.api import DTYPES, FormatError, MergeError, NullReporter, Segment, TensorSpec, Traits
 from gittheta.engine.arrays import TORCH, arithmetic_elements, flat_values
 from gittheta.engine.device import CPU, Compute, computing
 from gittheta.engine.fallback import fallback, statistics_based
@@ -19,12 +19,12 @@ from gittheta.engine.options import ConfiguredMethod, as_text, weights_of
 from gittheta.engine.policy import CONFLICT, TAKE
 from gittheta.engine.run import measure_all, merge_tensor
 from gittheta.engine.task import Task
+from gittheta.files.checkpoint import CheckpointFile
 from gittheta.registry import Registry
 
 #: A model: its tensors by name, or a checkpoint file of a known format.
 Model = Mapping[str, torch.Tensor] | str | os.PathLike[str]
 
-_SNIFF = 4096
 #: Names of the dtypes that checkpoints know, by torch's dtype (as far as this torch has them).
 _NAMES = {
     getattr(torch, dtype.torch): dtype.name
@@ -169,21 +169,19 @@ def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
     if not isinstance(model, (str, os.PathLike)):
         raise MergeError(f"{label} is a {type(model).__name__}", hint="give tensors by name (state_dict()), or a path")
     path = Path(model)
-    with path.open("rb") as file:
-        head = file.read(_SNIFF)
-        for name in registry.names("formats"):
-            file_format = registry.format(name)
-            if file_format.matches(head):
-                file.seek(0)
-                layout = file_format.split(file)
-                break
-        else:
-            raise FormatError("not a checkpoint of a known format", path=str(path))
-        size = os.fstat(file.fileno()).st_size
-        if size != layout.length:
-            raise FormatError(f"the header promises {layout.length} bytes, and there are {size}", path=str(path))
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return {segment.spec.name: _resident(segment, view) for segment in layout.segments}
+    try:
+        with CheckpointFile.opened(path, registry, _Warnings()) as file:
+            view = memoryview(mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ))
+            return {name: _resident(segment, view) for name, segment in file.segments.items()}
+    except FormatError as error:
+        raise error.located(path=str(path)) from None
+
+
+class _Warnings(NullReporter):
+    """What a format has to say of a file, as Python's warnings."""
+
+    def warn(self, message: str) -> None:
+        _warn(message)
 
 
 def _resident(segment: Segment, view: memoryview) -> ResidentOperand:

@@ -15,8 +15,11 @@ mode, gradients and hooks. How examples are put into batches makes no difference
 
 from __future__ import annotations
 
-from gittheta.statistics.collect import fisher, gram, output
-from gittheta.statistics.likelihood import Labels, LogProb
-from gittheta.statistics.sidecars import Statistics, sidecar
+from gittheta.errors import needing_torch
+
+with needing_torch("gittheta.statistics"):
+    from gittheta.statistics.collect import fisher, gram, output
+    from gittheta.statistics.likelihood import Labels, LogProb
+    from gittheta.statistics.sidecars import Statistics, sidecar
 
 __all__ = ["Labels", "LogProb", "Statistics", "fisher", "gram", "output", "sidecar"]

@@ -47,6 +47,7 @@ def test_two_processes_at_once_over_the_same_base(world: World, repo: Repo) -> N
     repo.healthy()
 
 
+@pytest.mark.everywhere
 def test_two_adds_at_once(repo: Repo) -> None:
     base = weights(1, 200, 200)
     repo.commit(checkpoint({"w": bf16(base)}), "base.safetensors")

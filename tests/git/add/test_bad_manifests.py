@@ -45,7 +45,7 @@ ORIGINAL = json.dumps(
 )
 #: What is done to the manifest, and what must be said besides the file's name.
 BAD: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
-    "future version": (_change("manifest 1:", "manifest 2:"), ("version 2", "pip install")),
+    "future version": (_change("manifest 1:", "manifest 3:"), ("version 3", "pip install")),
     "far future": (_change("manifest 1:.*", "manifest 99 whatever"), ("version 99", "pip install")),
     "no version": (_change("manifest 1:", "manifest x:"), ()),
     "line ends of Windows": (_change("\n", "\r\n", 0), ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from safetensors.numpy import save
 
 from tests.support.checkpoints import BITS, Raw, checkpoint, framed, noise, normal, raw
@@ -24,6 +25,7 @@ def _twins(dtype: str) -> dict[str, bytes]:
     return {"first": checkpoint(first), "second": checkpoint(second)}
 
 
+@pytest.mark.everywhere
 def test_every_dtype_comes_back(repo: Repo) -> None:
     versions = {dtype: _twins(dtype) for dtype in BITS}
     for version in ("first", "second"):
@@ -85,6 +87,7 @@ ODD = {
 }
 
 
+@pytest.mark.everywhere
 def test_odd_files_come_back(repo: Repo) -> None:
     for number, content in enumerate(ODD.values()):
         repo.write(f"{number}.safetensors", content)

@@ -122,6 +122,7 @@ def test_branches_that_part_from_a_chain(chain: Repo, shas: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.everywhere
 def test_a_push_sends_what_is_needed_and_a_checkout_gets_all_of_a_chain(
     world: World, chain: Repo, shas: list[str]
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_conflict_can_be_resolved_by_hand(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.everywhere
 def test_a_tensor_deleted_on_one_side_and_kept_on_the_other_goes(repo: Repo) -> None:
     _diverge(repo, checkpoint(_LESS), checkpoint(BASE | {"a": normal(11, 40, 10)}))
     repo.git("merge", "-q", "--no-edit", "side")
@@ -275,6 +276,7 @@ def test_add_add(repo: Repo) -> None:
     assert (repo.sha("n.safetensors"), repo.status()) == (sha, "AA n.safetensors\n")
 
 
+@pytest.mark.everywhere
 def test_a_rename_on_one_side(repo: Repo) -> None:
     values = BASE | {f"more.{seed}": normal(seed, 9) for seed in range(20)}
     repo.commit(checkpoint(values))

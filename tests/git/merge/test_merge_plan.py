@@ -160,7 +160,7 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
     assert "added" in done.stdout
     assert "still" not in done.stdout
     for name in ("HEAD^", "HEAD^2", "early"):
-        assert "no merge in which tensors were computed" in sides.fails(
+        assert "not a merge in which tensors were computed" in sides.fails(
             "theta", "merge-plan", "--replay", name, status=50
         )
     assert "no commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)

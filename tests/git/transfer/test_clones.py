@@ -136,6 +136,7 @@ def test_reference_clone(world: World, hub: dict[str, str], repo: Repo) -> None:
     assert clone.objects() == []
 
 
+@pytest.mark.everywhere
 def test_mirror_and_bare_clones_hold_no_work_tree(world: World, hub: dict[str, str]) -> None:
     world.place().git("clone", "-q", "--mirror", "hub.git", "mirror.git")
     mirror = Place(world.root / "mirror.git", world.env)
@@ -145,6 +146,7 @@ def test_mirror_and_bare_clones_hold_no_work_tree(world: World, hub: dict[str, s
     assert clone.sha() == hub["main~0"]
 
 
+@pytest.mark.everywhere
 def test_fetch_and_pull(world: World, hub: dict[str, str], repo: Repo) -> None:
     clone = world.clone(world.root / "hub.git")
     sha = repo.commit(model(20))

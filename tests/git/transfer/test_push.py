@@ -166,6 +166,7 @@ def test_kinds_of_url(world: World, hub: Place, repo: Repo, url: str) -> None:
     assert world.clone(hub.path).sha() == sha
 
 
+@pytest.mark.everywhere
 def test_push_to_a_url_without_a_remote(world: World, hub: Place, repo: Repo) -> None:
     repo.git("remote", "remove", "origin")
     sha = repo.commit(model(1))
@@ -183,6 +184,7 @@ def test_push_url_and_rewritten_urls(world: World, hub: Place, repo: Repo) -> No
     assert world.clone(hub.path).sha() == sha
 
 
+@pytest.mark.everywhere
 def test_theta_url_names_another_store(world: World, hub: Place, repo: Repo) -> None:
     (world.root / "disk").mkdir()
     repo.git("config", "remote.origin.thetaUrl", str(world.root / "disk"))
@@ -215,6 +217,7 @@ def test_a_url_that_nobody_can_serve(world: World, hub: Place, repo: Repo) -> No
     assert hub.git("rev-parse", "main") == before
 
 
+@pytest.mark.everywhere
 def test_what_an_earlier_push_left_out_is_sent_now(world: World, hub: Place, repo: Repo) -> None:
     sha = repo.commit(model(1))
     repo.git("push", "-q", "--no-verify", "origin", "main")

@@ -93,6 +93,7 @@ def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
     assert ConfiguredMethod.make(REGISTRY, "odd", told) == recipe
 
 
+@pytest.mark.torch
 def test_what_is_offered_counts_where_it_is_known() -> None:
     recipe = ConfiguredMethod.make(
         REGISTRY, "linear", {"weight": "1"}, {"weight": "1,3", "density": "0.2", "lambda": "1"}

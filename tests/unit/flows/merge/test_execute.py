@@ -21,6 +21,9 @@ from gittheta.storage.objects import ObjectStore
 from tests.support.checkpoints import checkpoint, normal
 from tests.support.repository import Repo
 
+pytestmark = pytest.mark.torch
+
+
 TENSORS = 40
 
 

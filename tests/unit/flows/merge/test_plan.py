@@ -49,7 +49,7 @@ A, B, C = tensor("a"), tensor("b"), tensor("c")
         (A, A, B, "theirs", B),
         (A, B, B, Action.SAME, B),
         (None, B, B, Action.SAME, B),
-        (A, B, C, Action.MERGE, None),
+        pytest.param(A, B, C, Action.MERGE, None, marks=pytest.mark.torch),
         (None, B, None, "ours", B),
         (None, None, B, "theirs", B),
         (A, None, A, "ours", None),
@@ -92,6 +92,7 @@ def test_another_dtype_is_a_change() -> None:
     assert decide(tensor("a"), tensor("a", dtype="i32"), tensor("a")).origin == "ours"
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
 def test_only_what_can_be_averaged_is_merged(dtype: str) -> None:
     base, ours, theirs = (tensor(value, dtype=dtype, shape=(8,)) for value in "abc")
@@ -124,6 +125,7 @@ def test_where_and_how_a_tensor_is_stored_is_no_change() -> None:
     assert decide(A, elsewhere, B).stanza == B
 
 
+@pytest.mark.torch
 def test_the_summary_counts() -> None:
     base = manifest(*(tensor("0", name) for name in "abcdef"))
     ours = manifest(tensor("0", "a"), tensor("1", "b"), tensor("1", "c"), tensor("1", "d"), tensor("0", "e"))
@@ -137,6 +139,7 @@ def test_the_summary_counts() -> None:
     assert plan(None, manifest(), manifest()).summary() == "no tensors"
 
 
+@pytest.mark.torch
 def test_of_three_sides_those_that_changed_take_part() -> None:
     d = tensor("d")
     assert fate(decide(A, A, B, A)) == "b"
@@ -168,6 +171,7 @@ def test_take_from_nobody() -> None:
         decide(A, B, C, rules=(Rule("test", "take", (("from", "nobody"),)),))
 
 
+@pytest.mark.torch
 def test_what_all_changed_alike_is_computed_where_that_makes_a_difference() -> None:
     assert decide(A, B, B, rules=(Rule("test", "task_arithmetic"),)).action is Action.MERGE
     assert decide(A, B, B, rules=(Rule("test", "linear"),)).action is Action.SAME
@@ -175,11 +179,13 @@ def test_what_all_changed_alike_is_computed_where_that_makes_a_difference() -> N
         assert decide(base, alike, alike, rules=(Rule("test", "task_arithmetic"),)).stanza == alike
 
 
+@pytest.mark.torch
 def test_without_an_ancestor_a_chosen_method_that_needs_none_merges() -> None:
     assert decide(None, B, C, rules=(Rule("test", "linear"),)).action is Action.MERGE
     assert decide(None, B, C, rules=(Rule("test", "task_arithmetic"),)).action is Action.CONFLICT
 
 
+@pytest.mark.torch
 def test_options_must_mean_something() -> None:
     with pytest.raises(MergeError, match="density"):
         decide(A, B, C, rules=(Rule("test", None, (("density", "0.2"),)),))

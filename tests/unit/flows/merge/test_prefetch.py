@@ -17,6 +17,9 @@ from gittheta.storage.manifest import parse_manifest
 from tests.support.checkpoints import checkpoint, normal
 from tests.support.repository import Repo
 
+pytestmark = pytest.mark.torch
+
+
 BASE = {"a": normal(1, 40, 10), "b": normal(2, 40, 10), "still": normal(3, 9)}
 
 

@@ -10,6 +10,9 @@ from gittheta.flows.resolve.trailers import parse_trailers, trailers_of
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.registry import Registry
 
+pytestmark = pytest.mark.torch
+
+
 RECIPE = (Link("dense", (Place(ObjectId("a" * 64), 16, 9),)),)
 
 
