@@ -198,7 +198,7 @@ class Chooser:
     def _over_base(
         self, sample: _Sample, candidate: BaseCandidate, plugins: Sequence[Encoding | Predictor], room: float
     ) -> list[Estimate]:
-        """The choices over one base that take less than ``room`` bytes, so that a chain stays below the tensor.""""
+        """The choices over one base that take less than ``room`` bytes, so that a chain stays below the tensor."""
         new = sample.new
         reshaped = candidate.spec.shape != new.spec.shape
         if room <= 0 or candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
