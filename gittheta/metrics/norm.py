@@ -1,4 +1,4 @@
-"""``norm``: how far a tensor moved, in float64."""
+"""``norm``: how far a tensor moved, as an L2 norm computed in float64."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from gittheta.api import BlockPair, TensorSpec
 
 @dataclass(frozen=True)
 class Part:
-    """Of one block: sums of squares, and the largest change."""
+    """The measurements of one block."""
 
+    #: Sum of the squares of new - old.
     change: float
+    #: Sum of the squares of old.
     old: float
+    #: Largest absolute value of new - old.
     largest: float
 
 
@@ -29,11 +32,11 @@ class Norm:
     unit: ClassVar[Literal["element"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
-        """Floats."""
+        """Whether the tensor holds floats whose values are known."""
         return spec.dtype.arithmetic
 
     def look(self, pair: BlockPair) -> Part:
-        """Sums of squares in float64."""
+        """Sums of squares and the largest change of a block, in float64."""
         old, new = pair.values()
         with np.errstate(over="ignore", invalid="ignore"):
             change = new - old
@@ -41,20 +44,21 @@ class Norm:
             return Part(float(np.dot(change, change)), float(np.dot(old, old)), largest)
 
     def conclude(self, spec: TensorSpec, parts: Iterable[Part]) -> Mapping[str, float]:
-        """``norm``, ``relative`` (0 if nothing changed, infinite if all of old is zero) and ``largest``.
+        """The numbers ``norm``, ``relative`` and ``largest``.
 
-        NaN and infinite values in the tensor make the numbers NaN or infinite.
+        ``relative`` is 0 if nothing changed, and infinite if the tensor changed from all zeros. NaN and infinite values
+        in the tensor make the numbers NaN or infinite.
         """
-        found = list(parts)
-        change = math.sqrt(_total(part.change for part in found))
-        old = math.sqrt(_total(part.old for part in found))
-        largest = float(np.max([part.largest for part in found], initial=0.0))
+        blocks = list(parts)
+        change = math.sqrt(_total(part.change for part in blocks))
+        old = math.sqrt(_total(part.old for part in blocks))
+        largest = float(np.max([part.largest for part in blocks], initial=0.0))
         relative = change / old if old else math.inf if change else 0.0
         return {"norm": change, "relative": relative, "largest": largest}
 
 
 def _total(values: Iterable[float]) -> float:
-    """The exact sum, rounded once, so that the order of blocks does not matter; NaN where it has no meaning."""
+    """The exact sum, rounded once, so that the order of blocks does not matter; NaN where it is undefined."""
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):
