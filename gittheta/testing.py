@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from gittheta.conformance.common import block_values, tensor
 from gittheta.conformance.encodings import EncodingConformance
+from gittheta.conformance.faulty_remote import Fault, FaultyRemote
 from gittheta.conformance.formats import FormatConformance, check_layout
+from gittheta.conformance.metrics import MetricConformance
 from gittheta.conformance.predictors import PredictorConformance
+from gittheta.conformance.remotes import RemoteConformance
 from gittheta.conformance.values import InMemory
 from gittheta.errors import needing_torch
 
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncodingConformance",
+    "Fault",
+    "FaultyRemote",
     "FormatConformance",
     "InMemory",
     "MergeConformance",
+    "MetricConformance",
     "PredictorConformance",
+    "RemoteConformance",
     "block_values",
     "check_layout",
     "tensor",

@@ -37,7 +37,8 @@ class Remote(Protocol):
     """A place that keeps objects, beside a Git remote. Safe to use from several threads.
 
     - Every method raises RemoteError with a hint, and nothing else; TemporaryRemoteError where the same call may
-      succeed a little later (a dropped connection, a busy server). The caller retries.
+      succeed a little later (a dropped connection, a busy server). The caller retries. An upload may also
+      raise ObjectCorrupt: the bytes that it was to send are not those that the name promises.
     - Every method is idempotent: repeating a call whose answer was lost does no harm.
     - An object's name is the SHA-256 of its bytes. The object under a name is complete or absent: nobody ever sees an
       upload that was cut short. Two clients may upload the same object at the same time.

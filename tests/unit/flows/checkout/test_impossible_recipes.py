@@ -243,45 +243,4 @@ def test_more_tiny_frames_than_any_writer_makes(shelf: RepoShelf) -> None:
     tiny = frame(b"\1\0\1\0\0\0\0", b"\0")
     places = shelf.put(*[tiny] * (1 << 6)) * 256
     error = refused(shelf, (Link("dense", places),), data, spec)
-<<<<<<< HEAD:tests/unit/flows/checkout/test_impossible_recipes.py
     assert "too many small blocks" in error.what
-=======
-    assert "too many small blocks" in error.what
-
-
-def test_memory_and_time_of_a_long_chain_of_links_that_cut_differently(shelf: Shelf) -> None:
-    """Every link asks the one below for parts of its blocks; none is decoded more than a few times."""
-    spec = TensorSpec("w", DTYPES["u8"], (1 << 18,))
-    data = bytes(spec.nbytes)
-    ways = [shelf.link("sparse", data, data, cuts, spec) for cuts in ((), (100_001,), (50_000, 200_003))]
-    links = [ways[at % 3] for at in range(MAX_LINKS - 1)]
-    tracemalloc.start()
-    began = time.perf_counter()
-    assert shelf.rebuilt(spec, data, (*links, shelf.link("dense", data, None, (7,), spec))) == data
-    assert time.perf_counter() - began < 5
-    assert tracemalloc.get_traced_memory()[1] < (MAX_LINKS + 16) * spec.nbytes
-    tracemalloc.stop()
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_same_bytes_of_several_dtypes_and_shapes(repo: Repo, order: int) -> None:
-    """A recipe over a base means something for one dtype and shape only: nobody else gets it."""
-    old, new = floats(1), touched(floats(1), 2)
-    halves, turned = (1920, 2), (20, 96)
-    kinds = [("a", "F32", (96, 20)), ("b", "BF16", halves), ("c", "F32", turned), ("d", "I16", halves)][::order]
-    before, after = (safetensors([(*kind, data) for kind in kinds]) for data in (old, new))
-    for data in (before, after, before):
-        text = repo.check_fixed_point(data)
-        git(repo.top, "commit", "-q", "-m", "version")
-        manifest = parse_manifest(text)
-        found = {(stanza.spec.dtype, stanza.spec.shape, stanza.recipe) for stanza in manifest.stanzas}
-        assert data == before or len({recipe for _, _, recipe in found if len(recipe) > 1}) == len(kinds)
-
-
-def test_the_same_bytes_in_two_files_as_different_dtypes(repo: Repo) -> None:
-    old, new = floats(1), touched(floats(1), 2)
-    for path, dtype, shape in (("one", "F32", (96, 20)), ("two", "BF16", (1920, 2)), ("three", "U8", (7680,))):
-        for data in (old, new):
-            repo.check_fixed_point(safetensors([("w", dtype, shape, data)]), path)
-            git(repo.top, "commit", "-q", "-m", "version")
->>>>>>> 179cfa02457d62dc675648ff92c92103379ac6a6:tests/unit/test_chain.py
