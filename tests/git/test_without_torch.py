@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.git.checkpoints import checkpoint, normal
-from tests.git.conftest import Repo
+from tests.support.checkpoints import checkpoint, normal
+from tests.support.world import Repo
 
 pytestmark = [
     pytest.mark.everywhere,
