@@ -1,6 +1,6 @@
 """Writes the manual page from the verbs' own help: ``python docs/man/generate.py`` (``make man``).
 
-Git answers ``git theta --help`` with ``man git-theta`` and never starts the program, so the page comes with the package.
+Git answers ``git theta --help`` with ``man git-theta`` and never starts the program: the page comes with the package.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def flat_values(data: memoryview, dtype: Dtype) -> torch.Tensor:
 
 def raw_bytes(values: torch.Tensor) -> memoryview:
     """The bytes of a tensor, copied to the CPU, little-endian, row-major."""
-    return memoryview(values.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
+    return values.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def arithmetic_shape(spec: TensorSpec) -> tuple[int, ...]:

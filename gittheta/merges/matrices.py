@@ -106,7 +106,8 @@ class ActMat:
             return times_pseudoinverse(known, r.mT, noise, self.tolerance, upper=False)
         q, r = torch.linalg.qr(stack.mT)
         known = torch.cat([b @ a.mT for a, b in zip(parts, rest, strict=True)], dim=1)
-        return times_pseudoinverse(known, r, noise, self.tolerance, upper=True) @ q.mT
+        merged: torch.Tensor = times_pseudoinverse(known, r, noise, self.tolerance, upper=True) @ q.mT
+        return merged
 
 
 @dataclass(frozen=True)

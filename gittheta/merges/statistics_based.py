@@ -213,7 +213,8 @@ def _divided(left: torch.Tensor, matrix: torch.Tensor, *, certain: bool) -> torc
     solution = (left / scale @ vectors[:, kept] / values[kept]) @ vectors[:, kept].mT / scale
     # The shortest of all solutions: without its part in the null space of the matrix before scaling.
     unseen = torch.linalg.qr(vectors[:, ~kept] / scale[:, None]).Q
-    return solution - solution @ unseen @ unseen.mT
+    shortest: torch.Tensor = solution - solution @ unseen @ unseen.mT
+    return shortest
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,8 @@ class Mats:
         values, vectors = torch.linalg.eigh(_total(grams))
         values = torch.where(values > len(values) * 2.0**-52 * values[-1], values, 0.0)
         turned = [each @ vectors * (values > 0) for each in missing]
-        return self._descend(lambda direction: direction * values, turned) @ vectors.mT
+        change: torch.Tensor = self._descend(lambda direction: direction * values, turned) @ vectors.mT
+        return change
 
     def _kfac(self, rest: list[torch.Tensor], grams: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
         def apply(direction: torch.Tensor) -> torch.Tensor:

@@ -193,7 +193,7 @@ def _add_products(total: torch.Tensor, rows: torch.Tensor) -> None:
     total += flat.mT @ flat
 
 
-def _square(size: int, layer: nn.Module) -> torch.Tensor:
+def _square(size: int, layer: nn.Linear) -> torch.Tensor:
     return torch.zeros(size, size, dtype=torch.float64, device=_exact(layer.weight))
 
 

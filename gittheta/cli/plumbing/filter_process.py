@@ -114,12 +114,7 @@ def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) ->
     manifest = read_manifest(workspace, path, text)
     if manifest is None:
         return _spooled(stream)
-    # Git may pick one commit after the other while this process lives: what goes on is looked at for each file.
-    if (
-        may_wait
-        and is_large(workspace, manifest)
-        and must_wait(workspace, manifest, Operation.read(workspace.repository))
-    ):
+    if may_wait and _must_wait(workspace, manifest):
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
         return iter((text,))
