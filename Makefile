@@ -7,9 +7,9 @@ PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
 READY_FOR_SLOW := $(VENV)/.ready-for-slow
 
-.PHONY: test lint types contracts pytest slow bench demo demo-collab setup clean
+.PHONY: test lint types contracts pytest test-pythons slow bench man demo demo-collab setup clean
 
-test: lint types contracts pytest
+test: lint types contracts pytest test-pythons
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -24,11 +24,18 @@ contracts: $(READY)
 pytest: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
+# Without torch, on every other Python from 3.12 up that this machine has.
+test-pythons: $(READY)
+	$(BIN)/python -m tests.other_pythons
+
 slow: $(READY_FOR_SLOW)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m slow
 
 bench: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
+
+man: $(READY)
+	$(BIN)/python docs/man/generate.py
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/demo/digits.py
@@ -49,4 +56,4 @@ $(READY_FOR_SLOW): $(READY)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist bench-results
+	rm -rf $(VENV) $(VENV)-* build dist bench-results

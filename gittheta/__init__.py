@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from gittheta.errors import needing_torch
+
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "merge"]
 
 
 def __getattr__(name: str) -> Any:
-    """``gittheta.merge`` is loaded when it is asked for: it needs torch, which takes its time."""
+    """Load ``gittheta.merge`` on first use: it needs torch, which is slow to import."""
     if name == "merge":
-        from gittheta.engine.in_memory import merge
+        with needing_torch("gittheta.merge"):
+            from gittheta.engine.in_memory import merge
 
         return merge
     raise AttributeError(f"module 'gittheta' has no attribute '{name}'")

@@ -6,7 +6,7 @@
     |-- PluginError            10   a plugin is missing, broken or named twice
     |   `-- MissingExtra       15   what a feature needs is not installed
     |-- FormatError            11   a file is not the checkpoint it claims to be
-    |-- ManifestError          12   a manifest that is malformed, foreign or from the future
+    |-- ManifestError          12   a manifest that is malformed, or of another or a newer kind
     |-- PayloadError           13   stored bytes do not decode to the tensor they should
     |-- AdapterError           14   an adapter that is broken, unknown, or made for another checkpoint
     |-- StoreError             20   the local store cannot be read or written
@@ -23,13 +23,15 @@ The command line translates these once, at the top (``gittheta.cli.main``). Exit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Self
 
 
 class ThetaError(Exception):
     """What happened, to which file and tensor, and what to do now.
 
-    Never changed once it is made: a caller who knows more raises another one, see :meth:`located` and :meth:`but`.
+    Immutable: a caller who knows more raises a changed copy, see :meth:`located` and :meth:`but`.
     """
 
     exit_code: ClassVar[int] = 1
@@ -44,11 +46,11 @@ class ThetaError(Exception):
         self.hint = hint
 
     def located(self, *, path: str | None = None, tensor: str | None = None) -> Self:
-        """The same error, and where it happened, unless that was known already."""
+        """A copy of the error that says where it happened, as far as it did not say so already."""
         return self.but(path=self.path or path, tensor=self.tensor or tensor)
 
     def but(self, **changes: str | None) -> Self:
-        """The same error with some of ``what``, ``path``, ``tensor`` and ``hint`` changed."""
+        """A copy of the error with some of ``what``, ``path``, ``tensor`` and ``hint`` changed."""
         other = type(self).__new__(type(self))
         vars(other).update(vars(self), **changes)
         other.args = (other.what,)
@@ -78,9 +80,15 @@ class MissingExtra(PluginError):
         super().__init__(f"{what}, which is not installed", hint=f"pip install 'gittheta[{extra}]'")
 
 
-def is_missing_torch(error: ImportError) -> bool:
-    """Whether an import failed because torch is not installed."""
-    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "torch"
+@contextmanager
+def needing_torch(what: str) -> Iterator[None]:
+    """Around the imports of what computes with torch: MissingExtra instead of ImportError if torch is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise MissingExtra("merge", f"{what} needs torch") from error
 
 
 class FormatError(ThetaError):
@@ -90,7 +98,7 @@ class FormatError(ThetaError):
 
 
 class ManifestError(ThetaError):
-    """Text that claims to be a manifest and is not a valid one."""
+    """A text that claims to be a manifest but is not valid."""
 
     exit_code = 12
 

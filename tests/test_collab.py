@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .git.conftest import environment
+from tests.support.world import environment
 
 DEMO = Path(__file__).parents[1] / "docs/demo/collab.py"
 

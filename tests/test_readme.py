@@ -16,8 +16,8 @@ from gittheta import errors
 from gittheta.model import DTYPES, Tensor
 from gittheta.storage.manifest import format_manifest, parse_manifest
 from gittheta.testing import FormatConformance, MergeConformance, PredictorConformance, block_values, tensor
-
-from .git.conftest import IDENTITY, environment, first_often
+from tests.support.parameters import first_often
+from tests.support.world import IDENTITY, environment
 
 ROOT = Path(__file__).parents[1]
 MERGE_GUIDE = "docs/guide/write-a-merge-plugin.md"

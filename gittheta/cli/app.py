@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
 
 from gittheta import __version__
+from gittheta.cli import TRACE
 
 _VERBS = {
     "apply": "verbs.change.apply",
@@ -33,6 +35,10 @@ _VERBS = {
 }
 
 
+#: Plain git commands say the same with the variable.
+_VERBOSE = f"Say what is done and how long it takes, as {TRACE}=1 does for plain git commands."
+
+
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name in sorted(_VERBS) if not self.get_command(ctx, name).hidden]  # type: ignore[union-attr]
@@ -47,5 +53,8 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="gittheta %(version)s")
-def app() -> None:
+@click.option("-v", "--verbose", is_flag=True, help=_VERBOSE)
+def app(verbose: bool) -> None:
     """Git for machine-learning models: plain git commands on checkpoints, tensor by tensor."""
+    if verbose:
+        os.environ[TRACE] = "1"

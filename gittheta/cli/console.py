@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from gittheta.cli import TRACE
 from gittheta.flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Console:
         self._patience = patience
         #: Taken again by a method that calls another.
         self._lock = RLock()
-        self._tracing = os.environ.get("GITTHETA_TRACE", "0").lower() not in ("", "0", "false", "no")
+        self._tracing = os.environ.get(TRACE, "0").lower() not in ("", "0", "false", "no")
         self._terminal = sys.stderr.isatty()
         self._began = self._started = time.monotonic()
         self._what = ""

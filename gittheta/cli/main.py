@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 from collections.abc import Callable
 
 from gittheta.errors import StoreError, ThetaError
+from gittheta.runtime import begin, collect_garbage
 
 
 def main() -> None:
     """Run a verb. What Git itself starts, time and again, goes around the argument parser."""
-    # The workers already use all processors; a library that starts threads of its own on each of them makes all slower.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # while modules load there is nothing to collect, and looking for it takes a fifth of the time
+    begin()
     if sys.argv[1:] == ["filter-process"]:
         from gittheta.cli.plumbing.filter_process import serve
 
@@ -31,7 +28,7 @@ def main() -> None:
 
 def run(action: Callable[[], object]) -> None:
     """Do something; a failure becomes a message on stderr and its documented exit code."""
-    gc.enable()
+    collect_garbage()
     try:
         action()
     except ThetaError as error:

@@ -52,7 +52,7 @@ def tensor(dtype: Dtype, data: bytes, shape: tuple[int, ...] | None = None) -> T
 
 
 def block_values(dtype: Dtype, elements: int, seed: int = 0) -> bytes:
-    """That many elements (units of a block dtype) as a trained layer might hold them: normal of small deviation, or small integers."""
+    """Some elements (units of a block dtype) as a trained layer might hold them: normal, or small integers."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ class FormatConformance:
     broken: Sequence[bytes] = ()
 
     def split(self, file: bytes, at_once: int = 1 << 16) -> Layout:
-        """Split a file that arrives in pieces of ``at_once`` bytes and cannot be rewound, unless the format needs that."""
+        """Split a file that arrives in pieces of ``at_once`` bytes, and that only goes forward if the format allows it."""
         whole = self.file_format.needs_whole_file
         return self.file_format.split(io.BytesIO(file) if whole else _forward_only(file, at_once))
 

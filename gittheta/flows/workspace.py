@@ -53,15 +53,23 @@ class Workspace:
     @lazy
     def blobs(self) -> BlobReader:
         """Blobs of the repository."""
-        return self.repository.git.batch()
+        return BlobReader.open(self.repository.git)
+
+    @lazy
+    def stored_blobs(self) -> BlobReader:
+        """Blobs as they are stored, whatever `git replace` says: for what is sent, kept or deleted."""
+        return BlobReader.open(self.repository.git.as_stored())
 
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.
 
         Raises ManifestError if it claims to be a manifest and is not a valid one.
         """
-        text = self.blobs.read(name, MAX_TEXT)
-        return parse_manifest(text) if text and claims_to_be_manifest(text) else None
+        return _manifest(self.blobs, name)
+
+    def read_stored(self, oid: str) -> Manifest | None:
+        """The same of a blob as it is stored, whatever `git replace` says: for what is sent, kept or deleted."""
+        return _manifest(self.stored_blobs, oid)
 
     def try_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` resolves to; None if it is something else, or not a valid one."""
@@ -72,13 +80,18 @@ class Workspace:
 
     def close(self) -> None:
         """End what was started."""
-        close_parts(self, "tensors", "blobs")
+        close_parts(self, "tensors", "blobs", "stored_blobs")
 
     def __enter__(self) -> Workspace:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _manifest(blobs: BlobReader, name: str) -> Manifest | None:
+    text = blobs.read(name, MAX_TEXT)
+    return parse_manifest(text) if text and claims_to_be_manifest(text) else None
 
 
 def alternate_stores(common_dir: Path) -> Iterator[Path]:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from gittheta.errors import GitError
 
+#: `git stash` and the like point at a temporary index, but what is asked here is about the real one. The prefix of
+#: a superproject goes before every path that Git prints, and before none that it reads.
+_FOR_GIT_ALONE = ("GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX")
 _FOUND = re.compile(rb"[0-9a-f]{40,64} ([a-z]+) ([0-9]+)\n")
 
 
 class Git:
-    """Git commands in one directory."""
+    """Git commands in one directory. Safe to use from several threads."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         #: What Git commands see, and what was given to this one by Git.
         self.environment = {**os.environ, "LC_ALL": "C"}
-        # `git stash` and the like point at a temporary index; what is asked here is about the real one.
-        self.environment.pop("GIT_INDEX_FILE", None)
+        for name in _FOR_GIT_ALONE:
+            self.environment.pop(name, None)
 
     def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Standard output of one command. Raises GitError, with what Git said, on another exit status."""
@@ -46,34 +50,54 @@ class Git:
         """Run one command whose output, and that of filters and hooks that it starts, is for the user."""
         return subprocess.run(["git", *words], cwd=self.directory, env=self.environment, check=False).returncode
 
-    def line(self, *words: str) -> str:
-        """The one line that a command prints."""
-        return os.fsdecode(self.run(*words)).rstrip("\n")
+    def with_environment(self, **variables: str) -> Git:
+        """The same with other variables."""
+        other = Git(self.directory)
+        other.environment = {**self.environment, **variables}
+        return other
 
-    def batch(self) -> BlobReader:
-        """A long-running reader of blobs."""
-        process = subprocess.Popen(
-            ["git", "cat-file", "--batch", "-z"],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        return BlobReader(process)
+    def as_stored(self) -> Git:
+        """The same without `git replace`: for what is sent, kept or deleted, since Git itself sends what is stored."""
+        return self.with_environment(GIT_NO_REPLACE_OBJECTS="1")
+
+    def write_blob(self, content: bytes) -> str:
+        """The object id of a blob, which is stored."""
+        return self.line("hash-object", "-w", "--stdin", "--no-filters", stdin=content)
+
+    def line(self, *words: str, stdin: bytes | None = None) -> str:
+        """The one line that a command prints."""
+        return os.fsdecode(self.run(*words, stdin=stdin)).rstrip("\n")
 
 
 @dataclass
 class BlobReader:
-    """Reads blobs by any name that Git resolves. Use as a context, or close it."""
+    """Reads blobs by any name that Git resolves. Use as a context, or close it. Safe to use from several threads."""
 
     process: subprocess.Popen[bytes]
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @classmethod
+    def open(cls, git: Git) -> BlobReader:
+        """A reader of the blobs of a repository."""
+        process = subprocess.Popen(
+            ["git", "cat-file", "--batch", "-z"],
+            cwd=git.directory,
+            env=git.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        return cls(process)
 
     def read(self, name: str, limit: int | None = None) -> bytes | None:
         """The content of a blob; None if the name resolves to no blob, or to one larger than ``limit`` bytes."""
-        assert self.process.stdin  # noqa: S101 - both were asked for as pipes
-        assert self.process.stdout  # noqa: S101
         if "\0" in name:  # no object has such a name, and Git would take it for two
             return None
+        with self._lock:
+            return self._read(name, limit)
+
+    def _read(self, name: str, limit: int | None) -> bytes | None:
+        assert self.process.stdin  # noqa: S101 - both were asked for as pipes
+        assert self.process.stdout  # noqa: S101
         self.process.stdin.write(os.fsencode(name) + b"\0")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

@@ -1,24 +1,23 @@
-"""The only module that talks to Git: argv lists, NUL-separated output, a known environment."""
+"""One repository, and the questions that most commands ask of it."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gittheta.errors import GitError
-from gittheta.git.entries import Blob, Entry, FileChange
+from gittheta.git import index
+from gittheta.git.configuration import all_settings
+from gittheta.git.entries import Entry
 from gittheta.git.process import Git
-
-_DEBUG_SIZE = re.compile(r"([^\0]*)\0  ctime: [^\0]*?\n  size: ([0-9]+)\tflags: [0-9a-f]+\n")
-_OID = re.compile(rb"[0-9a-f]{40,64}")
+from gittheta.runtime import lazy
 
 
 @dataclass
 class Repository:
-    """One repository, and the work tree in it that a command was started for."""
+    """One repository, and the work tree in it that a command was started for. Safe to use from several threads."""
 
     git: Git
     #: The directory of this work tree (``.git``, or ``.git/worktrees/NAME``).
@@ -27,7 +26,6 @@ class Repository:
     common_dir: Path
     #: None in a bare repository.
     top: Path | None
-    _config: dict[str, list[str]] | None = field(default=None, repr=False)
 
     @classmethod
     def discover(cls, start: Path) -> Repository:
@@ -41,25 +39,19 @@ class Repository:
         top = Path(lines[2]) if answer.returncode == 0 else None
         return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
 
+    @lazy
     def config(self) -> dict[str, list[str]]:
         """Every setting that is in force, by lower-case section and key; read once."""
-        if self._config is None:
-            found: dict[str, list[str]] = {}
-            for item in os.fsdecode(self.git.run("config", "-z", "--list")).split("\0"):
-                key, separator, value = item.partition("\n")
-                if key:
-                    found.setdefault(key, []).append(value if separator else "true")
-            self._config = found
-        return self._config
+        return all_settings(self.git)
 
     def setting(self, key: str) -> str | None:
         """The last value of one setting."""
-        values = self.config().get(key)
+        values = self.config.get(key)
         return values[-1] if values else None
 
     def remotes(self) -> dict[str, str]:
         """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first."""
-        names = [key[7:-4] for key in self.config() if key.startswith("remote.") and key.endswith(".url")]
+        names = [key[7:-4] for key in self.config if key.startswith("remote.") and key.endswith(".url")]
         head = self.git.attempt("symbolic-ref", "--short", "-q", "HEAD").stdout
         branch = os.fsdecode(head).strip()
         preferred = [self.setting(f"branch.{branch}.remote"), self.setting("checkout.defaultremote"), "origin"]
@@ -73,11 +65,7 @@ class Repository:
 
     def index(self) -> Iterator[Entry]:
         """The entries of the index, unmerged ones too."""
-        listed = os.fsdecode(self.git.run("ls-files", "-z", "--stage"))
-        for item in listed.split("\0")[:-1]:
-            words, _, path = item.partition("\t")
-            mode, oid, stage = words.split(" ")
-            yield Entry(mode, oid, path, int(stage))
+        return index.entries(self.git)
 
     def tree(self, revision: str) -> Iterator[Entry]:
         """Every file of a commit or tree."""
@@ -87,52 +75,31 @@ class Repository:
             if kind == "blob":
                 yield Entry(mode, oid, path)
 
-    def walk(self, revisions: Iterable[str]) -> Iterator[Blob]:
-        """Every blob that the revisions reach (``^`` excludes), each once, with a path that leads to it."""
-        words = list(revisions)
-        options = [word for word in words if word.startswith("--")]
-        names = "".join(f"{word}\n" for word in words if not word.startswith("--"))
-        asked = ("rev-list", "--objects", "--ignore-missing", "--stdin", *options)
-        listed = self.git.run(*asked, stdin=names.encode())
-        paths = {}
-        for line in listed.split(b"\n"):
-            oid, _, path = line.partition(b" ")
-            if _OID.fullmatch(oid):
-                paths[oid] = path
-        if not paths:
-            return
-        kinds = ("cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer")
-        for line in self.git.run(*kinds, stdin=b"\n".join(paths) + b"\n").splitlines():
-            oid, _, kind = line.partition(b" ")
-            if kind == b"blob":
-                yield Blob(oid.decode(), os.fsdecode(paths[oid]))
+    def commits(self, *names: str) -> list[str]:
+        """The commits that some names resolve to, in their order; an empty string for one that has no commit."""
+        stdin = b"".join(os.fsencode(f"{name}^{{commit}}\n") for name in names)
+        lines = self.git.run("cat-file", "--batch-check=%(objectname)", stdin=stdin).decode(errors="replace")
+        return ["" if line.endswith(" missing") else line for line in lines.splitlines()]
+
+    def commit(self, name: str) -> str | None:
+        """The commit that a branch, a tag or another name stands for; None if it is none, or a range."""
+        answer = self.git.attempt("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}")
+        return answer.stdout.decode().strip() if answer.returncode == 0 else None
+
+    def tree_of(self, revision: str) -> str | None:
+        """The tree of a commit, a tag or a tree; None if there is none, as for a tag of a blob."""
+        answer = self.git.attempt("rev-parse", "--verify", "-q", "--end-of-options", f"{revision}^{{tree}}")
+        return answer.stdout.decode().strip() if answer.returncode == 0 else None
 
     def revisions(self, word: str) -> list[str]:
         """The commits that a revision or a range (``a..b``) names, excluded ones with ``^``; none if it is neither."""
-        found = self.git.attempt("rev-parse", "--verify", "-q", "--end-of-options", f"{word}^{{commit}}")
-        if found.returncode and ".." in word and not word.startswith("-"):
-            found = self.git.attempt("rev-parse", "--revs-only", word)
-        return found.stdout.decode().split() if not found.returncode else []
-
-    def changes(self, revisions: Iterable[str]) -> Iterator[FileChange]:
-        """The files that commits wrote, oldest commit first; of a merge, those that no parent has like that."""
-        listed = self.git.run("rev-list", "--reverse", "--topo-order", "--format=%cI", *revisions).decode().splitlines()
-        dates = {line[len("commit ") :]: date for line, date in zip(listed[0::2], listed[1::2], strict=True)}
-        compared = ("diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames", "-z")
-        found = self.git.run(*compared, stdin="".join(f"{oid}\n" for oid in dates).encode())
-        items = iter(os.fsdecode(found).split("\0"))
-        commit = ""
-        for item in items:
-            if not item.startswith(":"):
-                commit = item
-                continue
-            # One colon for each parent; then the modes and blobs in each parent, those in the commit last.
-            parents = len(item) - len(item.lstrip(":"))
-            words = item[parents:].split(" ")
-            mode, *oids = words[parents : 2 * parents + 2]
-            before, path = tuple(oid for oid in oids[:-1] if oid.strip("0")), next(items)
-            if mode.startswith("100") and oids[-1] not in before:
-                yield FileChange(commit, dates[commit], path, oids[-1], before)
+        commit = self.commit(word)
+        if commit:
+            return [commit]
+        if ".." not in word or word.startswith("-"):
+            return []
+        answer = self.git.attempt("rev-parse", "--revs-only", word)
+        return answer.stdout.decode().split() if answer.returncode == 0 else []
 
     def attributes(self, names: Sequence[str], paths: Iterable[str]) -> dict[str, dict[str, str]]:
         """The values of attributes, by path and name."""
@@ -145,23 +112,13 @@ class Repository:
             found.setdefault(path, {})[name] = value
         return found
 
+    def kind_of(self, name: str) -> str | None:
+        """``blob``, ``tree``, ``commit`` or ``tag``; None if the name resolves to nothing."""
+        answer = self.git.attempt("cat-file", "-t", name)
+        return answer.stdout.decode().strip() if answer.returncode == 0 else None
+
     def hooks_dir(self) -> Path:
         """Where Git looks for hooks (`core.hooksPath` honoured)."""
         if self.setting("core.hookspath") is None:
             return self.common_dir / "hooks"
         return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))
-
-    def index_sizes(self) -> dict[str, int]:
-        """The size in bytes that the index remembers of each file; 0 where it has none."""
-        listed = os.fsdecode(self.git.run("ls-files", "-z", "--debug"))
-        return {path: int(size) for path, size in _DEBUG_SIZE.findall(listed)}
-
-    def stage(self, entry: Entry, content: bytes) -> None:
-        """Put other content in the place of an entry of the index; the file itself is left alone."""
-        oid = os.fsdecode(self.git.run("hash-object", "-w", "--stdin", "--no-filters", stdin=content)).strip()
-        self.git.run("update-index", "--cacheinfo", f"{entry.mode},{oid},{entry.path}")
-
-    def forget_stat(self, entries: Iterable[Entry]) -> None:
-        """Replace entries of the index by themselves without file times, so that Git looks at the files anew."""
-        lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
-        self.git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))

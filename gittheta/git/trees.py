@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from gittheta.errors import GitError
 from gittheta.git.entries import Entry
@@ -87,8 +86,7 @@ def _changes(git: Git, *words: str) -> Iterator[tuple[str, TreeChange]]:
 
 def commit_tree(git: Git, tree: str, *parents: str) -> str:
     """A commit that no branch will ever name."""
-    named = Git(git.directory)
-    named.environment.update(_NOBODY)
+    named = git.with_environment(**_NOBODY)
     return named.line("commit-tree", "-m", "gittheta", *(word for each in parents for word in ("-p", each)), tree)
 
 
@@ -141,7 +139,7 @@ def relabelled(repository: Repository, merged: MergedTrees, labels: Mapping[str,
         content = b"" if entry.mode == "160000" else repository.git.run("cat-file", "blob", entry.oid)
         renamed = marker.sub(marked, content)
         if renamed != content or entry.path in gone:
-            oid = write_blob(repository.git, renamed) if renamed != content else entry.oid
+            oid = repository.git.write_blob(renamed) if renamed != content else entry.oid
             written.append(Entry(entry.mode, oid, moved(entry.path)))
     tree = composed(repository, merged.tree, written, gone) if written else merged.tree
     return MergedTrees(tree, tuple(replace(entry, path=moved(entry.path)) for entry in merged.unmerged), messages)
@@ -159,15 +157,10 @@ def _entries(git: Git, tree: str, paths: Iterable[str]) -> Iterator[Entry]:
         yield Entry(mode, oid, path)
 
 
-def write_blob(git: Git, content: bytes) -> str:
-    """The object id of a new blob."""
-    return git.run("hash-object", "-w", "--stdin", "--no-filters", stdin=content).decode().strip()
-
-
 def composed(repository: Repository, tree: str, entries: Iterable[Entry], gone: Iterable[str] = ()) -> str:
     """A tree with some files replaced, and others gone."""
     index = repository.git_dir / f"theta-index.{os.getpid()}"
-    scratch = _with_index(repository.git, index)
+    scratch = repository.git.with_environment(GIT_INDEX_FILE=str(index))
     try:
         scratch.run("read-tree", tree)
         _put(scratch, "0" * len(tree), gone, entries)
@@ -191,7 +184,12 @@ def enter(repository: Repository, old: str, new: str, unmerged: Iterable[Entry])
         if git.show("read-tree", "-m", "-u", *aside, old, new):
             raise GitError("nothing was merged", hint="commit or stash what is in the way, then merge again")
         if entries:
-            _put(_with_index(git, index), "0" * len(new), {entry.path for entry in entries}, entries)
+            _put(
+                git.with_environment(GIT_INDEX_FILE=str(index)),
+                "0" * len(new),
+                {entry.path for entry in entries},
+                entries,
+            )
             os.replace(index, repository.git_dir / "index")
     finally:
         index.unlink(missing_ok=True)
@@ -201,9 +199,3 @@ def _put(git: Git, nothing: str, gone: Iterable[str], entries: Iterable[Entry]) 
     lines = [f"0 {nothing}\t{path}\0" for path in gone]
     lines += [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
     git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
-
-
-def _with_index(git: Git, index: Path) -> Git:
-    other = Git(git.directory)
-    other.environment["GIT_INDEX_FILE"] = str(index)
-    return other

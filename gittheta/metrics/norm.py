@@ -18,7 +18,7 @@ _SMALLEST, _LARGEST = 2.0**-480, 2.0**480
 
 @dataclass(frozen=True)
 class Part:
-    """Of one block: the norms of the change and of old, and the largest change."""
+    """The measurements of one block."""
 
     change: float
     old: float
@@ -37,7 +37,7 @@ class Norm:
         return spec.dtype.arithmetic
 
     def look(self, pair: BlockPair) -> Part:
-        """Norms in float64."""
+        """The norms and the largest change of a block, in float64."""
         old, new = pair.values()
         with np.errstate(over="ignore", invalid="ignore"):
             change = new - old
@@ -49,10 +49,10 @@ class Norm:
 
         NaN and infinite values in the tensor make the numbers NaN or infinite.
         """
-        found = list(parts)
-        change = _total([part.change for part in found])
-        old = _total([part.old for part in found])
-        largest = float(np.max([part.largest for part in found], initial=0.0))
+        blocks = list(parts)
+        change = _total([part.change for part in blocks])
+        old = _total([part.old for part in blocks])
+        largest = float(np.max([part.largest for part in blocks], initial=0.0))
         return {"norm": change, "relative": _ratio(change, old), "largest": largest}
 
 

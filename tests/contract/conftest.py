@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.conftest import _own_home, repo
+from tests.support.fixtures import own_home, repo
 
-__all__ = ["_own_home", "repo"]
+__all__ = ["own_home", "repo"]

@@ -15,7 +15,7 @@ from gittheta.formats.safetensors import Safetensors
 from gittheta.model import DTYPES
 from gittheta.registry import BUILT_IN
 from gittheta.testing import FormatConformance
-from tests.unit.building import Entry, framed, safetensors
+from tests.support.safetensors_file import Entry, framed, safetensors
 
 RNG = np.random.default_rng(5)
 NUMPY = ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "c8")

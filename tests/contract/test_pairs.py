@@ -17,7 +17,10 @@ from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
 from gittheta.registry import BUILT_IN
 from gittheta.storage.manifest import parse_manifest
 from gittheta.testing import block_values
-from tests.unit.building import SMALL, Repo, git, safetensors
+from tests.support.command import git
+from tests.support.limits import SMALL
+from tests.support.repository import Repo
+from tests.support.safetensors_file import safetensors
 
 FEW = settings(derandomize=True, max_examples=12, deadline=None)
 Random = np.random.Generator

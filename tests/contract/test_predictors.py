@@ -16,8 +16,8 @@ from gittheta.encodings.resize.predictor import Resize
 from gittheta.encodings.scale.predictor import Scale
 from gittheta.numerics.floats import Doubles
 from gittheta.testing import PredictorConformance
-from tests.unit.building import ARITHMETIC
-from tests.unit.in_memory import InMemory, of_bits, of_values, values_of
+from tests.support.dtypes import ARITHMETIC
+from tests.support.in_memory import InMemory, of_bits, of_values, values_of
 
 FLOATS = ("bf16", "f32", *sorted(ARITHMETIC - {"bf16", "f32"}))
 _BOMB = zstandard.ZstdCompressor(level=3).compress(bytes(1 << 28))

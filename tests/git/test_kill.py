@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from .checkpoints import checkpoint, noise, sha256
-from .conftest import Place, Repo, World, first_often, objects_in
+from tests.support.checkpoints import checkpoint, noise, sha256
+from tests.support.parameters import first_often
+from tests.support.processes import kill, limited, unlock
+from tests.support.world import Place, Repo, World, objects_in
 
 M = "m.safetensors"
 SIZE = 40 << 20
@@ -24,49 +23,6 @@ SIZE = 40 << 20
 def _large(seed: int) -> bytes:
     """Ten tensors that do not compress, so that all of it is written."""
     return checkpoint({f"layer.{at}": ("U8", (SIZE // 10,), noise(seed * 100 + at, SIZE // 10)) for at in range(10)})
-
-
-def _processes_below(process: int) -> list[int]:
-    """The children of a process and theirs, the filter among them."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) if entry.name.isdigit() else 0
-        except OSError:
-            continue
-        if parent == process:
-            found += [int(entry.name), *_processes_below(int(entry.name))]
-    return found
-
-
-def _kill(repo: Place, words: tuple[str, ...], delay: float, victim: str) -> None:
-    """Start a git command, and after some time kill it or what it has started, as hard as can be."""
-    git = subprocess.Popen(
-        ["git", *words],
-        cwd=repo.path,
-        env=repo.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(delay)
-    below = _processes_below(git.pid)
-    for process in below if victim == "filter" else [git.pid, *below] if victim == "all" else [git.pid]:
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    git.wait()
-    # Orphans notice that git has gone when they next read or write; the next command must not meet them half-way.
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{process}/cwd").exists() for process in below) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def _unlock(git_dir: Path) -> None:
-    """What Git itself asks the user to do after a crash of its own."""
-    for lock in git_dir.rglob("*.lock"):
-        lock.unlink()
 
 
 def _rounds(count: int) -> Iterator[tuple[float, str]]:
@@ -79,8 +35,8 @@ def _rounds(count: int) -> Iterator[tuple[float, str]]:
 def _kill_add(repo: Repo, count: int) -> None:
     repo.write(M, _large(1))
     for delay, victim in _rounds(count):
-        _kill(repo, ("add", "."), delay, victim)
-        _unlock(repo.git_dir)
+        kill(repo, ("add", "."), delay, victim)
+        unlock(repo.git_dir)
         repo.git("theta", "fsck")
         for file in repo.objects():
             assert sha256(file.read_bytes()) == file.name
@@ -96,8 +52,8 @@ def _kill_checkout(repo: Repo, count: int) -> None:
     for seed in (1, 2):
         repo.commit(_large(seed))
     for delay, victim in _rounds(count):
-        _kill(repo, ("checkout", "-f", "main~1"), delay, victim)
-        _unlock(repo.git_dir)
+        kill(repo, ("checkout", "-f", "main~1"), delay, victim)
+        unlock(repo.git_dir)
         repo.git("checkout", "-q", "-f", "main")
         assert repo.read() == _large(2)
         repo.healthy()
@@ -110,8 +66,8 @@ def _kill_push(world: World, repo: Repo, count: int) -> None:
     repo.git("remote", "add", "origin", str(hub.path))
     repo.commit(_large(1))
     for delay, victim in _rounds(count):
-        _kill(repo, ("push", "origin", "main"), delay * 0.7, victim)
-        _unlock(hub.path)
+        kill(repo, ("push", "origin", "main"), delay * 0.7, victim)
+        unlock(hub.path)
         for file in objects_in(hub.path / "theta"):
             assert sha256(file.read_bytes()) == file.name
         if hub.git("for-each-ref"):
@@ -139,8 +95,8 @@ def test_kill_materialise(world: World, repo: Repo, victim: str) -> None:
     for seed in (1, 2):
         repo.commit(_large(seed))
     repo.git("config", "theta.smudgeLimit", "1k")
-    _kill(repo, ("checkout", "-q", "main~1"), 0.55, victim)
-    _unlock(repo.git_dir)
+    kill(repo, ("checkout", "-q", "main~1"), 0.55, victim)
+    unlock(repo.git_dir)
     repo.git("checkout", "-q", "-f", "main~1")
     repo.git("theta", "pull")
     assert repo.read() == _large(1)
@@ -182,14 +138,9 @@ def test_two_adds_at_once_in_two_worktrees(repo: Repo, world: World) -> None:
         place.healthy()
 
 
-def _limited(repo: Repo, words: str, kilobytes: int) -> subprocess.CompletedProcess[str]:
-    """A git command that may write no file larger than that: the way a full disk looks to a program."""
-    return repo.attempt("sh", "-c", f"ulimit -f {kilobytes * 2}; trap '' XFSZ; exec git {words}")
-
-
 def test_no_space_for_an_add(repo: Repo) -> None:
     repo.write(M, _large(1))
-    done = _limited(repo, "add .", 8 << 10)
+    done = limited(repo, "add .", 8 << 10)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr, done.stderr
     assert f"gittheta: {M}: " in done.stderr
@@ -207,7 +158,7 @@ def test_no_space_for_a_push(world: World, repo: Repo) -> None:
     hub = Place(world.bare(), world.env)
     repo.git("remote", "add", "origin", str(hub.path))
     repo.commit(_large(1))
-    done = _limited(repo, "push origin main", 8 << 10)
+    done = limited(repo, "push origin main", 8 << 10)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr, done.stderr
     assert "free some space" in done.stderr
@@ -222,7 +173,7 @@ def test_no_space_for_a_materialised_file(repo: Repo) -> None:
     repo.commit(_large(1))
     repo.git("config", "theta.smudgeLimit", "1k")
     (repo.path / M).unlink()
-    done = _limited(repo, f"checkout -- {M}", 8 << 10)
+    done = limited(repo, f"checkout -- {M}", 8 << 10)
     assert "Traceback" not in done.stderr, done.stderr
     assert "free some space" in done.stderr
     assert repo.read().startswith(b"gittheta manifest")

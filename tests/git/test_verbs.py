@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .checkpoints import checkpoint, model, normal, sha256
-from .conftest import Repo, Template, World
+from tests.support.checkpoints import checkpoint, model, normal, sha256
+from tests.support.world import Repo, Template, World
 
 M = "m.safetensors"
 

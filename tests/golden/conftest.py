@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.conftest import _own_home, repo, small_blocks
+from tests.support.fixtures import own_home, repo, small_blocks
 
-__all__ = ["_own_home", "repo", "small_blocks"]
+__all__ = ["own_home", "repo", "small_blocks"]

@@ -11,8 +11,8 @@ import pytest
 from gittheta.model import digest_of
 from gittheta.storage.manifest import format_manifest, format_recipe, parse_manifest, parse_recipe
 from tests.golden.book.chains import decode, frames, parse_link
-from tests.golden.test_golden import objects_into
-from tests.unit.building import Repo
+from tests.golden.frozen import objects_into
+from tests.support.repository import Repo
 
 HERE = Path(__file__).parent
 CHAINS = (HERE / "chains.manifest").read_bytes()

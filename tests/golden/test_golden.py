@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import struct
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from gittheta.model import DTYPES, Manifest, TensorSpec, digest_of
 from gittheta.storage.frames import HEAD_LENGTH, parse_head
 from gittheta.storage.manifest import format_manifest, parse_manifest
 from gittheta.storage.packs import OBJECT_HEAD
-from tests.unit.building import Repo
+from tests.golden.frozen import objects_into
+from tests.support.repository import Repo
 
 HERE = Path(__file__).parent
 CHECKPOINT, OPAQUE = ((HERE / f"{name}.manifest").read_bytes() for name in ("checkpoint", "opaque"))
@@ -69,13 +69,6 @@ def checkpoint() -> bytes:
 def opaque() -> bytes:
     """A file of no format."""
     return b"no checkpoint at all\n" * 40 + noise("opaque", 3000)
-
-
-def objects_into(repo: Repo) -> None:
-    for path in (HERE / "objects").iterdir():
-        target = repo.theta / "objects" / path.name[:2] / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
 
 
 def test_the_expected_files_are_still_the_same() -> None:

@@ -1,36 +1,7 @@
-"""Repositories for the lower-level tests, cut off from the settings of whoever runs them."""
+"""What every test of a part may ask for."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from tests.support.fixtures import own_home, repo, small_blocks, tensors
 
-import pytest
-
-from tests.unit.building import SMALL, Repo, git
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Git with an empty home, and no repository in the environment (tests may run from a hook)."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\nname = A\nemail = a@example.org\n[init]\ndefaultBranch = main\n")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
-            patch.delenv(name)
-        patch.setenv("HOME", str(home))
-        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-        yield
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    git(tmp_path, "init", "-q")
-    return Repo(tmp_path)
-
-
-@pytest.fixture
-def small_blocks(repo: Repo) -> None:
-    """What otherwise takes gigabytes."""
-    repo.limits = SMALL
+__all__ = ["own_home", "repo", "small_blocks", "tensors"]

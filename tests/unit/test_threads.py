@@ -32,7 +32,9 @@ from gittheta.registry import BUILT_IN, Registry
 from gittheta.runtime import close_parts, lazy
 from gittheta.storage.objects import ObjectReader, ObjectStore
 from gittheta.testing import block_values, tensor
-from tests.unit.building import SMALL, Listening, Repo
+from tests.support.limits import SMALL
+from tests.support.reporting import Listening
+from tests.support.repository import Repo
 
 THREADS = 32
 Answer = TypeVar("Answer")

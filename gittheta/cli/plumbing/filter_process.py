@@ -17,9 +17,11 @@ from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWri
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.add.clean import clean
-from gittheta.flows.checkout.materialise import must_wait, note_pending
+from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
+from gittheta.git.operation import Operation
+from gittheta.model import Manifest
 from gittheta.runtime import keep_memory
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
@@ -112,11 +114,16 @@ def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) ->
     manifest = read_manifest(workspace, path, text)
     if manifest is None:
         return _spooled(stream)
-    if may_wait and must_wait(workspace, manifest):
+    if may_wait and _must_wait(workspace, manifest):
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
         return iter((text,))
     return _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
+
+
+def _must_wait(workspace: Workspace, manifest: Manifest) -> bool:
+    # Git may pick one commit after the other while this process lives: what goes on is looked at for each large file.
+    return is_large(workspace, manifest) and must_wait(workspace, manifest, Operation.read(workspace.repository))
 
 
 def _spooled(stream: ByteStream) -> Iterator[bytes | memoryview]:

@@ -8,8 +8,12 @@ import sys
 
 from gittheta.cli.console import open_workspace
 from gittheta.errors import GitError
-from gittheta.flows.checkout.materialise import in_sequence, materialise_pending
+from gittheta.flows.checkout.materialise import materialise_pending
 from gittheta.git.hooks import LEGACY, NAMES
+from gittheta.git.index import entries
+from gittheta.git.messages import add_trailer
+from gittheta.git.operation import Kind, Operation
+from gittheta.git.process import Git
 from gittheta.runtime import keep_memory
 
 #: Set while a hook of ours changes the index, which calls the hook again.
@@ -34,7 +38,7 @@ def _write_pending(ends_sequence: bool) -> None:
     os.environ[_INSIDE] = "1"
     keep_memory()
     with open_workspace() as workspace:
-        if ends_sequence or not in_sequence(workspace.repository):
+        if ends_sequence or not Operation.read(workspace.repository).in_sequence:
             materialise_pending(workspace)
 
 
@@ -44,17 +48,21 @@ def _add_trailers(message: str) -> None:
 
     with open_workspace() as workspace:
         repository = workspace.repository
-        if not (repository.git_dir / "MERGE_HEAD").exists():
+        operation = Operation.read(repository)
+        if operation.kind is not Kind.MERGE:
             return
-        if "GIT_INDEX_FILE" in os.environ:  # the index that is committed: `git commit -a` makes one of its own
-            repository.git.environment["GIT_INDEX_FILE"] = os.path.abspath(os.environ["GIT_INDEX_FILE"])
-        lines = merge_trailers(workspace, repository.index())
+        lines = merge_trailers(workspace, operation, entries(_with_committed_index(repository.git)))
         path = os.path.abspath(message)
         if lines:
             _end_line(path)
         for line in lines:
-            words = ("--if-exists", "addIfDifferent", "--trailer", line, path)
-            repository.git.run("-c", "trailer.separators=:", "interpret-trailers", "--in-place", *words)
+            add_trailer(repository.git, path, line)
+
+
+def _with_committed_index(git: Git) -> Git:
+    """Git with the index that is committed: `git commit -a` makes one of its own."""
+    index = os.environ.get("GIT_INDEX_FILE")
+    return git.with_environment(GIT_INDEX_FILE=os.path.abspath(index)) if index else git
 
 
 def _end_line(path: str) -> None:

@@ -18,6 +18,7 @@ from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.state import concluded, of_several, save, save_failure, save_outcome
 from gittheta.flows.workspace import Workspace
+from gittheta.git.operation import Operation
 from gittheta.git.repository import Repository
 from gittheta.model import Manifest
 from gittheta.runtime import keep_memory
@@ -40,10 +41,12 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             click.echo(f"CONFLICT ({path}): not stored by gittheta on both sides, so it cannot be merged", err=True)
             sys.exit(1)
         inner = _makes_a_base(workspace.repository, path, marker_size)
-        verb, other = _what_is_done(workspace.repository)
+        operation = Operation.read(workspace.repository)
+        verb = Verb.MERGE if operation.heads else Verb.PICK
+        other = operation.heads[0] if len(operation.heads) == 1 else None
         sides = (Side("ours", manifests[1], "HEAD"), Side("theirs", manifests[2], other))
         versions = Versions(path, manifests[0], sides, verb)
-        again = None if _heads() else of_several(workspace.repository, path)
+        again = None if operation.is_running_merge else of_several(workspace.repository, operation, path)
         if again:
             versions = again.versions(workspace)
         try:
@@ -53,14 +56,14 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             if again:
                 save(workspace.repository, concluded(again, versions, outcome))
             elif not inner:
-                save_outcome(workspace, versions, outcome, {})
+                save_outcome(workspace, operation, versions, outcome, {})
             if outcome.manifest:
                 _put(Path(ours), format_manifest(outcome.manifest))
         except ThetaError as error:
             # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             reason = str(error.but(path=None))  # the path is said already
             if not inner:
-                save_failure(workspace, versions, reason)
+                save_failure(workspace, operation, versions, reason)
             tell_conflicts(path, [reason])
             sys.exit(1)
         if outcome.manifest is None:
@@ -78,22 +81,6 @@ def _put(ours: Path, text: bytes) -> None:
             os.replace(temporary, ours)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _what_is_done(repository: Repository) -> tuple[Verb, str | None]:
-    """Merge, or pick; and the commit of theirs if Git tells. Only `git merge` names the heads that it merges."""
-    if heads := _heads():
-        return Verb.MERGE, heads[0] if len(heads) == 1 else None
-    merging = repository.git_dir / "MERGE_HEAD"
-    if merging.exists():  # a conflicted merge that is done again: git checkout --merge
-        found = merging.read_text().split()
-        return Verb.MERGE, found[0] if len(found) == 1 else None
-    return Verb.PICK, None
-
-
-def _heads() -> list[str]:
-    """The heads that `git merge` merges; none if something else is done."""
-    return [name.removeprefix("GITHEAD_") for name in os.environ if name.startswith("GITHEAD_")]
 
 
 def _makes_a_base(repository: Repository, path: str, marker_size: str) -> bool:

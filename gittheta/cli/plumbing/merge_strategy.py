@@ -6,26 +6,23 @@ status tells Git: 0 merged, 1 conflicts are left to the user, 2 nothing was done
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ConfigError, ThetaError
-from gittheta.flows.strategy.octopus import StrategyRequest
+from gittheta.runtime import begin
 
 if TYPE_CHECKING:
     from gittheta.flows.strategy.octopus import StrategyReport
 
-_NAME = "GITHEAD_"
-
 
 def main() -> None:
     """Merge, and end with the status that Git wants."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    begin()
     try:
-        status = _merge(sys.argv[1:], os.environ)
+        status = _merge(sys.argv[1:])
     except (ThetaError, OSError) as error:
         sys.stderr.write(f"gittheta: {error}\n")
         status = 2
@@ -38,18 +35,18 @@ def main() -> None:
     sys.exit(status)
 
 
-def _merge(words: Sequence[str], environment: Mapping[str, str]) -> int:
+def _merge(words: Sequence[str]) -> int:
     from gittheta.cli.console import open_workspace, stop_progress
-    from gittheta.engine.policy import Verb
-    from gittheta.flows.strategy.octopus import merge_heads
-    from gittheta.runtime import keep_memory
+    from gittheta.flows.strategy.octopus import StrategyRequest, merge_heads
+    from gittheta.git.operation import Operation
+    from gittheta.runtime import collect_garbage, keep_memory
 
+    collect_garbage()
     given, bases, heads = _parsed(words)
-    names = {key.removeprefix(_NAME): name for key, name in environment.items() if key.startswith(_NAME)}
-    verb = Verb.MERGE if names else Verb.PICK  # only `git merge` names the heads that it merges
     keep_memory()
     with open_workspace() as workspace:
-        report = merge_heads(workspace, StrategyRequest(tuple(bases), heads[0], tuple(heads[1:]), names, verb, given))
+        operation = Operation.read(workspace.repository)
+        report = merge_heads(workspace, StrategyRequest(tuple(bases), heads[0], tuple(heads[1:]), operation, given))
         stop_progress(workspace)
     _tell(report)
     return int(report.conflicted)

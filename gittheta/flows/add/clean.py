@@ -86,7 +86,7 @@ def _layout(tensors: TensorStore, path: str, stream: ByteStream, head: bytes) ->
 
 def _temporary(tensors: TensorStore) -> BinaryIO:
     """A file for a checkpoint whose format needs all of it."""
-    return open(open_unnamed(tensors.store.temporary()), "w+b")  # noqa: SIM115 - it goes with the stream
+    return open(open_unnamed(tensors.store.temporary()), "w+b")
 
 
 class _Cleaning:

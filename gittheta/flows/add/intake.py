@@ -140,7 +140,9 @@ class Intake:
         spool = Spool(self._tensors.store, spec, self._limits.held)
         try:
             # A tensor in memory is digested by the workers, while the next is read; one in a file, on its way there.
-            digests = _digested(blocks, spool) if spec.nbytes > self._limits.held else _filled(blocks, spool)
+            digests = _digested(blocks, spool) if spec.nbytes > self._limits.held else None
+            if digests is None:
+                _fill(blocks, spool)
         except BaseException:
             spool.close()
             raise
@@ -264,7 +266,7 @@ class Intake:
         return stanza
 
 
-def _filled(blocks: Iterator[memoryview], spool: Spool) -> None:
+def _fill(blocks: Iterator[memoryview], spool: Spool) -> None:
     """Put blocks into a spool."""
     for block in blocks:
         spool.append(block)

@@ -14,6 +14,8 @@ from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
+from gittheta.git.index import forget_stat, remembered_sizes
+from gittheta.git.operation import Operation
 from gittheta.git.repository import Repository
 from gittheta.model import Manifest
 from gittheta.runtime import total_memory
@@ -21,8 +23,6 @@ from gittheta.storage.files import open_new, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
 PENDING = "theta-pending"
-#: While one of these is in the git directory, a command is at work that will not read the index again.
-_SEQUENCES = ("rebase-merge", "rebase-apply", "sequencer")
 
 
 def pending_file(repository: Repository) -> Path:
@@ -36,20 +36,17 @@ def note_pending(repository: Repository, path: str) -> None:
         file.write(os.fsencode(path) + b"\0")
 
 
-def in_sequence(repository: Repository) -> bool:
-    """Whether Git is in the middle of a rebase or of several picks, and would take what a hook writes for a change."""
-    return any((repository.git_dir / name).is_dir() for name in _SEQUENCES)
+def is_large(workspace: Workspace, manifest: Manifest) -> bool:
+    """Whether a checkpoint is larger than ``theta.smudgeLimit``."""
+    return manifest.file_size > workspace.settings.smudge_limit
 
 
-def must_wait(workspace: Workspace, manifest: Manifest) -> bool:
+def must_wait(workspace: Workspace, manifest: Manifest, operation: Operation) -> bool:
     """Whether a checkpoint is too large to go through Git's memory.
 
     In a sequence it goes there all the same, as long as it fits at all: no hook is called at the end of most of them.
     """
-    limit = workspace.settings.smudge_limit
-    if manifest.file_size > limit and in_sequence(workspace.repository):
-        limit = total_memory() // 2
-    return manifest.file_size > limit
+    return is_large(workspace, manifest) and not (operation.in_sequence and manifest.file_size <= total_memory() // 2)
 
 
 def materialise_pending(workspace: Workspace) -> list[str]:
@@ -102,7 +99,7 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
             failed.append(error)
     stale = _stale(workspace, paths)
     if stale:
-        repository.forget_stat(stale)
+        forget_stat(repository.git, stale)
     if failed:
         # One that cannot be rebuilt must not keep the others from their places.
         raise failed[0]
@@ -113,7 +110,7 @@ def _stale(workspace: Workspace, paths: Iterable[str]) -> list[Entry]:
     """Entries of the index that remember the manifest's size where the checkpoint is."""
     repository = workspace.repository
     wanted = set(paths)
-    sizes = repository.index_sizes()
+    sizes = remembered_sizes(repository.git)
     return [
         entry
         for entry in repository.index()

@@ -85,11 +85,10 @@ def sparsify(workspace: Workspace, path: str, options: Options) -> SparsifyRepor
 
 
 def _base(workspace: Workspace, path: str, revision: str) -> Manifest:
-    asked = ("rev-parse", "--verify", "-q", "--end-of-options", f"{revision}^{{commit}}")
-    found = workspace.repository.git.attempt(*asked)
-    if found.returncode:
-        raise GitError(f"'{revision}' is no commit", hint="name a branch, a tag or a commit: --base REV")
-    manifest = workspace.read_manifest(f"{found.stdout.decode().strip()}:{path}")
+    commit = workspace.repository.commit(revision)
+    if commit is None:
+        raise GitError(f"not a commit: '{revision}'", hint="name a branch, a tag or a commit: --base REV")
+    manifest = workspace.read_manifest(f"{commit}:{path}")
     if manifest is None:
         raise ManifestError(
             f"no checkpoint of that name in {revision}", hint=f"`git theta ls-files {revision}` lists them"

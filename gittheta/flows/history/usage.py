@@ -10,6 +10,7 @@ from functools import lru_cache
 from gittheta.errors import ManifestError
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import FileChange
+from gittheta.git.history import file_changes, walk
 from gittheta.model import Digest, Manifest, Place
 
 #: Versions before a version are few, and mostly the last one that was looked at.
@@ -54,13 +55,13 @@ class Usage:
 
         What the excluded ones (``^``) reach is there already.
         """
-        repository = self.workspace.repository
+        git = self.workspace.repository.git
         excluded = [oid[1:] for oid in revisions if oid.startswith("^")]
         if excluded:
-            for blob in repository.walk(excluded):
+            for blob in walk(git, excluded):
                 if manifest := self._read(blob.oid, blob.path):
                     self._take(manifest)
-        for change in repository.changes(revisions):
+        for change in file_changes(git, revisions):
             if manifest := self._read(change.oid, change.path):
                 yield self._version(change, manifest)
 

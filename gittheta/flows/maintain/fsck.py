@@ -12,6 +12,7 @@ from gittheta.flows.transfer.needs import needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import on_remotes
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Blob
+from gittheta.git.history import walk
 from gittheta.model import Manifest, ObjectId
 
 _HINT = "the manifest and its objects do not belong together; take them from an intact clone"
@@ -53,7 +54,7 @@ def _manifests(workspace: Workspace, found: list[Blob], problems: list[ThetaErro
     """Every manifest, one after the other: all of a long history at once would not fit into memory."""
     for blob in _blobs(workspace):
         try:
-            manifest = workspace.read_manifest(blob.oid)
+            manifest = workspace.read_stored(blob.oid)
         except ManifestError as error:
             problems.append(error.located(path=blob.path or blob.oid))
             continue
@@ -63,7 +64,7 @@ def _manifests(workspace: Workspace, found: list[Blob], problems: list[ThetaErro
 
 
 def _again(workspace: Workspace, blob: Blob) -> Manifest:
-    manifest = workspace.read_manifest(blob.oid)
+    manifest = workspace.read_stored(blob.oid)
     if manifest is None:
         raise GitError(f"blob {blob.oid} has gone", path=blob.path, hint="run `git fsck`")
     return manifest
@@ -73,9 +74,9 @@ def _blobs(workspace: Workspace) -> Iterator[Blob]:
     repository = workspace.repository
     seen = set()
     heads = ["--all"]
-    if repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").returncode == 0:
+    if repository.commit("HEAD"):  # --all leaves out a HEAD that is not on a branch
         heads.append("HEAD")
-    for blob in repository.walk(heads):
+    for blob in walk(repository.git.as_stored(), heads):
         seen.add(blob.oid)
         yield blob
     if repository.top is not None:

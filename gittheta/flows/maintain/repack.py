@@ -16,6 +16,7 @@ from gittheta.flows.add.stored import remember
 from gittheta.flows.transfer.fetch import fetch_missing
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
+from gittheta.git.index import stage
 from gittheta.model import Manifest, Stanza, digest_of, stored_bytes
 from gittheta.storage.manifest import format_manifest
 
@@ -62,7 +63,7 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
     stanzas = tuple(replace(stanza, recipe=flat.get(stanza.spec.name, stanza.recipe)) for stanza in manifest.stanzas)
     new = replace(manifest, stanzas=stanzas)
     text = format_manifest(new)
-    workspace.repository.stage(entry, text)
+    stage(workspace.repository.git, entry, text)
     # What is not told from anything was not read here, so that it is known now only if it was before.
     known = workspace.tensors.recipes.manifest(digest_of(format_manifest(manifest)))
     if known is not None:

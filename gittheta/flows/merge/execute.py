@@ -15,7 +15,7 @@ from gittheta.codec.encode import Encoder
 from gittheta.codec.spool import Spool
 from gittheta.engine.options import ConfiguredMethod
 from gittheta.engine.policy import MethodChoice, Policy
-from gittheta.errors import MergeError
+from gittheta.errors import MergeError, needing_torch
 from gittheta.flows.merge.inputs import Tasks
 from gittheta.flows.merge.metadata import merged_skeleton
 from gittheta.flows.merge.plan import Action, Decision, MergePlan, Versions, plan_merge
@@ -142,7 +142,8 @@ def computed(
     decisions = [decision for decision in plan.decisions if decision.action is Action.MERGE]
     if not decisions:
         return
-    from gittheta.engine.device import computing
+    with needing_torch("merging values"):
+        from gittheta.engine.device import computing
 
     tasks, settings, reporter = Tasks(workspace, versions, plan, prefetch), workspace.settings, workspace.reporter
     tasks.fetch(decisions)
@@ -217,9 +218,10 @@ def compare_versions(workspace: Workspace, versions: Versions, plan: MergePlan) 
     decisions = [decision for decision in plan.decisions if decision.action is Action.MERGE]
     if not decisions:
         return {}
-    from gittheta.engine.comparison import Compare
-    from gittheta.engine.device import computing
-    from gittheta.engine.run import measure_all
+    with needing_torch("comparing values"):
+        from gittheta.engine.comparison import Compare
+        from gittheta.engine.device import computing
+        from gittheta.engine.run import measure_all
 
     looking = {choice: ConfiguredMethod(Compare(), propagate=True) for choice in plan.methods}
     tasks = Tasks(workspace, versions, MergePlan(plan.decisions, looking))

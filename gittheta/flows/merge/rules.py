@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from gittheta.engine.policy import (
 )
 from gittheta.errors import ConfigError
 from gittheta.flows.workspace import Workspace
+from gittheta.git.configuration import scoped_settings
 
 #: A subsection is as the user writes it: theta.Merge.method.
 _KEYS = r"^theta\.([Mm][Ee][Rr][Gg][Ee]|[Pp][Ii][Cc][Kk])\."
@@ -44,12 +44,9 @@ def _configured(workspace: Workspace) -> list[Rule]:
     Otherwise what is set for merges does not count for picks: a rebase that trims what it passes by would surprise.
     """
     found: dict[tuple[str, bool], dict[str, object]] = {}
-    listed = workspace.repository.git.attempt("config", "-z", "--show-scope", "--get-regexp", _KEYS)
-    words = os.fsdecode(listed.stdout).split("\0")[:-1]
-    for scope, item in zip(words[0::2], words[1::2], strict=True):
-        key, separator, value = item.partition("\n")
+    for scope, key, value in scoped_settings(workspace.repository.git, _KEYS):
         _, verb, option = key.split(".", 2)
-        if not separator:
+        if value is None:
             raise ConfigError(f"{key} has no value", hint=f"git config {key} VALUE, or -c {key}=VALUE")
         found.setdefault((verb.lower(), scope == "command"), {})[option.lower()] = value
     rules = []
@@ -64,7 +61,7 @@ def _committed(workspace: Workspace, revision: str) -> tuple[Rule, ...]:
     name = f"{revision}:{RULES_FILE}"
     text = workspace.blobs.read(name, MAX_RULES)
     if text is None:
-        if workspace.repository.git.attempt("cat-file", "-t", name).stdout.strip() == b"blob":
+        if workspace.repository.kind_of(name) == "blob":
             raise ConfigError(f"more than {MAX_RULES >> 10} KiB", path=RULES_FILE, hint="shorten it")
         return ()
     try:

@@ -18,11 +18,11 @@ from gittheta.flows.resolve.state import (
     RESOLVED,
     MergeState,
     concluded,
-    merge_heads,
     merge_states,
     save,
 )
 from gittheta.flows.workspace import Workspace
+from gittheta.git.operation import Operation
 from gittheta.model import OPAQUE, Manifest
 from gittheta.registry import Registry
 
@@ -51,9 +51,9 @@ class Conflict:
         return self.made.result is not None
 
 
-def conflicts(workspace: Workspace, paths: Sequence[str] = ()) -> Iterator[Conflict]:
+def conflicts(workspace: Workspace, operation: Operation, paths: Sequence[str] = ()) -> Iterator[Conflict]:
     """Every checkpoint whose index entries are unmerged, by path: those of these names, or in folders of such."""
-    known = {made.path: made for made in merge_states(workspace.repository)}
+    known = {made.path: made for made in merge_states(workspace.repository, operation)}
     stages: dict[str, dict[int, str]] = {}
     for entry in workspace.repository.index():
         if entry.stage and (not paths or any(_is_within(entry.path, path) for path in paths)):
@@ -61,7 +61,7 @@ def conflicts(workspace: Workspace, paths: Sequence[str] = ()) -> Iterator[Confl
     for path, oids in sorted(stages.items()):
         made = known.get(path)
         if made is None or not _is_about(made, oids):
-            made = _from_stages(workspace, path, oids)
+            made = _from_stages(workspace, operation, path, oids)
         if made:
             yield _looked_at(workspace, made)
 
@@ -76,19 +76,19 @@ def _is_about(made: MergeState, oids: dict[int, str]) -> bool:
     return {2, 3} <= oids.keys() and blobs >= set(oids.values())
 
 
-def _from_stages(workspace: Workspace, path: str, oids: dict[int, str]) -> MergeState | None:
+def _from_stages(workspace: Workspace, operation: Operation, path: str, oids: dict[int, str]) -> MergeState | None:
     """What the index tells of a conflict that gittheta has no record of; None if it is none of a checkpoint."""
     names = {1: "base", 2: "ours", 3: "theirs"}
     if not oids.keys() & {2, 3} or any(workspace.try_manifest(oid) is None for oid in oids.values()):
         return None
-    heads = merge_heads(workspace.repository)
+    heads = operation.heads
     if len(heads) > 1:  # the index has two of the sides; to merge these would lose the others
         lost = f"it is not known any more what all the heads had here: {MERGE_AGAIN}"
         return MergeState(path, Verb.MERGE, "", heads, None, (), (ASK,), objections=(lost,))
     commits = {2: "HEAD", 3: heads[0] if len(heads) == 1 else None}
     sides = tuple((names[stage], commits[stage], oids[stage]) for stage in (2, 3) if stage in oids)
-    head = (workspace.repository.revisions("HEAD") or [""])[0]
-    made = MergeState(path, Verb.MERGE if heads else Verb.PICK, head, heads, oids.get(1), sides, (ASK,))
+    verb = Verb.MERGE if heads else Verb.PICK
+    made = MergeState(path, verb, operation.head, heads, oids.get(1), sides, (ASK,))
     if len(sides) < 2:
         gone = "ours" if 2 not in oids else "theirs"
         reason = f"deleted in {gone}, changed in {sides[0][0]}" if 1 in oids else f"only in {sides[0][0]}"
@@ -123,6 +123,7 @@ def _is_whole(versions: Versions) -> bool:
 
 def resolve(
     workspace: Workspace,
+    operation: Operation,
     path: str,
     globs: Sequence[str],
     method: str | None,
@@ -134,7 +135,7 @@ def resolve(
     Returns what is still open. Raises MergeError if the method cannot settle them, StoreError if the file in the work
     tree is not ours any more; nothing has changed then.
     """
-    found = next((each for each in conflicts(workspace, [path]) if each.made.path == path), None)
+    found = next((each for each in conflicts(workspace, operation, [path]) if each.made.path == path), None)
     if found is None:
         raise MergeError("no checkpoint in conflict", path=path, hint="`git theta conflicts` lists those that are")
     if found.settled:

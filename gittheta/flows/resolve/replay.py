@@ -13,6 +13,7 @@ from gittheta.flows.merge.plan import MergePlan, Side, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import parse_trailers
 from gittheta.flows.workspace import Workspace
+from gittheta.git.history import independent, octopus_bases, parents, trailer_lines
 from gittheta.model import Manifest
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class MergePreview:
 def preview(workspace: Workspace, names: Sequence[str], given: Mapping[str, str]) -> Iterator[MergePreview]:
     """The plan of `git merge NAMES`, for each checkpoint that two sides or more have changed or that differs.
 
-    Raises GitError for a name that is no commit, and what a policy without meaning raises.
+    Raises GitError for a name that is not a commit's, and what a policy without meaning raises.
     """
     heads = [_commit(workspace, "HEAD"), *(_commit(workspace, name) for name in names)]
     labels = ("ours", "theirs") if len(names) == 1 else ("HEAD", *names)
@@ -42,7 +43,7 @@ def _plans(
     workspace: Workspace, heads: list[str], labels: Sequence[str], given: Mapping[str, str]
 ) -> Iterator[MergePreview]:
     base = merge_base(workspace, heads)
-    counting = workspace.repository.git.run("merge-base", "--independent", *heads).decode().split()
+    counting = independent(workspace.repository.git, heads)
     labelled = dict(zip(reversed(heads), reversed(labels), strict=True))  # each once, by its first name
     sides = [(labelled[head], head) for head in dict.fromkeys(heads) if head in counting]
     if [head for _, head in sides] == heads[:1]:  # all is merged already
@@ -80,18 +81,17 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
     """
     git = workspace.repository.git
     commit = _commit(workspace, revision)
-    parents = git.line("rev-list", "--parents", "-1", commit).split()[1:]
-    message = git.run("show", "-s", "--format=%(trailers:only,unfold)", commit).decode(errors="replace")
-    parsed = parse_trailers(message.split("\n"))
-    if len(parents) < 2 or not parsed.paths:
+    merged_commits = parents(git, commit)
+    parsed = parse_trailers(trailer_lines(git, commit))
+    if len(merged_commits) < 2 or not parsed.paths:
         raise GitError(
-            f"{revision} is no merge in which tensors were computed",
+            f"not a merge in which tensors were computed: {revision}",
             hint="only merge commits with Theta-Merge trailers can be replayed: git log --merges --grep=Theta-Merge",
         )
-    bases = git.attempt("merge-base", "--all", "--octopus", *parents).stdout.decode().split()
+    bases = octopus_bases(git, merged_commits)
     base = bases[0] if bases else None
-    counting = git.run("merge-base", "--independent", *parents).decode().split()
-    heads = [parent for parent in parents if parent in counting]  # --no-ff: a parent that others have in them
+    counting = independent(git, merged_commits)
+    heads = [parent for parent in merged_commits if parent in counting]  # --no-ff: a parent that others have in them
     labels = parsed.labels
     if len(labels) != len(heads):
         labels = ("ours", "theirs") if len(heads) == 2 else tuple(f"parent {n}" for n in range(1, len(heads) + 1))
@@ -119,8 +119,8 @@ def _compared(workspace: Workspace, versions: Versions, policy: Policy, merged: 
 
 def merge_base(workspace: Workspace, heads: Sequence[str]) -> str | None:
     """The best common ancestor of all heads; None if there is none."""
-    found = workspace.repository.git.attempt("merge-base", "--octopus", *heads)
-    return found.stdout.decode().strip() or None
+    bases = octopus_bases(workspace.repository.git, heads)
+    return bases[0] if bases else None
 
 
 def _versions(workspace: Workspace, path: str, base: str | None, sides: list[tuple[str, str]]) -> Versions | None:
@@ -146,7 +146,7 @@ def _checkpoints(workspace: Workspace, commit: str) -> dict[str, str]:
 
 
 def _commit(workspace: Workspace, name: str) -> str:
-    found = workspace.repository.revisions(name)
-    if len(found) != 1:
-        raise GitError(f"'{name}' is no commit", hint="name a branch, a tag or a commit: git branch -a")
-    return found[0]
+    commit = workspace.repository.commit(name)
+    if commit is None:
+        raise GitError(f"not a commit: '{name}'", hint="name a branch, a tag or a commit: git branch -a")
+    return commit

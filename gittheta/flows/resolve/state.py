@@ -22,6 +22,7 @@ from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import trailers_of
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
+from gittheta.git.operation import Operation
 from gittheta.git.repository import Repository
 from gittheta.model import Manifest, RunningDigest
 from gittheta.storage.manifest import format_manifest
@@ -64,14 +65,14 @@ class MergeState:
         return Versions(self.path, base, sides, self.verb, self.metadata)
 
 
-def of_several(repository: Repository, path: str) -> MergeState | None:
+def of_several(repository: Repository, operation: Operation, path: str) -> MergeState | None:
     """What a merge of several heads began with, where Git, that is to do it again, has only two versions; else None.
 
     Raises MergeError if that is not known any more: with two of its sides the others would be lost.
     """
-    if len(merge_heads(repository)) < 2:
+    if len(operation.heads) < 2:
         return None
-    for made in merge_states(repository):
+    for made in merge_states(repository, operation):
         if made.path == path:
             rules = tuple(rule for rule in made.rules if rule.source.split(" ")[0] != RESOLVED)
             return replace(made, rules=rules, trailers=(), objections=(), refused=(), result=None, metadata=None)
@@ -82,16 +83,18 @@ def of_several(repository: Repository, path: str) -> MergeState | None:
 MERGE_AGAIN = "git merge --abort, then merge once more"
 
 
-def save_outcome(workspace: Workspace, versions: Versions, outcome: Outcome, given: Mapping[str, str]) -> None:
+def save_outcome(
+    workspace: Workspace, operation: Operation, versions: Versions, outcome: Outcome, given: Mapping[str, str]
+) -> None:
     """Keep what one merge of one checkpoint did; ``given`` are the options of the command line."""
     rules = read_policy(workspace, [versions.path], given).rules
-    made = _begun(workspace.repository, versions, rules)
+    made = _begun(workspace.repository, operation, versions, rules)
     save(workspace.repository, concluded(made, versions, outcome))
 
 
-def save_failure(workspace: Workspace, versions: Versions, problem: str) -> None:
+def save_failure(workspace: Workspace, operation: Operation, versions: Versions, problem: str) -> None:
     """Keep that a checkpoint was not merged because its policy has no meaning, or a version cannot be read."""
-    made = _begun(workspace.repository, versions, (ASK,))
+    made = _begun(workspace.repository, operation, versions, (ASK,))
     save(workspace.repository, replace(made, objections=(problem,)))
 
 
@@ -113,11 +116,10 @@ def fingerprint(manifest: Manifest) -> str:
     return hashed.digest().hex()
 
 
-def _begun(repository: Repository, versions: Versions, rules: tuple[Rule, ...]) -> MergeState:
+def _begun(repository: Repository, operation: Operation, versions: Versions, rules: tuple[Rule, ...]) -> MergeState:
     base, *blobs = (_blob(repository, version) for version in (versions.base, *(s.manifest for s in versions.sides)))
     sides = tuple((side.label, side.commit, blob or "") for side, blob in zip(versions.sides, blobs, strict=True))
-    head, heads = _where(repository)
-    return MergeState(versions.path, versions.verb, head, heads, base, sides, rules)
+    return MergeState(versions.path, versions.verb, operation.head, operation.heads, base, sides, rules)
 
 
 def save(repository: Repository, made: MergeState) -> None:
@@ -134,21 +136,19 @@ def save(repository: Repository, made: MergeState) -> None:
     os.replace(temporary, target)
 
 
-def merge_states(repository: Repository) -> Iterator[MergeState]:
+def merge_states(repository: Repository, operation: Operation) -> Iterator[MergeState]:
     """What has been merged by the merge, pick or rebase that is going on, by path."""
-    merging = merge_heads(repository)
-    head = _head(repository)
     found = [_load(path) for path in _files(repository)]
     for made in sorted((made for made in found if made), key=lambda made: made.path):
-        if made.head == head and (made.verb is Verb.PICK or made.heads == merging):
+        if made.head == operation.head and (made.verb is Verb.PICK or made.heads == operation.heads):
             yield made
 
 
-def merge_trailers(workspace: Workspace, staged: Iterable[Entry]) -> tuple[str, ...]:
+def merge_trailers(workspace: Workspace, operation: Operation, staged: Iterable[Entry]) -> tuple[str, ...]:
     """The trailers of the merge that is going on: of the checkpoints that are staged as they were merged."""
     contents = {entry.path: entry.oid for entry in staged if not entry.stage}
     lines: list[str] = []
-    for made in merge_states(workspace.repository):
+    for made in merge_states(workspace.repository, operation):
         if made.verb is not Verb.MERGE:
             continue
         manifest = workspace.try_manifest(contents[made.path]) if made.trailers and made.path in contents else None
@@ -162,31 +162,8 @@ def _files(repository: Repository) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _where(repository: Repository) -> tuple[str, tuple[str, ...]]:
-    """The commit that is merged into, and those that are merged, as far as Git tells."""
-    named = sorted(name.removeprefix("GITHEAD_") for name in repository.git.environment if name.startswith("GITHEAD_"))
-    return _head(repository), tuple(named) or merge_heads(repository)
-
-
-def _head(repository: Repository) -> str:
-    return repository.git.attempt("rev-parse", "-q", "--verify", "HEAD").stdout.decode().strip()
-
-
-def merge_heads(repository: Repository) -> tuple[str, ...]:
-    """The commits that `git commit` will make a merge of; none if no merge is going on."""
-    try:
-        named = (repository.git_dir / "MERGE_HEAD").read_text().split()
-    except OSError:
-        return ()
-    commits = [f"{name}^{{commit}}" for name in named]  # of a tag, Git notes the tag
-    return tuple(sorted(repository.git.attempt("rev-parse", *commits).stdout.decode().split()))
-
-
 def _blob(repository: Repository, manifest: Manifest | None) -> str | None:
-    if manifest is None:
-        return None
-    words = ("hash-object", "-w", "--stdin", "--no-filters")
-    return repository.git.run(*words, stdin=format_manifest(manifest)).decode().strip()
+    return repository.git.write_blob(format_manifest(manifest)) if manifest else None
 
 
 def _manifest(workspace: Workspace, path: str, oid: str) -> Manifest:

@@ -15,7 +15,6 @@ from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.strategy.candidates import MergeCandidate
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
-from gittheta.git.trees import write_blob
 from gittheta.model import OPAQUE, Manifest
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, format_manifest
 
@@ -85,7 +84,7 @@ class FileMerger:
         outcome = merge_versions(self.workspace, versions, policy)
         if outcome.manifest is None:
             return MergedFile(candidate, _shown(candidate), outcome.conflicts, versions, outcome, given)
-        blob = write_blob(self.workspace.repository.git, format_manifest(outcome.manifest))
+        blob = self.workspace.repository.git.write_blob(format_manifest(outcome.manifest))
         return MergedFile(candidate, blob, (), versions, outcome, given)
 
     def _computes(self, versions: Versions, policy: Policy) -> bool:

@@ -18,6 +18,9 @@ from gittheta.flows.strategy.merge_files import FileMerger, MergedFile, stages
 from gittheta.flows.strategy.virtual_base import common_tree
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
+from gittheta.git.history import independent
+from gittheta.git.index import changed_files, staged_changes
+from gittheta.git.operation import Operation
 from gittheta.git.trees import (
     MergedTrees,
     Message,
@@ -38,16 +41,19 @@ class StrategyRequest:
     bases: tuple[str, ...]
     head: str
     heads: tuple[str, ...]
-    #: What the user calls the heads.
-    names: Mapping[str, str]
-    verb: Verb
+    operation: Operation
     #: Options of the command line.
     given: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def verb(self) -> Verb:
+        """Only `git merge` merges; everything else that comes with a strategy picks."""
+        return Verb.MERGE if self.operation.is_running_merge else Verb.PICK
+
     def name(self, head: str) -> str:
         """What the user calls a head; never the same for two."""
-        name = self.names.get(head, "")
-        unique = [self.names.get(other) for other in self.heads].count(name) == 1
+        name = self.operation.names.get(head, "")
+        unique = [self.operation.names.get(other) for other in self.heads].count(name) == 1
         return name if name and unique and name != "HEAD" else head[:10]
 
 
@@ -67,7 +73,9 @@ def merge_heads(workspace: Workspace, request: StrategyRequest) -> StrategyRepor
 
     Raises a ThetaError if that is not possible at all; nothing has changed then.
     """
-    head = workspace.repository.git.line("rev-parse", "--verify", request.head)  # Git says HEAD
+    head = workspace.repository.commit(request.head)  # Git says HEAD
+    if head is None:
+        raise GitError(f"not a commit: '{request.head}'", hint="this is for Git to call: git merge -s theta BRANCH")
     return _Octopus(workspace, replace(request, head=head)).run()
 
 
@@ -93,7 +101,7 @@ class _Octopus:
         enter(repository, self.trees[self.request.head], tree, unmerged)
         for each in settled:
             if each.versions and each.outcome:
-                save_outcome(self.workspace, each.versions, each.outcome, each.given)
+                save_outcome(self.workspace, self.request.operation, each.versions, each.outcome, each.given)
         return StrategyReport(merged.messages, tuple(settled), bool(unmerged))
 
     @cached_property
@@ -120,14 +128,13 @@ class _Octopus:
         if len(request.heads) == 1:
             return True
         git = self.workspace.repository.git
-        return request.head in git.run("merge-base", "--independent", request.head, *request.heads).decode().split()
+        return request.head in independent(git, (request.head, *request.heads))
 
     def _check_index(self) -> None:
-        git = self.workspace.repository.git
-        staged = git.run("diff-index", "--cached", "--name-only", self.request.head, "--").decode(errors="replace")
+        staged = staged_changes(self.workspace.repository.git, self.request.head)
         if staged:
             raise GitError(
-                f"changes are staged that the merge would lose: {', '.join(staged.splitlines())}",
+                f"changes are staged that the merge would lose: {', '.join(staged)}",
                 hint="commit them, or put them away: git stash",
             )
 
@@ -136,12 +143,10 @@ class _Octopus:
         paths = [candidate.path for candidate in found]
         if not paths:
             return
-        git = self.workspace.repository.git
-        words = ("diff-files", "--name-only", "--diff-filter=d", "--", *paths)
-        changed = git.run("--literal-pathspecs", *words).decode(errors="replace")
+        changed = changed_files(self.workspace.repository.git, paths)
         if changed:
             raise GitError(
-                f"the merge would overwrite local changes to {', '.join(changed.splitlines())}",
+                f"the merge would overwrite local changes to {', '.join(changed)}",
                 hint="commit them, or put them away: git stash",
             )
 

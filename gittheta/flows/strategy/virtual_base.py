@@ -9,8 +9,8 @@ from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
-from gittheta.git.process import Git
-from gittheta.git.trees import TreeChange, composed, empty_tree, tree_changes, trees_of, write_blob
+from gittheta.git.history import independent, merge_bases
+from gittheta.git.trees import TreeChange, composed, empty_tree, tree_changes, trees_of
 from gittheta.model import Manifest
 from gittheta.storage.manifest import format_manifest
 
@@ -21,18 +21,13 @@ _FIRST = "the first"
 def common_tree(workspace: Workspace, bases: Sequence[str]) -> str:
     """The tree of the only base, or of all bases merged; what conflicts is taken from the first."""
     git = workspace.repository.git
-    first, *others = _independent(git, bases)
+    first, *others = independent(git, bases)
     tree = trees_of(git, [first])[0]
     for other in others:
-        older = git.attempt("merge-base", "--all", first, other).stdout.decode().split()
+        older = merge_bases(git, first, other)
         old = common_tree(workspace, older) if older else empty_tree(git)
         tree = _merged(workspace, old, tree, trees_of(git, [other])[0])
     return tree
-
-
-def _independent(git: Git, bases: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(bases))
-    return names if len(names) == 1 else git.run("merge-base", "--independent", *names).decode().split()
 
 
 def _merged(workspace: Workspace, old: str, first: str, other: str) -> str:
@@ -64,7 +59,7 @@ def _checkpoint(workspace: Workspace, path: str, ours: TreeChange, theirs: TreeC
         outcome = merge_versions(workspace, versions, policy.preceded_by(taken))
     if outcome.manifest is None:
         return ours.new
-    blob = write_blob(workspace.repository.git, format_manifest(outcome.manifest))
+    blob = workspace.repository.git.write_blob(format_manifest(outcome.manifest))
     return Entry(ours.new.mode, blob, path)
 
 

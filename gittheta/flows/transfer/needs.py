@@ -7,14 +7,18 @@ from collections.abc import Iterable, Iterator
 from gittheta.errors import ManifestError
 from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Blob
+from gittheta.git.history import walk
 from gittheta.model import Manifest, ObjectId
 
 
 def manifests_in(workspace: Workspace, revisions: Iterable[str]) -> Iterator[tuple[Blob, Manifest]]:
-    """Every manifest that the revisions reach. Raises ManifestError, naming the file, for an invalid one."""
-    for blob in workspace.repository.walk(revisions):
+    """Every manifest that the revisions reach, as Git sends them: `git replace` does not count.
+
+    Raises ManifestError, naming the file, for an invalid one.
+    """
+    for blob in walk(workspace.repository.git.as_stored(), revisions):
         try:
-            manifest = workspace.read_manifest(blob.oid)
+            manifest = workspace.read_stored(blob.oid)
         except ManifestError as error:
             raise error.located(path=blob.path or blob.oid) from None
         if manifest is not None:
@@ -31,10 +35,10 @@ def needed_objects(manifests: Iterable[Manifest]) -> dict[ObjectId, int]:
 
 
 def tip_manifests(workspace: Workspace, revision: str) -> Iterator[tuple[Blob, Manifest]]:
-    """The manifests in the tree of one commit."""
-    kind = workspace.repository.git.line("cat-file", "-t", f"{revision}^{{}}")
-    if kind in ("commit", "tree"):
-        yield from manifests_in(workspace, [workspace.repository.git.line("rev-parse", f"{revision}^{{tree}}")])
+    """The manifests in the tree of one commit, tag or tree; none of a tag that names a blob."""
+    tree = workspace.repository.tree_of(revision)
+    if tree:
+        yield from manifests_in(workspace, [tree])
 
 
 def tensor_needing(manifest: Manifest, object_id: ObjectId) -> str | None:

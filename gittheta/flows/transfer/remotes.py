@@ -50,9 +50,8 @@ def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectI
     found: set[ObjectId] = set()
     for name, url in workspace.repository.remotes().items():
         if left - found:
-            with suppress(RemoteError):
-                with opened_remote(workspace, name, url) as remote:
-                    found |= remote.sizes(left - found).keys()
+            with suppress(RemoteError), opened_remote(workspace, name, url) as remote:
+                found |= remote.sizes(left - found).keys()
     return found
 
 

@@ -107,7 +107,7 @@ def decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
     """U, σ descending and Vᵀ of U·diag(σ)·Vᵀ, thin. Raises MergeError where the iteration does not converge."""
     try:
         u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined] # public, but torch does not say so
         raise MergeError(f"the singular values cannot be found: {error}", hint="choose another method") from error
     return u, values, vt
 
@@ -120,7 +120,8 @@ def nearest_orthonormal(columns: torch.Tensor, accuracy: float) -> torch.Tensor:
     """
     p, values, qt = decomposed(columns)
     kept = int((values > max(accuracy, precision(columns.shape))).sum())
-    return p[:, :kept] @ qt[:kept]
+    isometry: torch.Tensor = p[:, :kept] @ qt[:kept]
+    return isometry
 
 
 def times_pseudoinverse(
@@ -137,7 +138,8 @@ def times_pseudoinverse(
     exact = precision(triangle.shape) ** 0.5
     # inverse² is the sum of all 1/σ², so at most (x·inverse)² of the σ are below x.
     if inverse * largest * max(exact, tolerance or 0.0) < 1 and 2 * (noise * inverse) ** 2 < len(triangle):
-        return torch.linalg.solve_triangular(triangle, left, upper=upper, left=False)
+        solved: torch.Tensor = torch.linalg.solve_triangular(triangle, left, upper=upper, left=False)
+        return solved
     u, values, vt = decomposed(triangle)
     kept = rank(values, exact, noise, tolerance)
     return (left @ vt[:kept].mT / values[:kept]) @ u[:, :kept].mT

@@ -11,6 +11,7 @@ import click
 from gittheta.cli.console import open_workspace, repository_path
 from gittheta.flows.resolve.conflicts import Conflict
 from gittheta.flows.resolve.conflicts import conflicts as find_conflicts
+from gittheta.git.operation import Operation
 
 
 @click.command()
@@ -19,7 +20,8 @@ from gittheta.flows.resolve.conflicts import conflicts as find_conflicts
 def conflicts(paths: tuple[str, ...], as_json: bool) -> None:
     """The tensors of a merge that need you, and why. `git theta resolve` settles them."""
     with open_workspace() as workspace:
-        found = list(find_conflicts(workspace, [repository_path(workspace, path) for path in paths]))
+        operation = Operation.read(workspace.repository)
+        found = list(find_conflicts(workspace, operation, [repository_path(workspace, path) for path in paths]))
     if as_json:
         click.echo(json.dumps([_json(conflict) for conflict in found], indent=1, ensure_ascii=False))
         return

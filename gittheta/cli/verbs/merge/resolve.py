@@ -10,6 +10,7 @@ from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.engine.policy import CONFLICT, TAKE
 from gittheta.flows.resolve.conflicts import Conflict
 from gittheta.flows.resolve.conflicts import resolve as resolve_tensors
+from gittheta.git.operation import Operation
 
 #: How many of the tensors that are still in conflict are named.
 _NAMED = 5
@@ -47,7 +48,8 @@ def resolve(
     if origin:
         options["from"] = origin
     with open_workspace() as workspace:
-        settled = resolve_tensors(workspace, repository_path(workspace, path), tensors, chosen, options, metadata)
+        operation, name = Operation.read(workspace.repository), repository_path(workspace, path)
+        settled = resolve_tensors(workspace, operation, name, tensors, chosen, options, metadata)
         stop_progress(workspace)
     _tell(settled)
 

@@ -37,7 +37,7 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
 def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
     """Get the objects of some revisions (the tree of HEAD) that are not here."""
     with open_workspace() as workspace:
-        tree = workspace.repository.git.line("rev-parse", "HEAD^{tree}") if not everything else ""
+        tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         count = fetch_revisions(workspace, wanted, remote)
         click.echo(f"{count} objects fetched")

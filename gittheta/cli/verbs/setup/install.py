@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gittheta.errors import GitError
+from gittheta.git.configuration import Scope, read_setting, remove_setting, write_setting
 from gittheta.git.hooks import install_hooks, remove_hooks
 from gittheta.git.process import Git
 from gittheta.git.repository import Repository
@@ -35,7 +36,7 @@ _system = click.option("--system", "scope", flag_value="--system", help="For eve
 @_local
 @_global
 @_system
-def install(scope: str | None) -> None:
+def install(scope: Scope | None) -> None:
     """Tell Git about gittheta: the filter, the merge driver, the diff, and hooks in this repository.
 
     A hook that is there already is kept as NAME.legacy and called first. In clones, the filter sets the hooks up
@@ -48,7 +49,7 @@ def install(scope: str | None) -> None:
         raise GitError("no git repository here", hint="change into one, or use --global")
     # All is done before anything is said: a closed pipe must not leave half of it.
     for key, value in SETTINGS.items():
-        git.run("config", scope, key, value)
+        write_setting(git, scope, key, value)
     changes = install_hooks(repository) if repository else []
     for key, value in SETTINGS.items():
         click.echo(f"git config {scope} {key} '{value}'")
@@ -60,17 +61,13 @@ def install(scope: str | None) -> None:
 @_local
 @_global
 @_system
-def uninstall(scope: str | None) -> None:
+def uninstall(scope: Scope | None) -> None:
     """Undo `git theta install`: the settings, and the hooks in this repository. Stored objects stay."""
     scope = scope or "--global"
     git = Git(Path.cwd())
-    ours = [
-        key
-        for key, value in SETTINGS.items()
-        if git.attempt("config", scope, "--get", key).stdout.decode().rstrip("\n") == value
-    ]
+    ours = [key for key, value in SETTINGS.items() if read_setting(git, scope, key) == value]
     for key in ours:
-        git.run("config", scope, "--unset", key)
+        remove_setting(git, scope, key)
     repository = _repository()
     changes = remove_hooks(repository) if repository else []
     for key in ours:
