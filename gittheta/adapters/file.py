@@ -21,7 +21,7 @@ PICKLE = "adapter_model.bin"
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """Where an adapter's tensors lie, by name."""
+    """Where an adapter's tensors lie, by name. Safe to use from several threads: each read opens the file."""
 
     path: Path
     segments: Mapping[str, Segment]
@@ -74,7 +74,10 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class Saved:
-    """A tensor of the adapter that replaces one of the checkpoint, converted to the checkpoint's dtype."""
+    """A tensor of the adapter that replaces one of the checkpoint, converted to the checkpoint's dtype.
+
+    Safe to use from several threads.
+    """
 
     spec: TensorSpec
     file: AdapterFile

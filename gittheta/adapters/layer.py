@@ -36,7 +36,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A small tensor whose bytes are in memory."""
+    """A small tensor whose bytes are in memory. Safe to use from several threads."""
 
     spec: TensorSpec
     data: memoryview

@@ -54,7 +54,7 @@ class Finding:
 
 
 class Prediction(Protocol):
-    """A tensor as computed from its base. It may miss some bits of the true one."""
+    """A tensor as computed from its base. It may miss some bits of the true one. Safe to use from several threads."""
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The raw bytes from offset ``begin`` to ``end`` (whole elements) of the predicted tensor.

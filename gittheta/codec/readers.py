@@ -58,7 +58,7 @@ class FileReader:
 
 @dataclass(frozen=True)
 class PartReader:
-    """A run of another tensor's bytes, from ``offset`` on, as a tensor. As safe to share as the other's reader."""
+    """A run of another tensor's bytes, from ``offset`` on, as a tensor. Safe to use from several threads."""
 
     spec: TensorSpec
     whole: TensorReader

@@ -20,7 +20,7 @@ SHAPES = ((), (0,), (1,), (7,), (0, 4), (4, 0), (1, 1), (1, 40), (40, 1), (3, 7)
 
 @dataclass(frozen=True)
 class InMemory:
-    """A whole tensor as a predictor sees it. Ranges that are none fail the test."""
+    """A whole tensor as a predictor sees it. Safe to use from several threads. Impossible ranges fail the test."""
 
     tensor: Tensor
 
@@ -35,7 +35,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Endless:
-    """A base of any size that takes no memory until it is read."""
+    """A base of any size that takes no memory until it is read. Safe to use from several threads."""
 
     spec: TensorSpec
 

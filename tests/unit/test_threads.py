@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+import gittheta
 from gittheta.api import Encoding
 from gittheta.cli.console import Console
 from gittheta.codec.chain import CheckedReader, open_tensor
@@ -99,6 +102,37 @@ class Owner:
         if len(self.made) <= self.fail:
             raise OSError("not yet")
         return Part()
+
+
+# What is promised
+
+
+SHARED = {
+    "PackWriter", "ObjectStore", "ObjectReader", "RecipeCache", "TensorStore", "Decoder", "Encoder", "Chooser", "Spool",
+    "Registry", "Workspace", "Console", "Compute", "Prefetch", "CheckpointFile", "Wrapper", "Bandwidth", "FaultyRemote",
+    "Metric", "Format", "Encoding", "Remote",
+}  # fmt: skip
+
+
+def classes() -> Iterator[ast.ClassDef]:
+    for path in Path(gittheta.__file__).parent.rglob("*.py"):
+        yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef))
+
+
+def reads_a_tensor(kind: ast.ClassDef) -> bool:
+    """Whether it is a :class:`gittheta.api.TensorReader`."""
+    methods = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "read"]
+    signatures = [(ast.unparse(method.args), ast.unparse(method.returns or method)) for method in methods]
+    return ("self, begin: int, end: int", "memoryview") in signatures
+
+
+def test_what_threads_share_says_what_it_promises() -> None:
+    shared = {kind.name: ast.get_docstring(kind) or "" for kind in classes() if kind.name in SHARED}
+    readers = {kind.name: ast.get_docstring(kind) or "" for kind in classes() if reads_a_tensor(kind)}
+    assert shared.keys() == SHARED
+    assert readers.keys() > {"HeldReader", "FileReader", "StoredReader", "CheckedReader", "PredictedReader", "Spool"}
+    promise = re.compile(r"[Ss]afe to use from\s+several\s+threads|[Ff]or\s+one\s+thread")
+    assert [name for name, text in (shared | readers).items() if not promise.search(text)] == []
 
 
 # Lazy parts

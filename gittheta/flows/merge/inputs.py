@@ -132,7 +132,7 @@ class Tasks:
 
 
 class _Recent:
-    """Stored tensors that are opened when they are read, the last few of them kept open."""
+    """Stored tensors that are opened when they are read, the last few kept open. Safe to use from several threads."""
 
     def __init__(self, decoder: Decoder, count: int, kept: int) -> None:
         self._decoder = decoder
@@ -159,6 +159,8 @@ class _Recent:
 
 @dataclass(frozen=True)
 class _Opened:
+    """One of them. Safe to use from several threads."""
+
     stanza: Stanza
     recent: _Recent
 

@@ -38,7 +38,10 @@ def torch_is_loaded() -> bool:
 
 
 class Prefetch:
-    """Tensors that several sides changed, the first ones of the file, as many as there is memory for."""
+    """Tensors that several sides changed, the first ones of the file, as many as there is memory for.
+
+    One thread enters and leaves it. In between it is safe to use from several threads.
+    """
 
     def __init__(self, tensors: TensorStore, versions: Versions) -> None:
         self._tensors = tensors
