@@ -183,7 +183,7 @@ def test_options_without_meaning() -> None:
         refused("computes nothing", BASE, [A, B], method=word)
     refused("no option 'density'", BASE, [A, B], density=0.5)
     refused("density", BASE, [A, B], method="ties", density=1.5)
-    refused("no number", BASE, [A, B], method="task_arithmetic", lambda_=float("nan"))
+    refused("not a finite number", BASE, [A, B], method="task_arithmetic", lambda_=float("nan"))
     refused("3 weights for 2 sides", BASE, [A, B], weight=[1, 2, 3])
     refused("2 weights for 1 sides", None, [{}], weight=[1, 2])
     refused("sum to zero", BASE, [A, B], weight=[1, -1])
