@@ -120,7 +120,7 @@ class FormatConformance:
                     continue
                 file = _filled(composed)
                 again = self.split(file)
-                check_layout(again, f"sample {number}, laid out anew")
+                check_layout(again, f"sample {number}, as composed")
                 assert again == composed.layout, f"sample {number}: not the layout that compose() returned"
                 assert [segment.spec for segment in again.segments] == chosen, f"sample {number}"
                 assert again.length == len(file), f"sample {number}: {len(file)} bytes, not {again.length}"

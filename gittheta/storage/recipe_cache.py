@@ -5,7 +5,7 @@ dtype and shape too (:func:`gittheta.model.recipe_keys`).
 
 The cache lies beside the store, is shared by worktrees, and may be deleted at any time. Whatever happens to the file,
 no command fails or changes its result. A row that does not match its checksum is ignored. A file that is damaged, or
-not a file, is renamed and made anew. One that cannot be opened, locked or written counts as empty; then tensors are
+not a file, is renamed and replaced. One that cannot be opened, locked or written counts as empty; then tensors are
 encoded again.
 """
 
@@ -149,7 +149,7 @@ class RecipeCache:
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
         if damaged or self.path.is_dir():
             aside = self.path.with_name(f"{self.path.name}.damaged")
-            self._trace(f"the cache {self.path} is damaged ({error}); it is set aside as {aside.name} and made anew")
+            self._trace(f"the cache {self.path} is damaged ({error}); it is renamed to {aside.name} and replaced")
             try:
                 self._set_aside(aside)
             except OSError as again:
@@ -157,7 +157,7 @@ class RecipeCache:
         else:
             self._unusable = str(error)
         if self._unusable is not None:
-            self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded anew")
+            self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded again")
 
     def _set_aside(self, aside: Path) -> None:
         if aside.is_dir() and not aside.is_symlink():

@@ -191,7 +191,7 @@ def test_options_without_meaning() -> None:
         refused("sum to zero", BASE, [A, B, C], method=method, weight=[0.1, 0.2, -0.3])
     refused("nonfinite", BASE, [A, B], nonfinite="ignore")
     refused("takes 2 sides", BASE, [A, B, C], method="slerp")
-    refused("no device", BASE, [A, B], device="toaster", error=ConfigError)
+    refused("not a device", BASE, [A, B], device="toaster", error=ConfigError)
     refused("for 2 sides", BASE, [A, B], method="fisher", statistics=[{"fisher": A}])
     said = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
     assert "tensor 'z.weight'" in said
