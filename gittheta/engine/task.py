@@ -16,7 +16,7 @@ from gittheta.engine.operands import Operand
 Result = TypeVar("Result")
 
 
-Asked = TypeVar("Asked")
+Argument = TypeVar("Argument")
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Task:
         return Traits.of(self.method)
 
 
-def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Result:
+def call_method(method: Merge, function: Callable[[Argument], Result], argument: Argument) -> Result:
     """The result of a call into a method. Any error of the method becomes a MergeError: Git must see no traceback."""
     try:
-        return call(asked)
+        return function(argument)
     except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

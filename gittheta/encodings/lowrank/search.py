@@ -144,8 +144,8 @@ def _has_pattern(difference: Difference) -> bool:
         return False
     products = np.square(values @ values.T)
     sizes = np.diagonal(products).copy()
-    alike = float((products.sum() - sizes.sum()) / (np.sqrt(sizes).sum() ** 2 - sizes.sum() + _TINY))
-    return bool(alike > _MORE_THAN_CHANCE / values.shape[1])
+    resemblance = float((products.sum() - sizes.sum()) / (np.sqrt(sizes).sum() ** 2 - sizes.sum() + _TINY))
+    return bool(resemblance > _MORE_THAN_CHANCE / values.shape[1])
 
 
 def _has_span(values: Reals, allowed: float, most: int) -> bool:

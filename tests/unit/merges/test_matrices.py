@@ -262,7 +262,7 @@ class TestAll:
 
     def test_only_matrices(self, method: Merge) -> None:
         vector = torch.ones(3)
-        with pytest.raises(MergeError, match="no matrix"):
+        with pytest.raises(MergeError, match="not a matrix"):
             method.merge(Group("bias", vector, (vector, vector), (1.0, 1.0)))
 
     def test_needs_a_base(self, method: Merge) -> None:

@@ -219,10 +219,10 @@ def test_every_link_but_the_last_names_its_base() -> None:
 
 
 def test_bytes_need_a_recipe_and_none_need_none() -> None:
-    rejected(f"{HEADER}[w]\nf32 2 {D2}\n", "no recipe")
-    rejected(f"{HEADER}[w]\nf32 0 {D2}\ndense {OA}:16+9\n", "no recipe")
-    rejected(f"{FIRST}format x\nskeleton 10 10 {D1}\n", "no recipe")
-    rejected(f"{FIRST}format x\nskeleton 0 0 {D1}\ndense {OA}:16+9\n", "no recipe")
+    rejected(f"{HEADER}[w]\nf32 2 {D2}\n", "needs a recipe")
+    rejected(f"{HEADER}[w]\nf32 0 {D2}\ndense {OA}:16+9\n", "needs a recipe")
+    rejected(f"{FIRST}format x\nskeleton 10 10 {D1}\n", "needs a recipe")
+    rejected(f"{FIRST}format x\nskeleton 0 0 {D1}\ndense {OA}:16+9\n", "needs a recipe")
 
 
 def test_a_name_twice() -> None:
