@@ -113,7 +113,7 @@ class Contributor:
         """The model."""
         return Path(self.repository.working_dir, MODEL)
 
-    def take_part(self, number: int, with_fisher: bool) -> None:
+    def take_part(self, number: int, *, with_fisher: bool) -> None:
         """One round: get what all have made, practise on one's own data, push a branch of one's own."""
         run = partial(told if self.name == "ada" and number == 1 else untold, self.repository)
         run("pull", "-q", "--ff-only", "origin", "main")

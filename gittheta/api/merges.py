@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from gittheta.errors import MergeError
-from gittheta.model import (
-    Digest,
-    TensorSpec,
-)
 
 if TYPE_CHECKING:
     import torch
+
+    from gittheta.model import (
+        Digest,
+        TensorSpec,
+    )
 
 
 Result = TypeVar("Result")

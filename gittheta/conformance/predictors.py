@@ -13,7 +13,6 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from gittheta.api import Finding, Predictor
 from gittheta.conformance.common import (
     MEMORY_FACTOR,
     MEMORY_SPARE,
@@ -37,7 +36,7 @@ from gittheta.errors import PayloadError
 from gittheta.model import DTYPES, Tensor, TensorSpec
 
 if TYPE_CHECKING:
-    from gittheta.api import Prediction
+    from gittheta.api import Finding, Prediction, Predictor
 
 #: A new tensor and its base.
 Pair = tuple[Tensor, Tensor]

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 
-from gittheta.api import Digest, TensorSpec
 from gittheta.engine.arrays import TORCH, raw_bytes
 from gittheta.engine.operands import ResidentOperand
-from gittheta.engine.task import Task
+
+if TYPE_CHECKING:
+    from gittheta.api import Digest, TensorSpec
+    from gittheta.engine.task import Task
 
 Shape = tuple[int, ...]
 

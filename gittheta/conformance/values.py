@@ -26,9 +26,11 @@ class InMemory:
 
     @property
     def spec(self) -> TensorSpec:
+        """Name, dtype and shape."""
         return self.tensor.spec
 
     def read(self, begin: int, end: int) -> memoryview:
+        """The bytes from ``begin`` to ``end``."""
         check_range(self.spec, begin, end)
         return self.tensor.data[begin:end]
 
@@ -40,6 +42,7 @@ class Endless:
     spec: TensorSpec
 
     def read(self, begin: int, end: int) -> memoryview:
+        """The bytes from ``begin`` to ``end``."""
         check_range(self.spec, begin, end)
         assert end - begin <= _MAX_READ, f"{end - begin} bytes of a base of {self.spec.shape} read at once"
         return memoryview((b"\x3f\x80\x01\x42\x00" * ((end - begin) // 5 + 1))[: end - begin])

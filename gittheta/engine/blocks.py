@@ -7,15 +7,17 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gittheta.api import Digest, Group, MergeError, ThetaError
 from gittheta.engine.arrays import TORCH, accumulated_in, arithmetic_elements, arithmetic_shape
 from gittheta.engine.device import CPU, Compute, queue
-from gittheta.engine.operands import Operand
 from gittheta.engine.task import Task, call_method
+
+if TYPE_CHECKING:
+    from gittheta.engine.operands import Operand
 
 Result = TypeVar("Result")
 

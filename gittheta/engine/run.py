@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import ThetaError
 from gittheta.engine.blocks import ModelBlocks, TensorBlocks
-from gittheta.engine.device import Compute
 from gittheta.engine.task import Task, call_method, prepared
+
+if TYPE_CHECKING:
+    import torch
+
+    from gittheta.engine.device import Compute
 
 Result = TypeVar("Result")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gittheta.api import Merge, MergeError, TensorSpec, ThetaError, Traits
 from gittheta.engine.arrays import TORCH
-from gittheta.engine.operands import Operand
+
+if TYPE_CHECKING:
+    from gittheta.engine.operands import Operand
 
 Result = TypeVar("Result")
 

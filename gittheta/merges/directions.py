@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges.arithmetic.angles import (
@@ -23,6 +21,9 @@ from gittheta.merges.arithmetic.angles import (
     on_arc,
     shares_of,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 Unit = Literal["tensor", "row", "element"]
 

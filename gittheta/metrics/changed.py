@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import BlockPair, TensorSpec
+if TYPE_CHECKING:
+    from gittheta.api import BlockPair, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ Everything here gives the same bits on every machine: each step is exact, or one
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.model import DTYPES, Dtype
-from gittheta.numerics.planes import Bytes, Words
+
+if TYPE_CHECKING:
+    from gittheta.numerics.planes import Bytes, Words
 
 Doubles = npt.NDArray[np.float64]
 

@@ -69,9 +69,9 @@ def join_rotated(planes: Sequence[Bytes], out: Words) -> None:
     out |= sign
 
 
-def pack(planes: Sequence[Bytes], matches: bool = False) -> bytes:
+def pack(planes: Sequence[Bytes], *, matches: bool = False) -> bytes:
     """The stored lengths of the planes, then the planes, each compressed by :func:`shrink`."""
-    stored = [shrink(plane, matches) for plane in planes]
+    stored = [shrink(plane, matches=matches) for plane in planes]
     return b"".join([struct.pack(f"<{len(stored)}I", *map(len, stored)), *stored])
 
 
@@ -90,7 +90,7 @@ def unpack(payload: memoryview, counts: Sequence[int]) -> tuple[list[Bytes], mem
 
 
 @lru_cache(maxsize=2)
-def _parameters(matches: bool) -> zstandard.ZstdCompressionParameters:
+def _parameters(*, matches: bool) -> zstandard.ZstdCompressionParameters:
     if matches:
         return zstandard.ZstdCompressionParameters.from_level(1, write_checksum=0, write_content_size=1)
     # Planes of floats hardly repeat themselves: looking for long matches only is faster and gives fewer bytes.
@@ -108,20 +108,20 @@ def _parameters(matches: bool) -> zstandard.ZstdCompressionParameters:
 _threads = local()
 
 
-def _compressor(matches: bool) -> zstandard.ZstdCompressor:
+def _compressor(*, matches: bool) -> zstandard.ZstdCompressor:
     """This thread's compressor; zstandard's contexts cannot be shared between threads."""
     name = "general" if matches else "entropy"
     if not hasattr(_threads, name):
-        setattr(_threads, name, zstandard.ZstdCompressor(compression_params=_parameters(matches)))
+        setattr(_threads, name, zstandard.ZstdCompressor(compression_params=_parameters(matches=matches)))
     compressor: zstandard.ZstdCompressor = getattr(_threads, name)
     return compressor
 
 
-def shrink(plane: Bytes, matches: bool) -> bytes | memoryview:
+def shrink(plane: Bytes, *, matches: bool) -> bytes | memoryview:
     """A plane, compressed if that makes it smaller. ``matches`` is set for planes that may repeat themselves."""
     if not len(plane):
         return b""
-    small = _compressor(matches).compress(plane.data)
+    small = _compressor(matches=matches).compress(plane.data)
     return small if len(small) < len(plane) else plane.data
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ObjectCorrupt, StoreError
-from gittheta.model import ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.model import ObjectId
 
 #: Bytes that are copied or read at a time.
 _COPY = 4 << 20
@@ -45,7 +48,7 @@ def write_all(descriptor: int, data: Buffer) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] = lambda amount: None) -> None:
+def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
     """Read a whole file and compare its SHA-256 with the object's name. Raises ObjectCorrupt, and StoreError."""
     hashed = hashlib.sha256()
     with translated(path), open(path, "rb", buffering=0) as file:

@@ -193,10 +193,16 @@ def parse_manifest(text: bytes) -> Manifest:
     return _parse(decoded)
 
 
-def _parse(text: str) -> Manifest:
+def _version_of(text: str) -> int:
+    """The version that the first line names."""
     version = next((version for version, line in _FIRST_LINES.items() if text.startswith(line + "\n")), None)
     if version is None:
         raise ManifestError("the manifest does not begin with the line that it should")
+    return version
+
+
+def _parse(text: str) -> Manifest:
+    version = _version_of(text)
     if max(map(len, text.split("\n"))) > MAX_LINE:
         raise ManifestError(f"the manifest has a line longer than {MAX_LINE} characters")
     position = len(_FIRST_LINES[version]) + 1

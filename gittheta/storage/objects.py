@@ -101,7 +101,7 @@ class ObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda amount: None) -> None:
+    def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
         """Read a whole object and check it against its name. Raises ObjectMissing or ObjectCorrupt."""
         path = self.find(object_id)
         if path is None:

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.model import ObjectId, Place
 from gittheta.storage.files import Buffer, open_new, translated, write_all
-from gittheta.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from gittheta.storage.objects import ObjectStore
 
 OBJECT_HEAD = b"gittheta-pack-1\n"
 

@@ -48,7 +48,7 @@ Answer = TypeVar("Answer")
 class RecipeCache:
     """The cache in a file, opened on first use. Safe to use from several threads, and by several processes."""
 
-    def __init__(self, path: Path, trace: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(self, path: Path, trace: Callable[[str], None] = lambda _: None) -> None:
         """``trace`` gets one message if the cache was damaged or cannot be used."""
         self.path = path
         self._trace = trace
@@ -102,7 +102,7 @@ class RecipeCache:
         rows = self._query("SELECT compared FROM manifest WHERE digest = ?", digest)
         return bool(rows[0][0]) if rows else None
 
-    def record_manifest(self, digest: Digest, compared: bool) -> None:
+    def record_manifest(self, digest: Digest, *, compared: bool) -> None:
         """Record that the cache has all tensors of the manifest whose text has this digest."""
         row = (digest, int(compared))
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", row))

@@ -103,7 +103,7 @@ def mixture(blocks: Blocks, solve: Callable[[Vectors], Sequence[float]], *, on_d
     count = len(first.weights)
     products, peaks = totals(look.products for look in looks), [1.0] * count
     if not all(SAFE[0] < product < SAFE[1] for product in _squares(products, count)):
-        products, peaks = _scaled(blocks, count, on_deltas)
+        products, peaks = _scaled(blocks, count, on_deltas=on_deltas)
     if not all(map(math.isfinite, (*products, *peaks))):
         # NaN or infinite values were let through: a vector without a length has no direction either.
         return (math.nan,) * count
@@ -154,7 +154,7 @@ class _Look:
 
 
 def _look(group: Group, *, on_deltas: bool, peaks: Sequence[float] | None = None) -> _Look:
-    vectors = _wide(group, on_deltas)
+    vectors = _wide(group, on_deltas=on_deltas)
     if peaks is not None:
         vectors = [divided(vector, peak or 1.0) for vector, peak in zip(vectors, peaks, strict=True)]
     equal = all(torch.equal(group.sides[0], side) for side in group.sides[1:])
@@ -162,7 +162,7 @@ def _look(group: Group, *, on_deltas: bool, peaks: Sequence[float] | None = None
     return _Look(group.name, group.weights, equal, products)
 
 
-def _wide(group: Group, on_deltas: bool) -> list[torch.Tensor]:
+def _wide(group: Group, *, on_deltas: bool) -> list[torch.Tensor]:
     """The vectors as float64, in which differences of values of narrower dtypes are mostly exact."""
     sides = [side.to(torch.float64) for side in group.sides]
     if not on_deltas or group.base is None:
@@ -171,11 +171,11 @@ def _wide(group: Group, on_deltas: bool) -> list[torch.Tensor]:
     return [side - base for side in sides]
 
 
-def _scaled(blocks: Blocks, count: int, on_deltas: bool) -> tuple[Products, list[float]]:
+def _scaled(blocks: Blocks, count: int, *, on_deltas: bool) -> tuple[Products, list[float]]:
     """The products of the vectors, each divided by its largest absolute value; and these values (0 for zeros)."""
 
     def highest(group: Group) -> list[float]:
-        return [vector.abs().amax().item() if vector.numel() else 0.0 for vector in _wide(group, on_deltas)]
+        return [vector.abs().amax().item() if vector.numel() else 0.0 for vector in _wide(group, on_deltas=on_deltas)]
 
     by_block = list(blocks.map(highest))
     peaks = [max(block[side] for block in by_block) for side in range(count)]

@@ -142,7 +142,7 @@ class _Search:
         return math.inf if math.isnan(value) else value
 
 
-def _keys(values: torch.Tensor, wide: bool) -> torch.Tensor:
+def _keys(values: torch.Tensor, *, wide: bool) -> torch.Tensor:
     """The keys of values: integers in the order of the absolute values. Overwrites the values if possible."""
     if wide:
         values = values.to(torch.float64)
@@ -184,7 +184,7 @@ class _Look:
         """The counts of the block, one for each bracket."""
         seen = []
         for name, values in self.streams(self._sample(group)):
-            keys = _keys(values, self.wide)
+            keys = _keys(values, wide=self.wide)
             if self.brackets is None:
                 shift = torch.iinfo(keys.dtype).bits - _STEP
                 seen.append(_Seen(_Bracket(name), shift, 0, *_counted(keys.bitwise_right_shift_(shift))))
@@ -273,7 +273,7 @@ def _last_equal(search: _Search, value: float, tally: _Tally, blocks: Blocks, lo
         """The indices of the equal elements in one block."""
         for name, values in look.streams(group):
             if name == search.bracket.name:
-                return torch.nonzero(_keys(values, look.wide) == search.bracket.low)
+                return torch.nonzero(_keys(values, wide=look.wide) == search.bracket.low)
         return torch.zeros(0)
 
     by_block: Iterable[int]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from gittheta.api import Group
+if TYPE_CHECKING:
+    from gittheta.api import Group
 
 
 def floor_of(fraction: float, elements: int) -> int:

@@ -11,12 +11,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta_merge_rebasin.specification import Axes
+
+if TYPE_CHECKING:
+    from gittheta_merge_rebasin.specification import Axes
 
 #: For each permutation: at place i stands which unit of the side comes there.
 Permutations = dict[str, torch.Tensor]

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def filled(path: Path, count: int = 50) -> None:
     known = RecipeCache(path)
     known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1), recipe(1))])
-    known.record_manifest(digest(2000), True)
+    known.record_manifest(digest(2000), compared=True)
     known.close()
 
 
@@ -53,9 +53,9 @@ def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
 
 def test_a_manifest_may_be_known_without_its_frames_having_been_compared(path: Path) -> None:
     known = RecipeCache(path)
-    known.record_manifest(digest(1), False)
+    known.record_manifest(digest(1), compared=False)
     assert known.manifest(digest(1)) is False
-    known.record_manifest(digest(1), True)
+    known.record_manifest(digest(1), compared=True)
     assert known.manifest(digest(1)) is True
     known.close()
 
@@ -107,7 +107,7 @@ def test_a_truncated_or_overwritten_file_gives_right_answers_or_none(path: Path)
             known.by_first_block(digest(1000))
             known.manifest(digest(2000))
             known.record([(digest(9999), recipe(9999))])
-            known.record_manifest(digest(3), False)
+            known.record_manifest(digest(3), compared=False)
             known.close()
 
 
