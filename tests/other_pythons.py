@@ -55,7 +55,7 @@ def environment(version: str, python: Path) -> Path:
     sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
     if not ready.exists() or ready.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--constraint", "constraints.txt", "--editable", ".[test-core]"], cwd=ROOT, check=True)
         ready.touch()
     return folder / "bin"
@@ -72,7 +72,18 @@ def main() -> int:
         print(f"Python {version}, without torch", flush=True)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         for folders, marks in _SHARES:
-            command = [programs / "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", marks, *folders]
+            command = [
+                str(programs / "python"),
+                "-m",
+                "pytest",
+                "-n",
+                "auto",
+                "--dist",
+                "worksteal",
+                "-m",
+                marks,
+                *folders,
+            ]
             done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
             worst = max(worst, done.returncode)
     return worst

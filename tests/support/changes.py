@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def values_in(tensor: Raw) -> np.ndarray:
 
 
 def few(values: np.ndarray, seed: int, share: float = 0.005) -> np.ndarray:
-    changed = values.copy()
+    changed: np.ndarray = values.copy()
     chance = np.random.default_rng(seed)
     at = chance.choice(values.size, int(values.size * share), replace=False)
     changed.flat[at] = chance.standard_normal(len(at)) * 0.02
@@ -35,20 +36,24 @@ def few(values: np.ndarray, seed: int, share: float = 0.005) -> np.ndarray:
 
 
 def fine_tuned(values: np.ndarray) -> np.ndarray:
-    return values + normal(90, *values.shape, scale=0.0002)
+    changed: np.ndarray = values + normal(90, *values.shape, scale=0.0002)
+    return changed
 
 
 def lora(values: np.ndarray) -> np.ndarray:
     b, a = normal(91, values.shape[0], 16, scale=0.01), normal(92, 16, values.shape[1], scale=0.02)
-    return (values + 2 * (b.astype(np.float64) @ a)).astype(np.float32)
+    changed: np.ndarray = (values + 2 * (b.astype(np.float64) @ a)).astype(np.float32)
+    return changed
 
 
 def scaled_rows(values: np.ndarray) -> np.ndarray:
-    return values * (1 + normal(93, values.shape[0], 1, scale=0.1))
+    changed: np.ndarray = values * (1 + normal(93, values.shape[0], 1, scale=0.1))
+    return changed
 
 
 def scaled_columns(values: np.ndarray) -> np.ndarray:
-    return values * (1 + normal(94, 1, values.shape[1], scale=0.1))
+    changed: np.ndarray = values * (1 + normal(94, 1, values.shape[1], scale=0.1))
+    return changed
 
 
 def some(values: np.ndarray) -> np.ndarray:
@@ -64,12 +69,12 @@ def stepped(values: np.ndarray) -> np.ndarray:
     return from_bf16(words.tobytes()).reshape(values.shape)
 
 
-def stored(repo: Repo, before: set[str] = frozenset()) -> int:
+def stored(repo: Repo, before: Set[str] = frozenset()) -> int:
     """Bytes of objects, without those that were there before."""
     return sum(path.stat().st_size for path in repo.objects() if path.name not in before)
 
 
-def costs(repo: Repo, before: set[str] = frozenset()) -> dict[str, int]:
+def costs(repo: Repo, before: Set[str] = frozenset()) -> dict[str, int]:
     """Bytes that each tensor takes in objects that were not there before."""
     found = {}
     for name, lines in re.findall(r"^\[(.*)\]\n((?:[^\[].*\n)*)", repo.manifest(), re.M):

@@ -14,7 +14,7 @@ from blake3 import blake3
 from gittheta.merges.selective import Ram, Sce
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, Ties
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 # ----------------------------------------------------------------------------------------------- references in float64
@@ -97,7 +97,8 @@ def family(method: Any, base: Array, sides: Sequence[Side], rows: int) -> Array:
     if method.normalize:
         divisor = (kept * (weights if method.divisor == "weight" else 1)).sum(0)
         change = change / np.where(divisor == 0, 1, divisor)
-    return base + method.lambda_ * change
+    merged: Array = base + method.lambda_ * change
+    return merged
 
 
 def sce(method: Sce, base: Array, sides: Sequence[Side]) -> Array:
@@ -107,7 +108,8 @@ def sce(method: Sce, base: Array, sides: Sequence[Side]) -> Array:
     weights = np.array([side.weight for side in sides]) * (deltas**2).mean(1)
     sign = np.where(deltas.sum(0) >= 0, 1, -1)
     left = (np.sign(deltas) == sign) * weights[:, None] / weights.sum()
-    return base + method.lambda_ * (deltas * left).sum(0) / np.where(left.sum(0) == 0, 1, left.sum(0))
+    merged: Array = base + method.lambda_ * (deltas * left).sum(0) / np.where(left.sum(0) == 0, 1, left.sum(0))
+    return merged
 
 
 def ram(method: Ram, base: Array, sides: Sequence[Side]) -> Array:
@@ -121,7 +123,8 @@ def ram(method: Ram, base: Array, sides: Sequence[Side]) -> Array:
         change += side.weight * np.where(
             mine, np.where(several, delta / np.maximum(active.sum(0), 1), delta * factor), 0
         )
-    return base + method.lambda_ * change
+    merged: Array = base + method.lambda_ * change
+    return merged
 
 
 def reference(method: Any, base: Array, sides: Sequence[Side], rows: int = 1) -> Array:

@@ -67,6 +67,12 @@ def opened(found: Finding | None, new: InMemory) -> Rearranged:
     return RESIZE.open(memoryview(found.payload), new.spec, dict(found.parameters))
 
 
+def mapped(indices: Indices | None) -> Indices:
+    """Where rows or columns came from; there must be a map."""
+    assert indices is not None
+    return indices
+
+
 def predicted(found: Finding | None, new: InMemory, base: InMemory) -> np.ndarray:
     assert found is not None
     assert RESIZE.base_spec(new.spec, dict(found.parameters)).shape == base.spec.shape

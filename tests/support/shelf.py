@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gittheta.api import Encoding
 from gittheta.encodings.delta import Delta
 from gittheta.encodings.dense import Dense
 from gittheta.encodings.resize.predictor import Resize
@@ -19,7 +20,7 @@ from gittheta.storage.frames import frame_head
 from tests.support.in_memory import InMemory
 
 SPEC = TensorSpec("w", DTYPES["f32"], (96, 20))
-ENCODINGS = {"dense": Dense(), "delta": Delta(), "sparse": Sparse()}
+ENCODINGS: dict[str, Encoding] = {"dense": Dense(), "delta": Delta(), "sparse": Sparse()}
 UNKNOWN = digest_of(b"whatever")
 
 

@@ -77,9 +77,10 @@ def test_kill_while_a_change_is_added(repo: Repo) -> None:
         process = subprocess.Popen(["git", "add", M], cwd=repo.path, env=repo.env, stderr=subprocess.DEVNULL)
         time.sleep(delay)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        for child in [*children.read_text().split(), process.pid] if children.exists() else [process.pid]:
+        below = map(int, children.read_text().split()) if children.exists() else ()
+        for victim in (*below, process.pid):
             try:
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         process.wait()

@@ -180,7 +180,9 @@ def test_a_fine_tuned_file_that_was_never_added(repo: Repo) -> None:
     repo.commit(checkpoint(tensors))
     alone = sum(path.stat().st_size for path in repo.objects())
     before = names(repo)
-    tuned = tensors[f"{V}.weight"].copy()
+    original = tensors[f"{V}.weight"]
+    assert isinstance(original, np.ndarray)
+    tuned = original.copy()
     tuned[:2] += 1
     repo.write(M, checkpoint(tensors | {f"{V}.weight": tuned}))
     folder, _ = save(repo, lora(128, modules=(Q,)))

@@ -240,7 +240,7 @@ def test_what_is_wrong_with_git_config(sides: Repo) -> None:
         told, code = refused(sides, {key: value})
         assert said in told
         assert code == status
-    assert "'den sity' (the command line)" in refused(sides, **{"den sity": "1"})[0]
+    assert "'den sity' (the command line)" in refused(sides, None, **{"den sity": "1"})[0]
     told = sides.fails("-c", "theta.merge.method", "theta", "merge-plan", "--no-numbers", "side", status=51)
     assert "theta.merge.method has no value" in told
     sides.git("config", "theta.device", "toaster")

@@ -28,7 +28,8 @@ def asked(repo: Repo) -> Repo:
 
 def mean() -> np.ndarray:
     """Of all sides."""
-    return np.mean([normal(seed, 4, 6).astype(np.float64) for seed in SIDES.values()], axis=0)
+    average: np.ndarray = np.mean([normal(seed, 4, 6).astype(np.float64) for seed in SIDES.values()], axis=0)
+    return average
 
 
 def found(repo: Repo) -> np.ndarray:

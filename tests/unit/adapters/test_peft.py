@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -59,7 +60,9 @@ class Tiny(nn.Module):
         self.lm_head = nn.Linear(32, 40, bias=False)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.embed_tokens
+        embedding = self.model.embed_tokens
+        assert isinstance(embedding, nn.Module)
+        return embedding
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
@@ -71,7 +74,8 @@ def tiny(dtype: str) -> Tiny:
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(std=0.05)
-    return model.to(DTYPES[dtype])
+    model.to(DTYPES[dtype])
+    return model
 
 
 def train(model: nn.Module, std: float = 0.02) -> None:
@@ -123,7 +127,8 @@ class Comparison:
         """The difference, in units in the last place of the largest number that went into it."""
         ours, theirs = (to_float64(data, self.spec.dtype) for data in (self.ours, self.theirs))
         unit = np.exp2(np.floor(np.log2(np.maximum(self.largest, 1e-30))) - self.spec.dtype.mantissa_bits)
-        return np.abs(ours - theirs) / unit
+        units: np.ndarray = np.abs(ours - theirs) / unit
+        return units
 
 
 def largest_summand(fold: Fold, base: Doubles) -> Doubles:
@@ -136,7 +141,7 @@ def largest_summand(fold: Fold, base: Doubles) -> Doubles:
     change = fold.change
     if not isinstance(change, WeightChange):
         return np.abs(base)
-    size = dense(change.first) * abs(change.scaling)
+    size: npt.NDArray[Any] = dense(change.first) * abs(change.scaling)
     if change.second is not None:
         size = np.kron(size, dense(change.second)) if change.combination == "kronecker" else size * dense(change.second)
     size += np.abs(base).reshape(size.shape)

@@ -33,7 +33,7 @@ def family(dtype: torch.dtype, sides: int) -> list[torch.Tensor]:
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     words = WORDS[one.element_size()]
-    return torch.equal(one.cpu().view(words), other.cpu().view(words))
+    return bool(torch.equal(one.cpu().view(words), other.cpu().view(words)))
 
 
 def merged(method: Merge, device: str, threads: int = 1) -> tuple[torch.Tensor, list[str]]:
@@ -59,7 +59,7 @@ class TestOnAGpu:
     def test_the_bits_are_those_of_the_processor(self, case: Case, dtype: torch.dtype) -> None:
         base, *sides = ({"layer": values} for values in family(dtype, case.sides))
         here, there = (
-            gittheta.merge(base, sides, case.method, device=device, threads=2, **case.options)["layer"]  # type: ignore[arg-type]
+            gittheta.merge(base, sides, case.method, device=device, threads=2, **case.options)["layer"]
             for device in ("cpu", "cuda")
         )
         assert same_bits(here, there)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -77,9 +77,10 @@ def test_an_unknown_dtype_is_bytes() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1])
 def test_a_header_length_that_lies(length: int) -> None:
     data = length.to_bytes(8, "little") + b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x'
-    for file in (io.BytesIO(data), io.BufferedReader(io.BytesIO(data))):  # type: ignore[type-var]
+    files: tuple[BinaryIO, ...] = (io.BytesIO(data), io.BufferedReader(io.BytesIO(data)))
+    for file in files:
         with pytest.raises(FormatError):
-            FORMAT.split(file)  # type: ignore[arg-type]
+            FORMAT.split(file)
 
 
 @pytest.mark.parametrize("metadata", [["a"], "text", 5, {"a": 1}, {"a": None}, {"a": {"b": "c"}}, True])
@@ -115,7 +116,7 @@ def test_a_header_for_the_wanted_tensors_in_their_order() -> None:
 def test_metadata_is_merged_key_by_key(
     base: dict[str, str], ours: dict[str, str], theirs: dict[str, str], expected: dict[str, str] | None
 ) -> None:
-    header = merged(*({"__metadata__": side} for side in (base, ours, theirs)), B)
+    header = merged({"__metadata__": base}, {"__metadata__": ours}, {"__metadata__": theirs}, B)
     assert (header is None) == (expected is None)
     if header is not None:
         assert header.get("__metadata__", {}) == expected

@@ -25,7 +25,8 @@ def plain_multislerp(vectors: Sequence[Array], weights: Sequence[float]) -> Arra
     tangent = sum(each * (unit - (unit * m).sum() * m) for each, unit in zip(w, units, strict=True))
     size = np.sqrt((tangent * tangent).sum())
     moved = m * np.cos(size) + (tangent / size * np.sin(size) if size > 1e-8 else 0)
-    return moved * (w * lengths).sum()
+    merged: Array = moved * (w * lengths).sum()
+    return merged
 
 
 def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations: int = 10) -> Array:
@@ -35,7 +36,7 @@ def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations
     u = sum(alpha * unit for alpha, unit in zip(alphas, units, strict=True))
     u = u / np.sqrt((u * u).sum())
     for _ in range(iterations):
-        step = 0
+        step = np.zeros_like(u)
         for alpha, unit in zip(alphas, units, strict=True):
             angle = np.arccos(np.clip((unit * u).sum(), -1, 1))
             step = step + alpha * (angle / np.sin(angle)) * (unit - np.cos(angle) * u)
@@ -43,7 +44,8 @@ def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations
         u = np.cos(size) * u + np.sin(size) * step / size
         if size < 1e-5:
             break
-    return u / np.sqrt((u * u).sum()) * (alphas * lengths).sum()
+    merged: Array = u / np.sqrt((u * u).sum()) * (alphas * lengths).sum()
+    return merged
 
 
 def plain_model_stock(base: Array, sides: Sequence[Array]) -> Array:
@@ -53,7 +55,8 @@ def plain_model_stock(base: Array, sides: Sequence[Array]) -> Array:
     sizes = [np.sqrt((deltas[i] ** 2).sum() * (deltas[j] ** 2).sum()) for i in range(n) for j in range(i)]
     c = np.mean(np.array(pairs) / np.array(sizes))
     t = n * c / (1 + (n - 1) * c)
-    return t * np.mean(sides, axis=0) + (1 - t) * base
+    merged: Array = t * np.mean(sides, axis=0) + (1 - t) * base
+    return merged
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from itertools import permutations
+from operator import add
+from typing import Literal
 
 import pytest
 import torch
@@ -34,6 +37,11 @@ def gram(size: int, seed: int, examples: int = 100) -> torch.Tensor:
     return inputs.mT @ inputs
 
 
+def total(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Their sum, from left to right."""
+    return reduce(add, parts)
+
+
 def group(
     sides: list[torch.Tensor],
     weights: tuple[float, ...] = (),
@@ -58,7 +66,7 @@ class TestFisher:
         known = [random(300, 400, seed=9 + seed).square().float() * 1e-12 for seed in range(3)]
         weights = (1.0, 0.5, 3.0)
         scaled = [weight * each.double() for weight, each in zip(weights, known, strict=True)]
-        expected = sum(f * side.double() for f, side in zip(scaled, sides, strict=True)) / sum(scaled)
+        expected = total(f * side.double() for f, side in zip(scaled, sides, strict=True)) / total(scaled)
         found = merge(
             None,
             [{"w": side} for side in sides],
@@ -70,7 +78,7 @@ class TestFisher:
         if TYPES[dtype].itemsize == 2:
             assert (found != expected.to(TYPES[dtype])).double().mean() < 1e-3
         else:
-            size = sum(f * side.double().abs() for f, side in zip(scaled, sides, strict=True)) / sum(scaled)
+            size = total(f * side.double().abs() for f, side in zip(scaled, sides, strict=True)) / total(scaled)
             spacing = torch.finfo(TYPES[dtype]).eps * (size if dtype == "f64" else expected.abs())
             assert ((found.double() - expected).abs() <= 2 * spacing).all()
 
@@ -177,22 +185,22 @@ class TestMats:
         grams, outputs, weights = [gram(8, 9 + s) for s in range(2)], [gram(6, 19 + s) for s in range(2)], (1.0, 3.0)
         found = Mats(form="kfac", tolerance=1e-13).merge(group(sides, weights, base, gram=grams, output=outputs))
         pairs = list(zip(outputs, grams, weights, strict=True))
-        matrix = sum(w * torch.kron(o, g) for o, g, w in pairs)
-        right = sum(w * o @ side @ g for side, (o, g, w) in zip(sides, pairs, strict=True))
+        matrix = total(w * torch.kron(o, g) for o, g, w in pairs)
+        right = total(w * o @ side @ g for side, (o, g, w) in zip(sides, pairs, strict=True))
         assert torch.allclose(found, torch.linalg.solve(matrix, right.flatten()).reshape(6, 8), rtol=1e-7, atol=1e-9)
 
     @pytest.mark.parametrize("form", ["forward", "kfac"])
     @pytest.mark.parametrize("iterations", [0, 1, 3])
-    def test_are_the_steps_of_conjugate_gradients(self, form: str, iterations: int) -> None:
+    def test_are_the_steps_of_conjugate_gradients(self, form: Literal["forward", "kfac"], iterations: int) -> None:
         base, sides = random(5, 9, seed=0), [random(5, 9, seed=1 + s) for s in range(2)]
         grams, outputs = [gram(9, 9 + s) for s in range(2)], [gram(5, 19 + s) for s in range(2)]
         outs = outputs if form == "kfac" else [torch.eye(5, dtype=torch.float64)] * 2
 
         def apply(each: torch.Tensor) -> torch.Tensor:
-            return sum(out @ each @ g for out, g in zip(outs, grams, strict=True))
+            return total(out @ each @ g for out, g in zip(outs, grams, strict=True))
 
         x = base + 0.3 * (sides[0] - base + sides[1] - base)
-        r = sum(out @ side @ g for out, side, g in zip(outs, sides, grams, strict=True)) - apply(x)
+        r = total(out @ side @ g for out, side, g in zip(outs, sides, grams, strict=True)) - apply(x)
         p = r
         for _ in range(iterations):
             step = (r * r).sum() / (p * apply(p)).sum()
@@ -202,7 +210,7 @@ class TestMats:
         assert torch.allclose(Mats(lambda_=0.3, iterations=iterations, form=form).merge(known), x, rtol=1e-9)
 
     @pytest.mark.parametrize("form", ["forward", "kfac"])
-    def test_stays_at_the_start_where_nothing_is_known(self, form: str) -> None:
+    def test_stays_at_the_start_where_nothing_is_known(self, form: Literal["forward", "kfac"]) -> None:
         base, sides = random(5, 9, seed=0), [random(5, 9, seed=1 + s) for s in range(2)]
         inputs = random(20, 9, seed=3) * (torch.arange(9) < 4)
         known = group(sides, base=base, gram=[inputs.mT @ inputs] * 2, output=[gram(5, 19)] * 2)
@@ -242,7 +250,7 @@ WIDE = torch.ones(2, 3)
 )
 def test_statistics_that_cannot_be_used(method: Merge, known: dict[str, list[torch.Tensor]], message: str) -> None:
     with pytest.raises(MergeError, match=message):
-        method.merge(group([WIDE, WIDE], base=WIDE, **known))
+        method.merge(group([WIDE, WIDE], (), WIDE, **known))
 
 
 @pytest.mark.parametrize("method", [Fisher(), RegMean(), Mats()], ids=lambda method: method.name)

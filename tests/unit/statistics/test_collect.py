@@ -42,7 +42,7 @@ def linear(inputs: int, outputs: int, seed: int, bias: bool = True) -> nn.Linear
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-9)
+    return bool(torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-9))
 
 
 X, Y = random(37, 4, seed=1), classes(37, 3, seed=2)
@@ -81,7 +81,7 @@ class TestFisherOfALogisticModel:
     def test_batches_make_no_difference(self) -> None:
         whole = fisher(self.model, [(X, Y)]).tensors
         for size in (1, 7):
-            parts = fisher(self.model, zip(X.split(size), Y.split(size), strict=True)).tensors
+            parts = fisher(self.model, zip(torch.split(X, size), torch.split(Y, size), strict=True)).tensors
             assert all(torch.allclose(parts[name], whole[name], rtol=1e-6) for name in whole)
 
     def test_mappings_and_objects_with_logits(self) -> None:
@@ -103,7 +103,8 @@ class TestFisherOfALogisticModel:
         target = random(37, 3, seed=9)
 
         def log_prob(model: Any, batch: Any) -> torch.Tensor:
-            return -(model(batch[0]) - batch[1]).square().sum(-1) / 2
+            log: torch.Tensor = -(model(batch[0]) - batch[1]).square().sum(-1) / 2
+            return log
 
         residual = target - self.model(X).detach()
         assert close(fisher(self.model, [(X, target)], log_prob=log_prob).tensors["bias"], residual.square().mean(0))
@@ -117,7 +118,8 @@ class Awkward(nn.Module):
         self.layer = linear(4, 3, seed=3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x) if x.sum().item() > -1e9 else x
+        result: torch.Tensor = self.layer(x) if x.sum().item() > -1e9 else x
+        return result
 
 
 class Deep(nn.Module):
@@ -140,7 +142,13 @@ class Deep(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.drop(self.norm(self.conv(x[:, None]))).flatten(1)
         x = self.shared(self.shared(x).tanh())
-        return self.head(x) + self.tied(x.tanh())
+        result: torch.Tensor = self.head(x) + self.tied(x.tanh())
+        return result
+
+
+def products(inputs: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of what each of them gives with itself."""
+    return torch.stack([each.double().mT @ each.double() for each in inputs]).sum(0)
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -224,8 +232,8 @@ class TestGram:
         model(X)
         shared, tied = inputs["shared"], inputs["head"] + inputs["tied"]
         assert len(shared) == 2
-        assert close(found["shared.weight"], sum(each.double().mT @ each.double() for each in shared).detach())
-        assert close(found["head.weight"], sum(each.double().mT @ each.double() for each in tied).detach())
+        assert close(found["shared.weight"], products(shared).detach())
+        assert close(found["head.weight"], products(tied).detach())
         assert torch.equal(found["tied.weight"], found["head.weight"])
         assert found["spare.weight"].shape == (5, 5)
         assert not found["spare.weight"].any()
@@ -371,7 +379,7 @@ class TestFiles:
             sides.append({"weight": model.weight.detach()})
             known.append(paths)
         for method in ("fisher", "regmean", "mats"):
-            options = {} if method != "mats" else {"iterations": 50}
+            options: dict[str, Any] = {} if method != "mats" else {"iterations": 50}
             base = {"weight": teacher.weight.detach()}
             merged = merge(base, sides, method, statistics=known, device="cpu", **options)
             assert torch.allclose(merged["weight"], teacher.weight.detach(), atol=1e-4), method

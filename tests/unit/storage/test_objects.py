@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,16 +195,30 @@ def test_alternates_are_read_and_never_written(tmp_path: Path) -> None:
     assert not store.root.exists()
 
 
+def writer(data: bytes) -> Callable[[Path], None]:
+    """Writes these bytes to the file that it is called with."""
+
+    def write(target: Path) -> None:
+        target.write_bytes(data)
+
+    return write
+
+
 def test_imported_files_are_checked_first(store: ObjectStore) -> None:
     data = OBJECT_HEAD + b"imported"
     name = ObjectId(hashlib.sha256(data).hexdigest())
-    store.import_file(name, lambda target: target.write_bytes(data) and None)
+    store.import_file(name, writer(data))
     store.check(name)
     for wrong in (b"", data[:-1], data + b"x"):
         with pytest.raises(ObjectCorrupt):
-            store.import_file(GONE, lambda target, wrong=wrong: target.write_bytes(wrong) and None)  # type: ignore[misc]
+            store.import_file(GONE, writer(wrong))
+
+    def stumble(target: Path) -> None:
+        target.write_bytes(b"half")
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        store.import_file(GONE, lambda target: target.write_bytes(b"half") and 1 / 0)
+        store.import_file(GONE, stumble)
     assert files(store.root) == [store.home_of(name)]
 
 

@@ -134,7 +134,7 @@ def test_content_comes_through_whole(size: int) -> None:
 
 def test_content_of_many_parts() -> None:
     parts = [random.Random(at).randbytes(at % 7 * 9999) for at in range(200)]
-    packets = written(lambda writer: writer.content(map(memoryview, parts)))
+    packets = written(lambda writer: writer.content(memoryview(part) for part in parts))
     descriptor = read_end(packets)
     assert content(PacketReader(descriptor), 77_777) == b"".join(parts)
     os.close(descriptor)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from tests.support.lowrank import (
     Doubles,
     HeldReader,
     applied,
-    bfloat,
+    bfloats,
     factors,
     held,
     misses,
@@ -39,12 +40,12 @@ from tests.support.lowrank import (
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, "bf16"])
-def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: type | str) -> None:
+def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: npt.DTypeLike) -> None:
     rng = np.random.default_rng(0)
     base = weights(rng, 96, 130, dtype=dtype)
     change = WeightChange(factors(rng, (96, 8), (8, 130), dtype=np.float32 if kind == "bf16" else kind), scaling=2e-4)
     if kind == "bf16":
-        change = replace(change, first=Product(bfloat(change.first.left), bfloat(change.first.right)))
+        change = replace(change, first=bfloats(change.first))
     wanted = held(applied(change, base), dtype)
     finding = describe(change, base.spec)
     assert finding.parameters == (("rank", "8"),)
@@ -168,7 +169,9 @@ def test_the_bits_are_those_of_whole_numbers(dtype: str) -> None:
     rng = np.random.default_rng(5)
     base = weights(rng, 20, 30, dtype=dtype)
     product = factors(rng, (20, 5), (5, 30))
-    change = WeightChange(Product(product.left * np.float32([1, 10, 1e-3, 1e4, 1e-6]), product.right), scaling=0.1)
+    change = WeightChange(
+        Product(product.left * np.array([1, 10, 1e-3, 1e4, 1e-6], np.float32), product.right), scaling=0.1
+    )
     assert predict(describe(change, base.spec), base) == _naive(change, base)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gittheta.codec import encode, spool
+from gittheta.codec import spool
 from gittheta.codec.choose import MAX_CHAIN
 from gittheta.errors import StoreError
 from gittheta.flows.add.clean import clean
 from gittheta.storage.manifest import parse_manifest
+from gittheta.storage.packs import PackWriter
 from tests.support.command import git
 from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
@@ -131,7 +132,7 @@ def test_the_store_gives_up_while_a_large_tensor_is_encoded(repo: Repo, monkeypa
     def full(self: object, parts: object) -> None:
         raise StoreError("disk full")
 
-    monkeypatch.setattr(encode.PackWriter, "append", full)
+    monkeypatch.setattr(PackWriter, "append", full)
     with pytest.raises(StoreError, match="disk full"):
         repo.clean(new)
     assert set(repo.objects()) == before

@@ -78,6 +78,7 @@ def test_the_result_is_the_same(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> 
     for loaded in (False, True):
         monkeypatch.setattr(prefetch, "torch_is_loaded", lambda loaded=loaded: loaded)
         with repo.open() as workspace:
-            manifests.append(merge_versions(workspace, given, Policy(())).manifest)
-    assert manifests[0] is not None
+            manifest = merge_versions(workspace, given, Policy(())).manifest
+        assert manifest is not None
+        manifests.append(manifest)
     assert [stanza.digest for stanza in manifests[0].stanzas] == [stanza.digest for stanza in manifests[1].stanzas]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from gittheta.engine.policy import BOTH, Policy, Rule
+from gittheta.engine.options import ConfiguredMethod
+from gittheta.engine.policy import BOTH, MethodChoice, Policy, Rule
 from gittheta.flows.merge.plan import Action, Decision, Side, Versions, plan_merge
 from gittheta.flows.resolve.trailers import parse_trailers, trailers_of
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
@@ -38,16 +41,16 @@ def trailers(made: Versions, *rules: Rule) -> tuple[str, ...]:
     told = parse_trailers(lines)
     again = plan_merge(made, told.policy, Registry())
     assert not plan.conflicts
-    assert [told_of(decision, again.methods) for decision in again.decisions] == [
-        told_of(decision, plan.methods) for decision in plan.decisions
+    assert [described(decision, again.methods) for decision in again.decisions] == [
+        described(decision, plan.methods) for decision in plan.decisions
     ]
     assert told.paths == ((made.path,) if lines else ())
     return lines
 
 
-def told_of(decision: Decision, recipes: object) -> object:
-    recipe = recipes[decision.choice] if decision.action is Action.MERGE else None
-    return decision.name, decision.action, decision.stanza, recipe and (recipe.described(), recipe.method)
+def described(decision: Decision, methods: Mapping[MethodChoice, ConfiguredMethod]) -> object:
+    method = methods[decision.choice] if decision.choice and decision.action is Action.MERGE else None
+    return decision.name, decision.action, decision.stanza, method and (method.described(), method.method)
 
 
 def changed(*names: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
