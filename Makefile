@@ -7,7 +7,7 @@ PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
 READY_FOR_SLOW := $(VENV)/.ready-for-slow
 
-.PHONY: test lint types contracts pytest test-pythons slow bench demo demo-collab setup clean
+.PHONY: test lint types contracts pytest test-pythons slow bench man demo demo-collab setup clean
 
 test: lint types contracts pytest test-pythons
 
@@ -33,6 +33,9 @@ slow: $(READY_FOR_SLOW)
 
 bench: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
+
+man: $(READY)
+	$(BIN)/python docs/man/generate.py
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/demo/digits.py

@@ -10,7 +10,7 @@ __all__ = ["__version__", "merge"]
 
 
 def __getattr__(name: str) -> Any:
-    """``gittheta.merge`` is loaded when it is asked for: it needs torch, which takes its time."""
+    """Load ``gittheta.merge`` on first use: it needs torch, which is slow to import."""
     if name == "merge":
         with needing_torch("gittheta.merge"):
             from gittheta.engine.in_memory import merge

@@ -6,7 +6,7 @@
     |-- PluginError            10   a plugin is missing, broken or named twice
     |   `-- MissingExtra       15   what a feature needs is not installed
     |-- FormatError            11   a file is not the checkpoint it claims to be
-    |-- ManifestError          12   a manifest that is malformed, foreign or from the future
+    |-- ManifestError          12   a manifest that is malformed, or of another or a newer kind
     |-- PayloadError           13   stored bytes do not decode to the tensor they should
     |-- AdapterError           14   an adapter that is broken, unknown, or made for another checkpoint
     |-- StoreError             20   the local store cannot be read or written
@@ -31,7 +31,7 @@ from typing import ClassVar, Self
 class ThetaError(Exception):
     """What happened, to which file and tensor, and what to do now.
 
-    Never changed once it is made: a caller who knows more raises another one, see :meth:`located` and :meth:`but`.
+    Immutable: a caller who knows more raises a changed copy, see :meth:`located` and :meth:`but`.
     """
 
     exit_code: ClassVar[int] = 1
@@ -46,11 +46,11 @@ class ThetaError(Exception):
         self.hint = hint
 
     def located(self, *, path: str | None = None, tensor: str | None = None) -> Self:
-        """The same error, and where it happened, unless that was known already."""
+        """A copy of the error that says where it happened, as far as it did not say so already."""
         return self.but(path=self.path or path, tensor=self.tensor or tensor)
 
     def but(self, **changes: str | None) -> Self:
-        """The same error with some of ``what``, ``path``, ``tensor`` and ``hint`` changed."""
+        """A copy of the error with some of ``what``, ``path``, ``tensor`` and ``hint`` changed."""
         other = type(self).__new__(type(self))
         vars(other).update(vars(self), **changes)
         other.args = (other.what,)
@@ -98,7 +98,7 @@ class FormatError(ThetaError):
 
 
 class ManifestError(ThetaError):
-    """Text that claims to be a manifest and is not a valid one."""
+    """A text that claims to be a manifest but is not valid."""
 
     exit_code = 12
 

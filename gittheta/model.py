@@ -1,6 +1,6 @@
-"""The values that everything else speaks of: dtypes, tensors, layouts, recipes, manifests.
+"""The values that all other modules share: dtypes, tensors, layouts, recipes, manifests.
 
-A *checkpoint* is its tensor segments plus the *skeleton*, which is every other byte of the file. A *recipe* tells how
+A *checkpoint* is its tensor segments plus the *skeleton*, which is every other byte of the file. A *recipe* says how
 to rebuild a tensor's bytes: a chain of links, newest first, of which the last needs no base.
 """
 
@@ -29,24 +29,24 @@ Specials = Literal["ieee", "fn", "fnuz"]
 
 @dataclass(frozen=True, slots=True)
 class Dtype:
-    """A data type by name, and all that is known of it. Sub-byte types are packed without gaps.
+    """A data type: its name and all facts about it. Elements of less than a byte are packed without gaps.
 
-    Of a *block* dtype (quantised formats) ``unit`` elements take ``bits`` bits together, and nothing can be computed;
-    of all others ``unit`` is 1.
+    In a *block* dtype (quantised formats), ``unit`` elements take ``bits`` bits together, and their values are not
+    known; for all other dtypes ``unit`` is 1.
     """
 
     name: str
     bits: int
     kind: Kind
     unit: int = 1
-    #: Of floats, and of each part of a complex number: bits of exponent and mantissa, and the bias of the exponent.
+    #: For floats, and for each part of a complex number: bits of exponent and mantissa, and the exponent's bias.
     exponent_bits: int = 0
     mantissa_bits: int = 0
     bias: int = 0
     specials: Specials = "ieee"
-    #: Whether :mod:`gittheta.numerics.floats` knows its values.
+    #: Whether :mod:`gittheta.numerics.floats` can convert its values.
     arithmetic: bool = False
-    #: The attribute of torch, if torch has it.
+    #: The name of the dtype in torch (``bfloat16``), or None if torch lacks it.
     torch: str | None = None
 
     @property
@@ -56,12 +56,12 @@ class Dtype:
 
     @property
     def quiet_nan(self) -> int:
-        """The bits of the positive quiet NaN without payload of an ``ieee`` float."""
+        """For an ``ieee`` float: the bits of the positive quiet NaN without payload."""
         return ((1 << self.exponent_bits + 1) - 1) << (self.mantissa_bits - 1)
 
 
 def block_dtype(name: str, unit: int, nbytes: int) -> Dtype:
-    """A dtype of which ``unit`` elements take ``nbytes`` bytes together, such as 32 of GGUF's ``q4_0`` 18."""
+    """A dtype of which ``unit`` elements take ``nbytes`` bytes together: 32 elements of GGUF's ``q4_0`` take 18."""
     return Dtype(name, 8 * nbytes, "block", unit)
 
 
@@ -74,8 +74,8 @@ def _integer(name: str, bits: int) -> Dtype:
     return Dtype(f"{name[0]}{bits}", bits, "int", torch=f"{name}{bits}")
 
 
-#: Every dtype that a manifest may name, but for block dtypes, which it describes itself. ``raw`` stands for bytes of
-#: unknown meaning.
+#: Every dtype that a manifest may name, except block dtypes, which a manifest describes itself. ``raw`` is for bytes
+#: of unknown meaning.
 DTYPES: dict[str, Dtype] = {
     dtype.name: dtype
     for dtype in (
@@ -99,13 +99,13 @@ DTYPES: dict[str, Dtype] = {
 }
 RAW = DTYPES["raw"]
 
-#: The format of a file that is kept as bytes without meaning: each tensor is a piece, named by its offset.
+#: The format of a file of unknown format, stored as bytes: each tensor is a piece of the file, named by its offset.
 OPAQUE = "opaque"
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a tensor is, without its values."""
+    """Name, dtype and shape of a tensor."""
 
     name: str
     dtype: Dtype
@@ -122,7 +122,7 @@ class TensorSpec:
 
     @property
     def elements(self) -> int:
-        """How many elements; 1 for a 0-d tensor."""
+        """Number of elements; 1 for a 0-d tensor."""
         return prod(self.shape)
 
 
@@ -144,15 +144,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a file's tensors lie: segments by ascending offset, not overlapping; the rest is skeleton.
+    """Where a file's tensors lie: segments by ascending offset, not overlapping; all other bytes are skeleton.
 
     ``length`` is the size in bytes that the file claims to have. A file that turns out shorter or longer is broken.
     """
 
     segments: tuple[Segment, ...]
     length: int
-    #: Other names of tensors (tied weights): each alias, and the name of the segment whose bytes it has, and its dtype
-    #: and shape.
+    #: Other names of tensors (tied weights): pairs of an alias and the name of the segment that it stands for, whose
+    #: bytes, dtype and shape it shares.
     aliases: tuple[tuple[str, str], ...] = ()
 
 
@@ -196,7 +196,7 @@ class Stanza:
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """Every byte of a file that is no tensor's: ``lead`` of them before the first tensor."""
+    """Every byte of a file outside the tensors; ``lead`` of these bytes lie before the first tensor."""
 
     length: int
     lead: int
@@ -214,17 +214,17 @@ class Manifest:
 
     @property
     def file_size(self) -> int:
-        """Bytes of the checkpoint itself."""
+        """Size of the checkpoint in bytes."""
         return self.skeleton.length + sum(stanza.spec.nbytes for stanza in self.stanzas)
 
     def recipes(self) -> Iterator[Recipe]:
-        """The skeleton's recipe, then every tensor's."""
+        """The skeleton's recipe, then that of each tensor."""
         yield self.skeleton.recipe
         for stanza in self.stanzas:
             yield stanza.recipe
 
     def objects(self) -> dict[ObjectId, int]:
-        """Every object that the checkpoint needs, and the least size that it must have."""
+        """Every object that the checkpoint needs, and the least size in bytes that the object must have."""
         needed: dict[ObjectId, int] = {}
         for recipe in self.recipes():
             for link in recipe:
@@ -236,34 +236,35 @@ class Manifest:
 
 
 def stored_bytes(recipe: Recipe) -> int:
-    """Bytes that the payloads of a recipe take."""
+    """Bytes that the payloads of a recipe take in the store."""
     return sum(place.length for link in recipe for place in link.places)
 
 
 def recipe_keys(digest: Digest, spec: TensorSpec) -> tuple[Digest, Digest]:
-    """Under what recipes for a tensor are remembered: those that do with its bytes alone, and all others.
+    """The two cache keys of a tensor.
 
-    A recipe of one link is one for bytes, whatever they mean. What was told from a base may depend on dtype and shape.
+    Its digest, for recipes of one link, which give the same bytes whatever the dtype; and the digest of its digest,
+    dtype and shape, for recipes over a base, whose decoding may depend on dtype and shape.
     """
     return digest, digest_of(digest + f"{spec.dtype.name} {spec.shape}".encode())
 
 
 def recipe_key(digest: Digest, spec: TensorSpec, recipe: Recipe) -> Digest:
-    """Which of the two a recipe has."""
+    """The cache key of one recipe of a tensor: one of its :func:`recipe_keys`."""
     return recipe_keys(digest, spec)[len(recipe) > 1]
 
 
-#: What the skeleton is called where it is handled like a tensor.
+#: The name of the skeleton where it is handled like a tensor.
 SKELETON = "(skeleton)"
 
 
 def skeleton_spec(length: int) -> TensorSpec:
-    """The skeleton, seen as a tensor of bytes, so that it is stored and rebuilt like one."""
+    """The spec of a skeleton of ``length`` bytes, which is stored and rebuilt like a tensor of bytes."""
     return TensorSpec(SKELETON, RAW, (length,))
 
 
 def flat_spec(spec: TensorSpec, nbytes: int) -> TensorSpec:
-    """A run of bytes of a tensor as a tensor of its own: one-dimensional, of its dtype if they are whole elements."""
+    """The spec of a run of ``nbytes`` bytes of a tensor: one-dimensional, of its dtype, or raw if an element is cut."""
     units, odd = divmod(nbytes * 8, spec.dtype.bits)
     if odd:
         return TensorSpec(spec.name, RAW, (nbytes,))
@@ -271,26 +272,26 @@ def flat_spec(spec: TensorSpec, nbytes: int) -> TensorSpec:
 
 
 def piece_spec(offset: int, length: int) -> TensorSpec:
-    """A piece of a file of unknown format, which is called by its offset."""
+    """The spec of a piece of a file of unknown format; its name is its offset."""
     return TensorSpec(str(offset), RAW, (length,))
 
 
 def digest_of(data: bytes | memoryview) -> Digest:
-    """BLAKE3-256 of some bytes."""
+    """BLAKE3-256 of these bytes."""
     return Digest(blake3(data).digest())
 
 
 class RunningDigest:
-    """BLAKE3-256 of bytes that come one block after the other. One thread at a time.
+    """BLAKE3-256 of bytes that come block by block. Used by one thread at a time.
 
-    ``parallel`` uses all processors for each block: for a thread that has nothing else to do meanwhile.
+    ``parallel`` uses all processors for each block; it is for when nothing else needs them.
     """
 
     def __init__(self, parallel: bool = False) -> None:
         self._hash = blake3(max_threads=blake3.AUTO if parallel else 1)
 
     def update(self, block: bytes | memoryview) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         self._hash.update(block)
 
     def digest(self) -> Digest:

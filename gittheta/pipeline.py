@@ -14,12 +14,13 @@ Result = TypeVar("Result")
 def in_order(
     executor: Executor | None, jobs: Iterable[tuple[int, Callable[[], Result]]], max_in_flight: int
 ) -> Iterator[Result]:
-    """The results of some jobs, in the order of the jobs; each job comes with its weight.
+    """Run jobs, each given as (weight, function), and yield their results in the order of the jobs.
 
-    Jobs run on the executor as long as the weights of those whose results nobody has taken yet are not above
-    ``max_in_flight``, at least one of them. Without an executor, and where there is but one job, they run here: small
-    tensors come by the thousand, and to wake up a worker takes longer than most of them do. When the iterator is
-    closed, or a job raises, jobs that have not begun are cancelled.
+    A job is handed to the executor when the weights of all jobs whose results were not taken yet come to
+    ``max_in_flight`` at most; one job always is. Weights and ``max_in_flight`` have the same unit, such as bytes.
+    Without an executor, and if there is only one job, jobs run in the calling thread: small tensors come by the
+    thousand, and waking up a worker takes longer than most of them. When the iterator is closed, or a job raises, jobs
+    that have not begun are cancelled.
     """
     jobs = iter(jobs)
     first = list(islice(jobs, 2))

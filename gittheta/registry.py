@@ -1,7 +1,7 @@
-"""Find plugins by name: built-ins listed here as dotted strings, others by entry point; both loaded when asked for.
+"""Find plugins by name: built-ins, listed here as dotted strings, and entry points. Both are loaded on first use.
 
 Entry points are listed only when no built-in has the name, because listing them costs a walk over every installed
-distribution and the filter starts with each git command.
+distribution, and Git starts the filter with many of its commands.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """Where a plugin comes from, without loading it."""
+    """Where a plugin comes from; known without loading it."""
 
     kind: str
     name: str
@@ -70,10 +70,10 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Clash:
-    """A name that several plugins want: those of other distributions that are left out, and who else has it."""
+    """Several plugins of one kind with the same name. Plugins of other distributions are then left out."""
 
     left_out: tuple[PluginInfo, ...]
-    #: The distribution whose plugin has the name; None if the plugins left out want it from each other.
+    #: The distribution whose plugin keeps the name; None if all plugins of that name are left out.
     holder: str | None
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class Clash:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The plugins of one kind that other distributions bring."""
+    """The plugins of one kind from other distributions."""
 
     plugins: dict[str, PluginInfo]
     clashes: dict[str, Clash]
@@ -100,11 +100,11 @@ class Registry:
     _lock: RLock = field(default_factory=RLock)
 
     def encoding(self, name: str) -> Encoding | Predictor:
-        """The encoding of that name, of either kind. Raises PluginError."""
+        """The encoding of that name, blockwise or a predictor. Raises PluginError."""
         return cast("Encoding | Predictor", self._make("encodings", name))
 
     def blockwise(self, name: str) -> Encoding:
-        """The encoding of that name, which must be one that works block by block. Raises PluginError."""
+        """The blockwise encoding of that name. Raises PluginError if there is none, or if it is a predictor."""
         encoding = self.encoding(name)
         if encoding.kind == "blockwise":
             return encoding
@@ -176,14 +176,14 @@ class Registry:
             return self._external[kind]
 
     def all(self) -> Iterator[PluginInfo]:
-        """Every plugin of every kind, without loading any; those left out because of their names are not among them."""
+        """Every plugin of every kind, except those left out because of a clash. Loads none."""
         for kind, names in self.built_in.items():
             for name, target in names.items():
                 yield PluginInfo(kind, name, target, "gittheta")
             yield from self._listing(kind).plugins.values()
 
     def clashes(self) -> Iterator[Clash]:
-        """Every name that several plugins want."""
+        """Every clash of names, of every kind."""
         for kind in self.built_in:
             yield from self._listing(kind).clashes.values()
 
@@ -203,7 +203,7 @@ def _import(kind: str, name: str, target: str) -> type[Any]:
 
 
 def _check_version(kind: str, info: PluginInfo, plugin: type[Any]) -> None:
-    """A plugin says for which version of the API it was written: ``api_version: ClassVar[int] = 2``."""
+    """Raise PluginError unless the plugin's ``api_version`` (a ``ClassVar[int]``) is that of this gittheta."""
     version = getattr(plugin, "api_version", None)
     if version == API_VERSION:
         return
@@ -218,13 +218,13 @@ def _check_version(kind: str, info: PluginInfo, plugin: type[Any]) -> None:
 def _list_external(kind: str, built_in: dict[str, str]) -> _Listing:
     from importlib.metadata import entry_points
 
-    wanted: dict[str, dict[str, PluginInfo]] = {}
+    candidates: dict[str, dict[str, PluginInfo]] = {}
     for point in entry_points(group=f"gittheta.{kind}"):
         distribution = point.dist.name if point.dist else "?"
-        # A distribution may be found twice, on two paths: that is no clash.
-        wanted.setdefault(point.name, {})[point.value] = PluginInfo(kind, point.name, point.value, distribution)
+        # The same distribution may lie on two import paths: that does not count as a clash.
+        candidates.setdefault(point.name, {})[point.value] = PluginInfo(kind, point.name, point.value, distribution)
     plugins, clashes = {}, {}
-    for name, targets in wanted.items():
+    for name, targets in candidates.items():
         rivals = tuple(targets.values())
         if name in built_in:
             clashes[name] = Clash(rivals, "gittheta")

@@ -1,4 +1,4 @@
-"""Conformance suites for plugins. Subclass one in a test module, name what is to be tested, and let pytest run it.
+"""Conformance suites for plugins. Subclass one in a test module, set the plugin to test, and let pytest run it.
 
 ::
 
@@ -7,8 +7,8 @@
     class TestMine(EncodingConformance):
         encoding = Mine()
 
-The suites need nothing of pytest but that it collects classes whose names begin with ``Test``; every method can be
-called by hand too. A failure says which dtype, shape or damaged payload it was.
+All that the suites need of pytest is that it collects classes whose names begin with ``Test``; every method can also be
+called by hand. A failure names the dtype, the shape or the damaged payload.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from gittheta.conformance.common import block_values, tensor
 from gittheta.conformance.encodings import EncodingConformance
+from gittheta.conformance.faulty_remote import Fault, FaultyRemote
 from gittheta.conformance.formats import FormatConformance, check_layout
+from gittheta.conformance.metrics import MetricConformance
 from gittheta.conformance.predictors import PredictorConformance
+from gittheta.conformance.remotes import RemoteConformance
 from gittheta.conformance.values import InMemory
 from gittheta.errors import needing_torch
 
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncodingConformance",
+    "Fault",
+    "FaultyRemote",
     "FormatConformance",
     "InMemory",
     "MergeConformance",
+    "MetricConformance",
     "PredictorConformance",
+    "RemoteConformance",
     "block_values",
     "check_layout",
     "tensor",
@@ -38,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The suite for merge methods is loaded when it is asked for: it needs torch, which takes its time."""
+    """Load the suite for merge methods on first use: it needs torch, which is slow to import."""
     if name == "MergeConformance":
         with needing_torch("MergeConformance"):
             from gittheta.conformance.merges import MergeConformance

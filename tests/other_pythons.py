@@ -28,16 +28,17 @@ def interpreters() -> Iterator[tuple[str, Path]]:
     for minor in range(OLDEST, NEWEST + 1):
         if sys.version_info[:2] == (3, minor):
             continue
-        found = shutil.which(f"python3.{minor}", path=f"{os.environ['PATH']}{os.pathsep}{_pyenv(minor)}")
-        if found and _runs(found, minor):
-            yield f"3.{minor}", Path(found)
+        found = (shutil.which(f"python3.{minor}", path=folder) for folder in _folders(minor))
+        python = next((each for each in found if each and _runs(each, minor)), None)
+        if python:
+            yield f"3.{minor}", Path(python)
 
 
-def _pyenv(minor: int) -> str:
-    """The folders of pyenv's interpreters of one version, the newest first."""
+def _folders(minor: int) -> list[str]:
+    """Where programs lie: on PATH, and pyenv's of one version, the newest first."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    folders = sorted(versions.glob(f"3.{minor}.*/bin"), key=lambda each: int("0" + each.parent.name.split(".")[2]))
-    return os.pathsep.join(map(str, reversed(folders)))
+    pyenv = sorted(versions.glob(f"3.{minor}.*/bin"), key=lambda each: int("0" + each.parent.name.split(".")[2]))
+    return [*os.environ["PATH"].split(os.pathsep), *map(str, reversed(pyenv))]
 
 
 def _runs(python: str, minor: int) -> bool:

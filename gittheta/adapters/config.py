@@ -1,4 +1,4 @@
-"""What ``adapter_config.json`` says: each of its fields is understood, or without effect on the weights, or refused.
+"""``adapter_config.json``: each field is understood, ignored because it does not affect the weights, or refused.
 
 The names and meanings are those of Hugging Face peft: https://github.com/huggingface/peft
 """
@@ -17,9 +17,10 @@ from gittheta.errors import AdapterError
 
 CONFIG = "adapter_config.json"
 MERGE_IT = "let peft itself merge it (`merge_and_unload`), and save the model over the checkpoint"
+#: Bytes. A longer file is not read.
 _MAX_CONFIG = 64 << 20
 
-#: Where an adapter came from, how it was trained, and where it looked for its targets (its tensors tell those).
+#: Where an adapter came from, how it was trained, and how it chose its targets, which its tensors name.
 _HARMLESS = frozenset(
     [
         "auto_mapping",
@@ -91,13 +92,13 @@ _KNOWN = {
     "LOHA": _HARMLESS | _LYCORIS,
     "IA3": _HARMLESS | {"fan_in_fan_out", "feedforward_modules", "init_ia3_weights"},
 }
-#: Ways to begin that leave the base's weights alone. The others change them, again each time the adapter is loaded.
-_BEGINNINGS = (True, False, "gaussian", "eva", "mica", "orthogonal")
+#: Initialisations that leave the base's weights alone. Others change them, each time that the adapter is loaded.
+_INITIALISATIONS = (True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """A configuration of a known kind, in which nothing is left that would change the weights unseen."""
+    """A configuration of a known kind. Every field that affects the weights is one that gittheta understands."""
 
     path: Path
     kind: str
@@ -105,13 +106,13 @@ class AdapterConfig:
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Read it from an adapter's directory. Raises AdapterError, naming the field."""
+        """Read the configuration in an adapter's directory. Raises AdapterError, naming the field."""
         path = folder / CONFIG
         fields = _load(path)
         kind = str(fields.get("peft_type")).rpartition(".")[2].upper()
         if kind not in _KNOWN:
             raise AdapterError(
-                f"field 'peft_type' is {fields.get('peft_type')!r}; those known are {', '.join(_KNOWN)}",
+                f"field 'peft_type' is {fields.get('peft_type')!r}; known kinds are {', '.join(_KNOWN)}",
                 path=str(path),
                 hint=MERGE_IT,
             )
@@ -123,38 +124,41 @@ class AdapterConfig:
         for field, value in self.fields.items():
             if field not in _KNOWN[self.kind] and value not in (None, False, "", [], {}):
                 raise self.wrong(field, "asks for something that gittheta cannot fold in", MERGE_IT)
-        beginning = self.fields.get("init_lora_weights", True)
-        if self.kind == "LORA" and beginning not in (*_BEGINNINGS, None):
+        initialisation = self.fields.get("init_lora_weights", True)
+        if self.kind == "LORA" and initialisation not in (*_INITIALISATIONS, None):
             raise self.wrong(
                 "init_lora_weights",
-                f"is {beginning!r}, which changes the base's weights too, each time that peft loads the adapter",
+                f"is {initialisation!r}, which changes the base's weights too, each time that peft loads the adapter",
                 "save it as a plain LoRA (`save_pretrained` with `path_initial_model_for_weight_conversion`)",
             )
         if self.fields.get("bias", "none") not in ("none", "all", "lora_only"):
-            raise self.wrong("bias", "is none of 'none', 'all', 'lora_only'")
+            raise self.wrong("bias", "is not 'none', 'all' or 'lora_only'")
         for field in ("rank_pattern", "alpha_pattern"):
             if not isinstance(self.fields.get(field) or {}, dict):
-                raise self.wrong(field, "is no table")
+                raise self.wrong(field, "is not a JSON object")
 
     def wrong(self, field: str, what: str, hint: str | None = None) -> AdapterError:
-        """The error that a field is to blame for."""
+        """The error for a wrong field, with the path of the file."""
         return AdapterError(f"field '{field}' {what}", path=str(self.path), hint=hint)
 
     def flag(self, field: str) -> bool:
-        """A field that is true or false; false where it is absent."""
+        """The value of a field that is true or false; false if it is absent. Raises AdapterError."""
         value = self.fields.get(field)
         if value not in (True, False, None):
             raise self.wrong(field, "is neither true nor false")
         return bool(value)
 
     def rank(self, module: str) -> int:
-        """The rank for a module, of ``rank_pattern`` or in general."""
+        """The rank of a module's factors, from ``rank_pattern`` or else the general one. Raises AdapterError."""
         if self.kind == "ADALORA":
             return self._whole("init_r", self.fields.get("init_r"))
         return self._whole(*self._pattern("rank_pattern", "r", module))
 
     def scaling(self, module: str) -> float:
-        """What the product of a module's factors is multiplied with, by ``alpha`` and rank."""
+        """The number by which a module's product of factors is multiplied, computed from ``alpha`` and the rank.
+
+        Raises AdapterError.
+        """
         if self.kind == "ADALORA":
             return self._number("lora_alpha", self.fields.get("lora_alpha"))
         alpha = self._number(*self._pattern("alpha_pattern", "lora_alpha" if self.kind == "LORA" else "alpha", module))
@@ -162,7 +166,7 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.kind == "LORA" and self.flag("use_rslora") else alpha / rank
 
     def allocated_rank(self, module: str) -> int:
-        """AdaLoRA: how many of a module's first ranks were kept."""
+        """AdaLoRA: the number of a module's initial ranks that training kept. Raises AdapterError."""
         table = self.fields.get("rank_pattern") or {}
         for key, kept in table.items():
             if key.rpartition(".")[0] == module:
@@ -172,16 +176,19 @@ class AdapterConfig:
         return self.rank(module)
 
     def is_feedforward(self, module: str) -> bool:
-        """(IA)3: whether it is a module's input that is scaled, not its output."""
+        """(IA)3: whether a module's input is scaled, and not its output. Raises AdapterError."""
         patterns = self.fields.get("feedforward_modules")
         if isinstance(patterns, str):
             return self._matches("feedforward_modules", patterns, module)
         if not isinstance(patterns, list) or not all(isinstance(item, str) for item in patterns):
-            raise self.wrong("feedforward_modules", "is missing, or no list of names")
+            raise self.wrong("feedforward_modules", "is missing, or not a list of names")
         return module.endswith(tuple(patterns))
 
     def _pattern(self, field: str, default: str, module: str) -> tuple[str, object]:
-        """The value of the first pattern that matches the end of a module's name, or a default; and its field."""
+        """The field that decides for a module, and its value.
+
+        That is the first pattern of ``field`` that matches the end of the module's name, or else the field ``default``.
+        """
         table = self.fields.get(field) or {}
         for pattern, value in table.items():
             if self._matches(field, rf"(.*\.)?({pattern})$", module):
@@ -192,16 +199,16 @@ class AdapterConfig:
         try:
             return re.fullmatch(pattern, module) is not None
         except re.error as error:
-            raise self.wrong(field, f"has a pattern that is no regular expression: {error}") from None
+            raise self.wrong(field, f"has a pattern that is not a regular expression: {error}") from None
 
     def _whole(self, field: str, value: object) -> int:
         if type(value) is not int or value <= 0:
-            raise self.wrong(field, "has no value that is a positive whole number")
+            raise self.wrong(field, "is not a positive whole number")
         return value
 
     def _number(self, field: str, value: object) -> float:
         if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-            raise self.wrong(field, "has no value that is a number")
+            raise self.wrong(field, "is not a finite number")
         return float(value)  # type: ignore[arg-type]
 
 
@@ -221,5 +228,5 @@ def _load(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"is not JSON: {error}", path=str(path)) from None
     if not isinstance(fields, dict):
-        raise AdapterError("is no JSON object", path=str(path))
+        raise AdapterError("is not a JSON object", path=str(path))
     return fields

@@ -1,4 +1,4 @@
-"""``adapter_model.safetensors``: the tensors of an adapter, read one by one when they are needed."""
+"""``adapter_model.safetensors``: the tensors of an adapter, each read when it is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdapterFile:
 
     @classmethod
     def open(cls, folder: Path, registry: Registry) -> AdapterFile:
-        """Read the header. Raises AdapterError."""
+        """Read the header of the file in an adapter's directory. Raises AdapterError."""
         path = folder / WEIGHTS
         try:
             with CheckpointFile.opened(path, registry) as file:
@@ -46,7 +46,7 @@ class AdapterFile:
         return self.segments[name].spec
 
     def read(self, name: str, begin: int, end: int) -> memoryview:
-        """A tensor's raw bytes from offset ``begin`` to ``end``."""
+        """A tensor's raw bytes from offset ``begin`` to ``end``. Raises AdapterError if the file was cut short."""
         with open(self.path, "rb") as file:
             file.seek(self.segments[name].offset + begin)
             data = file.read(end - begin)
@@ -55,9 +55,9 @@ class AdapterFile:
         return memoryview(data)
 
     def array(self, name: str) -> npt.NDArray[np.floating]:
-        """A tensor's values, as float64 or, where that holds them, float32, in which peft computes.
+        """A tensor's values in its shape: float64 for tensors of f64, and float32, in which peft computes, for others.
 
-        Raises AdapterError if one of them is no finite number.
+        Raises AdapterError if the tensor does not hold floats, or if one of them is infinite or NaN.
         """
         spec = self.spec(name)
         if not has_arithmetic(spec.dtype):
@@ -68,13 +68,13 @@ class AdapterFile:
         return values.reshape(spec.shape).astype(np.float64 if spec.dtype.name == "f64" else np.float32)
 
     def wrong(self, name: str, what: str, hint: str | None = None) -> AdapterError:
-        """The error that a tensor is to blame for."""
+        """The error for a wrong tensor, with the path of the file."""
         return AdapterError(what, path=str(self.path), tensor=name, hint=hint)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A tensor of the adapter as the values of a tensor of the checkpoint, in the checkpoint's dtype."""
+    """A tensor of the adapter that replaces one of the checkpoint, converted to the checkpoint's dtype."""
 
     spec: TensorSpec
     file: AdapterFile

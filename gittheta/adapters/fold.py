@@ -1,4 +1,4 @@
-"""Folds carried out: the bytes of a tensor after an adapter has changed it."""
+"""Apply folds: compute the bytes of a tensor after an adapter has changed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
 
 def finding(fold: Fold, spec: TensorSpec) -> Finding | None:
-    """How ``lowrank`` tells what a fold does; None if it cannot, or another encoding does."""
+    """A fold as the encoding ``lowrank`` stores it; None if the encoding cannot express it."""
     if not isinstance(fold.change, WeightChange):
         return None
     try:
@@ -26,20 +26,20 @@ def finding(fold: Fold, spec: TensorSpec) -> Finding | None:
 
 
 def predict(fold: Fold, spec: TensorSpec) -> Prediction:
-    """What the tensor becomes.
+    """The tensor of this spec after the fold.
 
-    A change is computed as the ``lowrank`` encoding will compute it, so that it can be stored as its factors; only one
-    whose factors are too large for that is computed from the floats.
+    A change of weights is computed with the arithmetic of the encoding ``lowrank``, so that it can be stored as its
+    factors. If the factors are too large for that encoding, it is computed from their floats.
     """
     change = fold.change
     if isinstance(change, Replacement):
         return _Replaced(change.values)
     if isinstance(change, Factors):
         return _Scaled(change, spec)
-    found = finding(fold, spec)
-    if found is None:
+    low_rank = finding(fold, spec)
+    if low_rank is None:
         return _Changed(change, spec)
-    return LowRank().open(memoryview(found.payload), spec, dict(found.parameters))
+    return LowRank().open(memoryview(low_rank.payload), spec, dict(low_rank.parameters))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Scaled:
     spec: TensorSpec
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
-        """The base times its factors, rounded once."""
+        """The base times the factors in float64, rounded once to the dtype."""
         size = self.spec.dtype.itemsize
         columns = max(1, self.spec.elements // max(1, self.spec.shape[0]))
         at = np.arange(begin // size, end // size)
@@ -73,7 +73,7 @@ class _Changed:
     spec: TensorSpec
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
-        """The base plus the change, in float64."""
+        """The base plus the change in float64, rounded to the dtype."""
         size = self.spec.dtype.itemsize
         columns = self.spec.elements // self.spec.shape[0]
         values = to_float64(base.read(begin, end), self.spec.dtype)
@@ -103,8 +103,8 @@ class _Changed:
 
 
 def _part(product: Product, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Doubles:
-    """Some rows and columns of a product."""
+    """The elements of a product in these rows and columns: float64, (rows, columns)."""
     if product.right is None:
         return product.left[np.ix_(rows, columns)].astype(np.float64)
-    found: Doubles = product.left[rows].astype(np.float64) @ product.right[:, columns].astype(np.float64)
-    return found
+    part: Doubles = product.left[rows].astype(np.float64) @ product.right[:, columns].astype(np.float64)
+    return part

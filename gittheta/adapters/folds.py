@@ -1,7 +1,7 @@
-"""What each kind of adapter does to the weights of one layer, as the ``merge`` of peft defines it.
+"""What each kind of adapter does to the weights of one layer, as peft's ``merge`` defines it.
 
-Every function of ``KINDS`` checks names and shapes at once and hands back, for each tensor of the checkpoint that
-changes, a function that reads the factors. A weight is seen as a matrix: its first dimension by all the others.
+Every function of ``KINDS`` checks names and shapes at once. It returns, for each tensor of the checkpoint that changes,
+a function that reads the factors. A weight is treated as a matrix: its first dimension by the product of all others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gittheta.errors import AdapterError
 from gittheta.model import BLOCK_ELEMENTS
 from gittheta.numerics.floats import Doubles, from_float64, to_float64
 
-#: Elements of a change that may be computed at once where its factors cannot be kept.
+#: The most elements of a change that is computed as a whole, because its factors cannot be stored (64 MiB of float64).
 _MAX_COMPUTED = 1 << 23
 
 
 def fold_lora(layer: Layer) -> Folds:
-    """LoRA: W + s·BA. DoRA: m·(W + s·BA) / ‖W + s·BA‖, for each output."""
+    """LoRA: W + s·BA. DoRA: m·(W + s·BA) / ‖W + s·BA‖, for each output. Raises AdapterError."""
     config, rank = layer.config, layer.config.rank(layer.module)
     embedding = not any(part.startswith(("lora_A", "lora_B")) for part in layer.parts)
     a, b = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
@@ -52,7 +52,7 @@ def fold_lora(layer: Layer) -> Folds:
 
 
 def fold_adalora(layer: Layer) -> Folds:
-    """AdaLoRA: W + s·B(E∘A), where s is alpha by the rank that the training began with."""
+    """AdaLoRA: W + s·B(E∘A), where s is alpha divided by the rank at the start of training. Raises AdapterError."""
     config, rank = layer.config, layer.config.allocated_rank(layer.module)
     layer.needs("lora_A", "lora_B", "lora_E")
     transposed = layer.transposed
@@ -62,7 +62,7 @@ def fold_adalora(layer: Layer) -> Folds:
     if not rank:
         return {}
     alpha = config.scaling(layer.module)
-    # peft keeps the first rank as a float32, and adds this lest it divide by zero.
+    # peft stores the initial rank as a float32, and adds 1e-5 so that it never divides by zero.
     scaling = (alpha if alpha > 0 else rank) / float(np.float32(config.rank(layer.module)) + np.float32(1e-5))
 
     def fold() -> Fold:
@@ -73,7 +73,7 @@ def fold_adalora(layer: Layer) -> Folds:
 
 
 def fold_loha(layer: Layer) -> Folds:
-    """LoHa: W + s·(A₁B₁ ∘ A₂B₂)."""
+    """LoHa: W + s·(A₁B₁ ∘ A₂B₂). Raises AdapterError."""
     pairs = [[f"hada_w{n}_a", f"hada_w{n}_b", *([f"hada_t{n}"] if "hada_t1" in layer.parts else [])] for n in (1, 2)]
     layer.needs(*pairs[0], *pairs[1])
     for pair in pairs:
@@ -88,7 +88,7 @@ def fold_loha(layer: Layer) -> Folds:
 
 
 def fold_lokr(layer: Layer) -> Folds:
-    """LoKr: W + s·(W₁ ⊗ W₂), either of them a product or a matrix."""
+    """LoKr: W + s·(W₁ ⊗ W₂), where W₁ and W₂ are each a matrix or a product of two. Raises AdapterError."""
     first = ["lokr_w1"] if "lokr_w1" in layer.parts else ["lokr_w1_a", "lokr_w1_b"]
     second = ["lokr_w2"] if "lokr_w2" in layer.parts else ["lokr_w2_a", "lokr_w2_b"]
     if "lokr_t2" in layer.parts:
@@ -97,7 +97,7 @@ def fold_lokr(layer: Layer) -> Folds:
     left, right = _size(layer, first), _size(layer, second)
     if (left[0] * right[0], left[1] * right[1]) != (layer.rows, layer.columns):
         raise layer.misfit(second[0])
-    # The kernel of a one-dimensional convolution has three dimensions, and peft then lines the factors up differently.
+    # The weight of a one-dimensional convolution has three dimensions, for which peft arranges the factors differently.
     computed = len(layer.shape(second[0])) == 3
     if computed and layer.weight.elements > _MAX_COMPUTED:
         raise layer.file.wrong(layer.parts[second[0]], "is of a kind that is folded into small convolutions only")
@@ -115,7 +115,7 @@ def fold_lokr(layer: Layer) -> Folds:
 
 
 def fold_ia3(layer: Layer) -> Folds:
-    """(IA)3: the inputs or, with their bias, the outputs of a layer are scaled."""
+    """(IA)3: scale the inputs of a layer, or its outputs together with its bias. Raises AdapterError."""
     layer.needs("ia3_l")
     feedforward = layer.config.is_feedforward(layer.module)
     axis = int(feedforward != layer.transposed)
@@ -152,13 +152,16 @@ def _shifted(base: TensorReader, change: Floats, scaling: float) -> Fold:
 
 
 def _product(left: Floats, right: Floats, transposed: bool) -> Product:
-    """Two factors whose product is a change, as matrices; or those of the transposed change."""
+    """The product of two factors, each reshaped to a matrix; transposed if ``transposed`` is set."""
     left, right = (factor.reshape(len(factor), factor[0].size) for factor in (left, right))
     return Product(np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)) if transposed else Product(left, right)
 
 
 def _size(layer: Layer, names: Sequence[str]) -> tuple[int, int]:
-    """Rows and columns of a matrix, of the product of two, or of a core (the third) between two that stand upright."""
+    """Rows and columns of what some parts stand for. Raises AdapterError if their shapes do not fit each other.
+
+    One part is a matrix; two are factors; of three, the first two are transposed factors and the third is their core.
+    """
     shapes = [layer.shape(name) for name in names]
     if len(shapes) == 1:
         if len(shapes[0]) < 2:
@@ -183,19 +186,19 @@ def _load(layer: Layer, names: Sequence[str]) -> Product:
         return Product(arrays[0].reshape(_size(layer, names)))
     if len(arrays) == 2:
         return Product(arrays[0], arrays[1])
-    # Σᵢⱼ a[i, p] core[i, j, ...] b[j, q], as the product of a, upright, and all the rest.
+    # Σᵢⱼ a[i, p] core[i, j, ...] b[j, q], as the product of the transposed a and everything else.
     rest = np.moveaxis(np.tensordot(arrays[1].astype(np.float64), arrays[2], axes=(0, 1)), 0, 1)
     return Product(np.ascontiguousarray(arrays[0].T), rest.reshape(len(rest), -1).astype(np.float32))
 
 
 def _with_magnitude(layer: Layer, change: WeightChange, magnitude: Floats, axis: int) -> WeightChange:
-    """The change with the gain that gives each output its magnitude."""
+    """The change with the gain that gives each output its magnitude (DoRA). Raises AdapterError."""
     norms = _norms(change, layer.base_of(layer.weight), (layer.rows, layer.columns), axis).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         gain = magnitude.astype(np.float32).reshape(-1) / norms
     if not np.isfinite(gain).all():
         raise AdapterError(
-            "some outputs have no direction that a magnitude could be given: their weights are zero, or not finite",
+            "some outputs cannot be scaled to a magnitude: their weights are zero, or not finite",
             path=str(layer.file.path),
             tensor=layer.weight.name,
         )
@@ -203,7 +206,7 @@ def _with_magnitude(layer: Layer, change: WeightChange, magnitude: Floats, axis:
 
 
 def _norms(change: WeightChange, base: TensorReader, shape: tuple[int, int], axis: int) -> Doubles:
-    """Of each row (axis 0) or column (axis 1) of the base and the change together."""
+    """The Euclidean norm of each row (axis 0) or column (axis 1) of base plus change: float64, one-dimensional."""
     rows, columns = shape
     squares = np.zeros(shape[axis])
     step = max(1, BLOCK_ELEMENTS // max(1, columns))

@@ -1,4 +1,4 @@
-"""One layer that an adapter changes, and what may happen to its tensors."""
+"""One layer that an adapter changes, and the kinds of change to its tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Factors:
-    """(IA)3: each row (axis 0) or column (axis 1) of a weight is multiplied with its factor."""
+    """(IA)3: each row (axis 0) or column (axis 1) of a weight is multiplied by its factor; ``values`` has one each."""
 
     values: npt.NDArray[np.float32]
     axis: int
@@ -36,7 +36,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class InMemory:
-    """The values of a small tensor."""
+    """A small tensor whose bytes are in memory."""
 
     spec: TensorSpec
     data: memoryview
@@ -53,7 +53,7 @@ class Fold:
     change: WeightChange | Factors | Replacement
 
 
-#: By tensor of the checkpoint.
+#: By the name of a tensor of the checkpoint: a function that reads the factors. Raises AdapterError.
 Folds = dict[str, Callable[[], Fold]]
 
 
@@ -62,14 +62,14 @@ class Layer:
     """A module that the adapter changes: its weight and bias in the checkpoint, its parts in the adapter's file."""
 
     module: str
-    #: What a part is called, such as ``lora_A.weight``, and its tensor in the file.
+    #: By the name of a part, such as ``lora_A.weight``: the name of its tensor in the adapter's file.
     parts: Mapping[str, str]
     weight: TensorSpec
     bias: TensorSpec | None
     file: AdapterFile
     config: AdapterConfig
     base_of: Callable[[TensorSpec], TensorReader]
-    #: Whether weights with as many inputs as outputs stand as (inputs, outputs); None if nothing tells.
+    #: Whether square weights have the shape (inputs, outputs); None if unknown.
     squares_transposed: bool | None = None
 
     @property
@@ -83,47 +83,47 @@ class Layer:
         return prod(self.weight.shape[1:])
 
     def shape(self, part: str) -> tuple[int, ...]:
-        """The shape of a part."""
+        """The shape of a part's tensor in the adapter's file."""
         return self.file.spec(self.parts[part]).shape
 
     def array(self, part: str) -> Floats:
-        """The values of a part."""
+        """The values of a part, in its shape: float32 or float64. Raises AdapterError."""
         return self.file.array(self.parts[part])
 
     def needs(self, *parts: str) -> None:
-        """Raises AdapterError unless these are the layer's parts."""
+        """Raise AdapterError unless the layer has exactly these parts."""
         for part in parts:
             if part not in self.parts:
                 present = next(iter(self.parts.values()))
                 raise self.file.wrong(present, f"needs '{self.module}.{part}' beside it, which is missing")
         for part, name in self.parts.items():
             if part not in parts:
-                raise self.file.wrong(name, f"has no place in this {self.config.kind} adapter, by its configuration")
+                raise self.file.wrong(name, f"does not belong in this {self.config.kind} adapter, by its configuration")
 
     def expect(self, part: str, shape: tuple[int, ...]) -> None:
-        """Raises AdapterError if a part has not this shape."""
+        """Raise AdapterError unless a part has this shape."""
         if self.shape(part) != shape:
             raise self.misfit(part, shape)
 
     def expect_bias(self, part: str, outputs: int) -> TensorSpec:
-        """The bias. Raises AdapterError if it has not the shape that a part asks for."""
+        """The bias of the layer. Raises AdapterError if there is none, or if its shape does not fit the part."""
         if self.bias is None or self.bias.shape != (outputs,) or prod(self.shape(part)) != outputs:
             raise self.misfit(part)
         return self.bias
 
     def misfit(self, part: str, shape: tuple[int, ...] | None = None) -> AdapterError:
-        """The error that a part has not the right shape."""
-        wanted = f"; {shape_text(shape)} would" if shape else ""
+        """The error for a part of the wrong shape; ``shape`` is the right one, if known."""
+        right = f"; {shape_text(shape)} would" if shape else ""
         return self.file.wrong(
             self.parts[part],
             f"is {shape_text(self.shape(part))}, which does not fit "
-            f"'{self.weight.name}' of {shape_text(self.weight.shape)}{wanted}",
+            f"'{self.weight.name}' of {shape_text(self.weight.shape)}{right}",
             f"is this the checkpoint that the adapter was trained on? if so, its {self.config.path.name} is wrong",
         )
 
     @property
     def stands_transposed(self) -> bool | None:
-        """Whether the weight stands as (inputs, outputs), as far as the shapes tell."""
+        """Whether the weight has the shape (inputs, outputs), judged by shapes alone; None if they do not decide."""
         if len(self.weight.shape) != 2:
             return False
         if self.rows == self.columns:
@@ -137,19 +137,22 @@ class Layer:
 
     @property
     def transposed(self) -> bool:
-        """The same, by ``fan_in_fan_out`` where the weight is square. Raises AdapterError if that cannot tell."""
-        found = self.stands_transposed
-        found = self.squares_transposed if found is None else found
-        if found is None:
+        """Whether the weight has the shape (inputs, outputs): by its shape, or if square by ``fan_in_fan_out``.
+
+        Raises AdapterError if neither decides.
+        """
+        transposed = self.stands_transposed
+        transposed = self.squares_transposed if transposed is None else transposed
+        if transposed is None:
             raise AdapterError(
-                f"field 'fan_in_fan_out' cannot tell how the square weight of '{self.module}' is meant, because other "
-                "layers of this adapter stand the other way round",
+                f"field 'fan_in_fan_out' does not say which dimension of the square weight of '{self.module}' is the "
+                "input, because the weights of other layers contradict it",
                 path=str(self.config.path),
                 hint=MERGE_IT,
             )
-        return found
+        return transposed
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape for people."""
+    """A shape as text for messages: ``4096x1024``."""
     return "x".join(map(str, shape)) or "a scalar"

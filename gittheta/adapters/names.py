@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint an adapter means, whose names may have another prefix than those it was trained with."""
+"""Match the names in an adapter with the tensors of a checkpoint, whose names may have another prefix."""
 
 from __future__ import annotations
 
@@ -11,56 +11,57 @@ from gittheta.errors import AdapterError
 _Renaming = Callable[[str], str]
 
 
-def find_names(file: AdapterFile, wanted: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
-    """The name in the checkpoint for each wanted one, exactly so or with one prefix added to all, or taken off.
+def find_names(file: AdapterFile, targets: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """The name in the checkpoint for each target of the adapter.
 
-    ``wanted`` also says which of the adapter's tensors wants it. Raises AdapterError if a name is not there, or if
-    more than one prefix would do.
+    ``targets`` gives, by the name of the target, the adapter's tensor that changes it; ``names`` are the tensors of the
+    checkpoint. Names match as they are, or after one prefix is added to, or removed from, all of them. Raises
+    AdapterError if a target is missing, or if several prefixes would match.
     """
-    if not wanted:
+    if not targets:
         raise AdapterError("holds no tensors", path=str(file.path), hint="fetch the adapter again")
-    exact = _Attempt.make(wanted, names, lambda name: name)
+    exact = _Attempt.make(targets, names, lambda name: name)
     if exact.complete:
-        return exact.found
-    attempts = [_Attempt.make(wanted, names, renaming) for renaming in _renamings(wanted, names)]
-    complete = [attempt.found for attempt in attempts if attempt.complete]
-    if len({tuple(found.items()) for found in complete}) > 1:
-        first = next(name for name in wanted if len({found[name] for found in complete}) > 1)
-        meant = sorted({found[first] for found in complete})
+        return exact.matches
+    attempts = [_Attempt.make(targets, names, renaming) for renaming in _renamings(targets, names)]
+    complete = [attempt.matches for attempt in attempts if attempt.complete]
+    if len({tuple(matches.items()) for matches in complete}) > 1:
+        first = next(name for name in targets if len({matches[name] for matches in complete}) > 1)
+        meant = sorted({matches[first] for matches in complete})
         raise file.wrong(
-            wanted[first], f"could mean '{meant[0]}' as well as '{meant[1]}'", "rename the tensors of the checkpoint"
+            targets[first], f"could mean '{meant[0]}' as well as '{meant[1]}'", "rename the tensors of the checkpoint"
         )
     if complete:
         return complete[0]
-    raise _missing(file, wanted, max([exact, *attempts], key=lambda attempt: len(attempt.found)))
+    raise _missing(file, targets, max([exact, *attempts], key=lambda attempt: len(attempt.matches)))
 
 
 class _Attempt:
-    """What is found by one way to rename."""
+    """The names that one renaming matches: by target, the tensor of the checkpoint."""
 
-    def __init__(self, found: dict[str, str], complete: bool) -> None:
-        self.found = found
+    def __init__(self, matches: dict[str, str], complete: bool) -> None:
+        self.matches = matches
         self.complete = complete
 
     @classmethod
-    def make(cls, wanted: Collection[str], names: Collection[str], renaming: _Renaming) -> _Attempt:
-        found = {}
-        for name in wanted:
+    def make(cls, targets: Collection[str], names: Collection[str], renaming: _Renaming) -> _Attempt:
+        matches = {}
+        for name in targets:
             if (renamed := renaming(name)) in names:
-                found[name] = renamed
-            elif name in names:  # what stands beside the model proper, such as a head, has no prefix
-                found[name] = name
-        return cls(found, len(set(found.values())) == len(wanted))
+                matches[name] = renamed
+            elif name in names:  # what lies beside the model proper, such as a head, has no prefix
+                matches[name] = name
+        return cls(matches, len(set(matches.values())) == len(targets))
 
 
-def _renamings(wanted: Collection[str], names: Collection[str]) -> Iterator[_Renaming]:
-    """Every way to rename that finds at least one name."""
+def _renamings(targets: Collection[str], names: Collection[str]) -> Iterator[_Renaming]:
+    """Every renaming that matches at least one target."""
     longer = defaultdict(list)
     for name in names:
         for tail in _tails(name):
             longer[tail].append(name.removesuffix(tail))
-    added = {prefix for name in wanted for prefix in longer.get(name, ())}
-    dropped = {name.removesuffix(tail) for name in wanted for tail in _tails(name) if tail in names}
+    added = {prefix for name in targets for prefix in longer.get(name, ())}
+    dropped = {name.removesuffix(tail) for name in targets for tail in _tails(name) if tail in names}
     for prefix in sorted(added):
         yield lambda name, prefix=prefix: prefix + name  # type: ignore[misc]
     for prefix in sorted(dropped):
@@ -68,20 +69,20 @@ def _renamings(wanted: Collection[str], names: Collection[str]) -> Iterator[_Ren
 
 
 def _tails(name: str) -> Iterator[str]:
-    """A name without its first steps, as long as a module and a parameter remain."""
+    """A dotted name without its first parts, as long as at least two remain (a module and a parameter)."""
     steps = name.split(".")
     for first in range(1, len(steps) - 1):
         yield ".".join(steps[first:])
 
 
-def _missing(file: AdapterFile, wanted: Mapping[str, str], best: _Attempt) -> AdapterError:
-    missing = [name for name in wanted if name not in best.found]
-    if not missing:  # two of the adapter's tensors would mean one of the checkpoint's
-        missing = list(wanted)
+def _missing(file: AdapterFile, targets: Mapping[str, str], best: _Attempt) -> AdapterError:
+    missing = [name for name in targets if name not in best.matches]
+    if not missing:  # two of the adapter's tensors match the same tensor of the checkpoint
+        missing = list(targets)
     return file.wrong(
-        wanted[missing[0]],
-        f"is for '{missing[0]}', which is not in this file; nor are those of {len(missing) - 1} more "
-        f"of its {len(wanted)} targets"
+        targets[missing[0]],
+        f"is for '{missing[0]}', which is not in this file; nor are {len(missing) - 1} more "
+        f"of the adapter's {len(targets)} targets"
         if len(missing) > 1
         else f"is for '{missing[0]}', which is not in this file",
         "apply it to the checkpoint that it was trained on, in one file (not to one shard of several); tied weights "

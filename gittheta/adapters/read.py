@@ -25,7 +25,7 @@ from gittheta.registry import Registry
 __all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
 
 _PREFIX = "base_model.model."
-#: How the tensors of each kind of adapter are called, after the module.
+#: For each kind of adapter the names of its tensors, after the module's name.
 _PARTS = {
     "LORA": (
         "lora_A.weight",
@@ -41,15 +41,15 @@ _PARTS = {
     "IA3": ("ia3_l",),
 }
 
-#: Bytes that are compared at once.
+#: Bytes that are read and compared at a time.
 _COMPARED = 1 << 22
 
 
 @dataclass(frozen=True)
 class Adapter(Mapping[str, Fold]):
-    """What happens to each tensor that changes. Its factors are read when it is asked for, which may find them broken.
+    """The fold of each tensor that changes, by the tensor's name.
 
-    Names and shapes have been checked before. Raises AdapterError.
+    Names and shapes have been checked. Looking up a name reads the factors, and raises AdapterError if they are broken.
     """
 
     folds: Folds
@@ -58,7 +58,7 @@ class Adapter(Mapping[str, Fold]):
         return self.folds[name]()
 
     def __contains__(self, name: object) -> bool:
-        return name in self.folds  # without reading the factors
+        return name in self.folds  # Mapping's own method would read the factors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.folds)
@@ -92,27 +92,29 @@ class _Reading:
 
     def run(self) -> Folds:
         layers, plain = self._sort()
-        wanted = {f"{module}.weight": next(iter(parts.values())) for module, parts in layers.items()}
-        wanted |= {f"{module}.bias": parts["lora_B.bias"] for module, parts in layers.items() if "lora_B.bias" in parts}
-        places = find_names(self.file, wanted | plain, self.tensors)
+        targets = {f"{module}.weight": next(iter(parts.values())) for module, parts in layers.items()}
+        targets |= {
+            f"{module}.bias": parts["lora_B.bias"] for module, parts in layers.items() if "lora_B.bias" in parts
+        }
+        places = find_names(self.file, targets | plain, self.tensors)
         folds: Folds = {}
         for layer in self._layers(layers, places):
             self._unite(folds, KINDS[self.config.kind](layer), next(iter(layer.parts.values())))
         for target, name in plain.items():
             spec = self.tensors[places[target]]
             saved = self._saved(name, spec)
-            if target in wanted and target.endswith(".weight"):
+            if target in targets and target.endswith(".weight"):
                 self._check_own_copy(saved, name)
             else:
                 self._unite(folds, {spec.name: partial(Fold, Replacement(saved))}, name)
         return folds
 
     def _sort(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-        """The parts of each module that is adapted; and every other tensor, by the name of what it replaces."""
+        """The parts of each adapted module by name; and every other tensor by the name of the tensor it replaces."""
         layers: dict[str, dict[str, str]] = defaultdict(dict)
         plain: dict[str, str] = {}
         for name in self.file.segments:
-            # Of DoRA's magnitudes, some versions of peft save the path of the parameter, others that of the module.
+            # For DoRA's magnitudes some versions of peft save the parameter's path, others that of its module.
             path = name.removeprefix(_PREFIX).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
             for part in _PARTS[self.config.kind]:
                 if path.endswith(f".{part}"):
@@ -152,7 +154,10 @@ class _Reading:
         return Saved(spec, self.file, name)
 
     def _check_own_copy(self, saved: Saved, name: str) -> None:
-        """Of embeddings that it adapts, peft may save the base's weights too, and loads them before it merges."""
+        """Raise AdapterError if a saved copy of the base's weights differs from the checkpoint.
+
+        For adapted embeddings, peft may save the base's weights too, and loads them before it merges.
+        """
         base = self.base_of(saved.spec)
         step = _COMPARED
         for begin in range(0, saved.spec.nbytes, step):

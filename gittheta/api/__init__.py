@@ -1,4 +1,4 @@
-"""What a plugin sees: the values of the model, and one small Protocol for each kind of plugin.
+"""What a plugin sees: the values of :mod:`gittheta.model`, and one small Protocol for each kind of plugin.
 
 A plugin is a frozen dataclass that satisfies one of these Protocols. Its fields are its options, ``name`` is its
 permanent id (in manifests and settings), and its methods are pure. Register it under the entry-point group
@@ -28,7 +28,7 @@ from gittheta.model import (
     digest_of,
 )
 
-#: Raised by one when a Protocol below changes so that older plugins no longer fit.
+#: Raised by one when a Protocol changes so that older plugins no longer fit.
 API_VERSION = 2
 
 __all__ = [

@@ -11,25 +11,26 @@ from gittheta.model import Tensor, TensorSpec
 
 
 class BlockCoder(Protocol):
-    """Codes one block over one base. Used by one thread at a time.
+    """Encodes and decodes one block over one base. Used by one thread at a time.
 
-    It may keep what it found out about the base: whoever encodes a block decodes it at once to check it.
+    It may keep its analysis of the base: a block that was encoded is decoded at once, to check it.
     """
 
     def encode(self, new: Tensor) -> bytes | None:
-        """The block's payload, or None if the encoding does not apply. Deterministic."""
+        """The payload of a block, or None if the encoding does not apply. The same block gives the same payload."""
         ...
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
-        """The block again, ``spec.nbytes`` bytes. ``payload`` is hostile input: raises PayloadError, nothing else.
+        """The block that the payload stands for: ``spec.nbytes`` bytes.
 
-        May not allocate more than a small multiple of ``spec.nbytes``.
+        ``payload`` is hostile input. Raises PayloadError and nothing else, and never allocates more than a small
+        multiple of ``spec.nbytes`` bytes.
         """
         ...
 
 
 class Encoding(Protocol):
-    """A lossless way to write a block of a tensor down, perhaps as a change to the same block of a base.
+    """A lossless way to store a block of a tensor, by itself or as a change to the same block of a base.
 
     Safe to use from several threads: all state lies in the coders.
     """
@@ -39,33 +40,33 @@ class Encoding(Protocol):
     needs_base: ClassVar[bool]
 
     def over(self, base: Tensor | None) -> BlockCoder:
-        """What codes blocks over this base: the same block of the base tensor, or None if there is none."""
+        """A coder over this base, which is the same block of the base tensor, or None if there is no base."""
         ...
 
 
 @dataclass(frozen=True)
 class Finding:
-    """In what way a tensor came of its base: bytes for the store, and what the manifest says beside them."""
+    """How to compute a tensor from its base: a payload for the store, and parameters for the manifest."""
 
     payload: bytes
-    #: In the order of their keys; keys are ``[a-z][a-z0-9_]*``, values consist of letters, digits and ``._:,+-``.
+    #: Sorted by key; keys are ``[a-z][a-z0-9_]*``, values consist of letters, digits and ``._:,+-``.
     parameters: tuple[tuple[str, str], ...] = ()
 
 
 class Prediction(Protocol):
-    """What a tensor should be, computed from a base."""
+    """A tensor as computed from its base. It may miss some bits of the true one."""
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
         """The raw bytes from offset ``begin`` to ``end`` (whole elements) of the predicted tensor.
 
         The same bits on every machine, whatever the number of threads and the library for linear algebra. Allocates no
-        more than a small multiple of ``end - begin``, of one row, and of the payload.
+        more than a small multiple of ``end - begin`` bytes, of one row, and of the payload.
         """
         ...
 
 
 class Predictor(Protocol):
-    """An encoding of a whole tensor: computes from a base, given few bytes, what the tensor should be.
+    """An encoding of a whole tensor: predicts it from a base and a payload of few bytes.
 
     It need not get every bit right: the core corrects the prediction with another encoding, block by block. Registered
     among the encodings.
@@ -75,13 +76,16 @@ class Predictor(Protocol):
     kind: ClassVar[Literal["predictor"]]
 
     def find(self, new: TensorReader, base: TensorReader) -> Finding | None:
-        """How the tensor came of the base, or None if not in this way. Decides quickly, from samples."""
+        """How to compute ``new`` from ``base``, or None if this predictor does not apply.
+
+        Looks at samples first, so that it says None quickly.
+        """
         ...
 
     def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
-        """Dtype and shape of the base over which a tensor of this spec was predicted. Raises PayloadError."""
+        """Dtype and shape of the base from which a tensor of this spec was predicted. Raises PayloadError."""
         ...
 
     def open(self, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]) -> Prediction:
-        """Read a payload. ``payload`` and ``parameters`` are hostile input: raises PayloadError, nothing else."""
+        """Read a payload. ``payload`` and ``parameters`` are hostile input. Raises PayloadError and nothing else."""
         ...

@@ -11,47 +11,50 @@ from gittheta.model import Layout, TensorSpec
 
 @dataclass(frozen=True)
 class Composed:
-    """A file that was laid out anew: every byte that belongs to no tensor, and where the tensors go between these."""
+    """A newly laid out file: its skeleton (every byte outside the tensors), and where the tensors lie in it."""
 
     skeleton: bytes
     layout: Layout
 
 
 class Format(Protocol):
-    """Knows where the tensors of one file format lie. The core does the rest and guarantees exactness.
+    """Knows where the tensors lie in files of one format. The core does the rest and guarantees exactness.
 
-    Nothing of a file may ever be executed, whatever it holds: a file is hostile input. Safe to use from several threads.
+    A file is hostile input: nothing in it is ever executed. Safe to use from several threads.
     """
 
     name: ClassVar[str]
-    #: Whether the tensors' places stand elsewhere than at the beginning of a file: ``split`` then gets all of it, and
-    #: may seek in it.
+    #: Whether the index of tensors may stand elsewhere than at the beginning of a file. ``split`` then gets the whole
+    #: file, and may seek in it.
     needs_whole_file: ClassVar[bool]
 
     def matches(self, head: bytes) -> bool:
-        """Whether a file that begins with these bytes (a few thousand, or the whole file) claims this format."""
+        """Whether a file that begins with these bytes claims to have this format.
+
+        ``head`` is a few thousand bytes, or the whole file if it is shorter.
+        """
         ...
 
     def split(self, file: BinaryIO) -> Layout:
-        """Say where the tensors lie.
+        """Where the tensors lie.
 
-        ``file`` stands at its beginning and may be cut short. Unless ``needs_whole_file`` is set it can only be read
+        ``file`` stands at its beginning and may be cut short. Unless ``needs_whole_file`` is set, it can only be read
         forwards: read no more than the header. Raises FormatError if the file breaks a rule of the format.
         """
         ...
 
     def metadata(self, skeleton: bytes) -> Mapping[str, str]:
-        """What the file says besides names, dtypes and shapes of tensors, as texts by key, in the file's order.
+        """What the file says besides names, dtypes and shapes of tensors: texts by key, in the file's order.
 
-        A skeleton is every byte of a file that belongs to no tensor. Where several versions of a checkpoint are merged,
-        so are these, key by key. Raises FormatError for metadata that is not texts by key; such files are not merged
-        unless their skeletons agree.
+        The skeleton is every byte of the file outside the tensors. When versions of a checkpoint are merged, their
+        metadata is merged key by key. Raises FormatError if the metadata is not texts by key; such files are merged
+        only if their skeletons are equal.
         """
         ...
 
     def compose(self, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Composed | None:
-        """A file for tensors of these specs, in this order, and this metadata.
+        """Lay out a new file for tensors of these specs, in this order, with this metadata.
 
-        None if the format cannot hold them, or if files of this format cannot be laid out anew.
+        None if the format cannot hold them, or if the plugin cannot write new files.
         """
         ...

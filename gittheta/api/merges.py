@@ -21,28 +21,29 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Group:
-    """One parameter group to be merged, or a block of it, on the device where the merge runs.
+    """One tensor to merge, or a block of it, on the device where the merge runs.
 
-    ``base`` is θ0, or None where the sides have no common ancestor; ``sides`` are the θᵢ. The values arrive in the
-    dtype in which one accumulates: float32, or float64 for f32 and f64. What a method returns is rounded once.
+    ``base`` is θ0, or None where the sides have no common ancestor; ``sides`` are the θᵢ, each with the shape of the
+    base. Values have the dtype for accumulation: float32, or float64 for tensors of f32 and f64. The core rounds what a
+    method returns once, to the tensor's own dtype.
     """
 
     name: str
     base: torch.Tensor | None
     sides: tuple[torch.Tensor, ...]
-    #: One for each side.
+    #: One weight for each side.
     weights: tuple[float, ...]
     #: BLAKE3-256 of each whole side: keys for random numbers that do not depend on the order of the sides.
     digests: tuple[Digest, ...] = ()
     #: Dtype and shape of the whole tensor.
     spec: TensorSpec | None = None
-    #: Where the block's first element stands in the whole tensor, row-major.
+    #: Index of the block's first element in the whole tensor, row-major.
     start: int = 0
-    #: What ``measure`` of the method gave; None if it has none.
+    #: What the method's ``measure`` returned; None if it has no ``measure``.
     measured: Any = None
-    #: For each side what its sidecars say about this tensor, by kind (``fisher``, ``gram``, ...).
+    #: For each side the statistics of this tensor from its sidecars, by kind (``fisher``, ``gram``, ...).
     statistics: tuple[Mapping[str, torch.Tensor], ...] = ()
-    #: What the user calls the sides.
+    #: The user's names of the sides.
     labels: tuple[str, ...] = ()
 
     @property
@@ -53,7 +54,7 @@ class Group:
         return tuple(side - self.base for side in self.sides)
 
 
-#: Where the statistics of ``model.safetensors`` lie unless an option says so: ``model.fisher.safetensors``.
+#: Where the statistics of a checkpoint lie by default: ``model.fisher.safetensors`` beside ``model.safetensors``.
 SIDECAR = "{stem}.{kind}{suffix}"
 
 
@@ -61,7 +62,7 @@ HINT_NO_BASE = "choose a method that needs none, such as linear, or `take`"
 
 
 class Blocks(Protocol):
-    """A tensor to be merged, or all tensors of a model, block by block and as often as needed."""
+    """The blocks of one tensor to merge, or of all tensors of a model; each can be read as often as needed."""
 
     @property
     def elements(self) -> int:
@@ -69,34 +70,34 @@ class Blocks(Protocol):
         ...
 
     def map(self, look: Callable[[Group], Result]) -> Iterator[Result]:
-        """What ``look`` gives for each block, in their order; it is called for several blocks at once."""
+        """What ``look`` returns for each block, in the order of the blocks; it is called from several threads."""
         ...
 
     def block(self, index: int) -> Group:
-        """One block again."""
+        """The block of this index, counted from 0."""
         ...
 
 
 class Merge(Protocol):
-    """A merge method. Only ``name`` and ``merge`` must be there; the rest has the defaults of :class:`Traits`."""
+    """A merge method. Only ``name`` and ``merge`` are required; :class:`Traits` has the defaults of all else."""
 
     name: ClassVar[str]
 
     def merge(self, group: Group) -> torch.Tensor:
-        """The merged values, shaped and typed like the sides in the group. Raises MergeError where it cannot apply.
+        """The merged values, with the shape and dtype of the group's sides. Raises MergeError where it cannot apply.
 
-        Sees a whole tensor, or a block of it if ``unit`` says so.
+        The group is a whole tensor, or a block of one if the method's ``unit`` allows that.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What the core wants to know of a merge method: attributes of these names, each of which it may leave out.
+    """What the core needs to know about a merge method: attributes of these names, all of them optional.
 
     A method may also have ``measure(blocks: Blocks) -> object``. It is called before ``merge`` and sees all blocks, as
-    often as it likes; what it returns is ``group.measured``. With a field ``scope`` that says ``"global"`` the blocks
-    are those of all tensors that the method merges, by name, and what it returns serves them all.
+    often as it likes; ``merge`` gets its result as ``group.measured``. If the method's ``scope`` is ``"global"``, the
+    blocks are those of all tensors that the method merges, sorted by name, and all of them get the same result.
     """
 
     #: The least that ``merge`` must see at once. ``tensor``: all of it, in its shape; ``row``: some rows, two
@@ -105,23 +106,23 @@ class Traits:
     unit: Literal["tensor", "row", "element"] = "tensor"
     #: Whether θ0 is needed.
     needs_base: bool = False
-    #: Whether θ0 is not looked at; it is not read then.
+    #: Whether the method never looks at θ0, which then is not read.
     ignores_base: bool = False
     #: How many sides it takes; None for any number.
     side_count: int | None = None
-    #: Whether the order of the sides means something. If not, they arrive in one that does not depend on the user's.
+    #: Whether the order of the sides matters. If not, they come in an order that does not depend on the user's.
     ordered: bool = False
-    #: Whether sides that are all alike give just that.
+    #: Whether merging equal sides gives exactly that side.
     idempotent: bool = False
-    #: Whether it is only for matrices that are multiplied with. Others (vectors, embeddings) get the mean.
+    #: Whether the method is only for matrices that multiply vectors. Other tensors (vectors, embeddings) get the mean.
     matrices: bool = False
     #: Kinds of statistics that it reads of each side.
     kinds: tuple[str, ...] = ()
-    #: ``tensor`` or ``global``.
+    #: What ``measure`` sees at once: the blocks of one tensor, or those of the whole model.
     scope: Literal["tensor", "global"] = "tensor"
 
     @classmethod
     def of(cls, method: Merge | type[Merge]) -> Traits:
-        """The traits of a method: of its class, or as its options say."""
-        found: dict[str, Any] = {each.name: getattr(method, each.name, each.default) for each in fields(cls)}
-        return cls(**found)
+        """The traits of a method: those of its class, or, for an instance, those that its options choose."""
+        traits: dict[str, Any] = {each.name: getattr(method, each.name, each.default) for each in fields(cls)}
+        return cls(**traits)

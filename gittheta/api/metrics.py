@@ -34,13 +34,13 @@ class BlockPair:
 class Metric(Protocol):
     """Measures how two versions of a tensor differ. Safe to use from several threads; never imports torch.
 
-    ``look`` is called for each block, in any order and from several threads; ``conclude`` gets what it gave in the
-    order of the blocks. Together they hold a block, and of each block looked at a small part. How the tensor is cut
-    into blocks changes the numbers by rounding errors of float64 at most.
+    ``look`` is called for each block, in any order and from several threads; ``conclude`` gets its results in the order
+    of the blocks. A result is small, far smaller than a block. How the tensor is cut into blocks changes the numbers by
+    rounding errors of float64 at most.
     """
 
     name: ClassVar[str]
-    #: The least that ``look`` must see at once: any run of elements, or the whole tensor (for matrices of bounded size).
+    #: What ``look`` must see at once: any run of elements, or the whole tensor (for matrices of bounded size).
     unit: ClassVar[Literal["element", "tensor"]]
 
     def applies(self, spec: TensorSpec) -> bool:
@@ -48,9 +48,9 @@ class Metric(Protocol):
         ...
 
     def look(self, pair: BlockPair) -> Any:
-        """What is to be known of one block."""
+        """The measurements of one block, in any form that ``conclude`` understands."""
         ...
 
     def conclude(self, spec: TensorSpec, parts: Iterable[Any]) -> Mapping[str, float]:
-        """Numbers by name, the one that the metric is called after first. NaN where a number has no meaning."""
+        """The numbers of a tensor, by name; the number with the metric's own name first. NaN where undefined."""
         ...

@@ -1,7 +1,7 @@
-"""What a plugin for a remote is, and what it owes.
+"""What a plugin for a remote is, and what it must guarantee.
 
-The duties are those that restic asks of its backends (``internal/backend/backend.go`` there): whatever is retried,
-verified, limited or shown to the user is so by wrappers of this same interface, in :mod:`gittheta.remotes`.
+The duties are those that restic asks of its backends (``internal/backend/backend.go`` there). A remote need not retry,
+verify, limit its speed or show progress: wrappers of the same interface do that, in :mod:`gittheta.remotes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 from gittheta.api.reporting import NullReporter, Reporter
 from gittheta.model import ObjectId
 
-#: Told of bytes as they go.
+#: Called with the number of bytes transferred since the call before.
 Advance = Callable[[int], None]
 
 
@@ -24,11 +24,11 @@ def _nothing(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class RemoteContext:
-    """What a remote may know of where it is used."""
+    """What a remote may know about the place where it is used."""
 
-    #: What relative paths in URLs are relative to.
+    #: The folder from which relative paths in URLs start.
     base: Path
-    #: The user's setting of that name (``theta.s3.endpoint``), never one that a repository brings along.
+    #: The user's setting of a name such as ``theta.s3.endpoint``, or None. Never a setting from a committed file.
     setting: Callable[[str], str | None] = _nothing
     reporter: Reporter = field(default_factory=NullReporter)
 
@@ -37,33 +37,34 @@ class Remote(Protocol):
     """A place that keeps objects, beside a Git remote. Safe to use from several threads.
 
     - Every method raises RemoteError with a hint, and nothing else; TemporaryRemoteError where the same call may
-      succeed a little later (a dropped connection, a busy server). Retrying is the caller's part.
-    - Every method is idempotent: a call that is made again, because its answer was lost, does no harm.
-    - An object's name is the SHA-256 of its bytes. What is under that name is whole, or not there: an upload that was
-      cut short is never seen by anybody. Two clients may upload the same object at the same time.
-    - Names are 64 lower-case hexadecimal digits; whoever calls has checked that.
+      succeed a little later (a dropped connection, a busy server). The caller retries. An upload may also
+      raise ObjectCorrupt: the bytes that it was to send are not those that the name promises.
+    - Every method is idempotent: repeating a call whose answer was lost does no harm.
+    - An object's name is the SHA-256 of its bytes. The object under a name is complete or absent: nobody ever sees an
+      upload that was cut short. Two clients may upload the same object at the same time.
+    - Names are 64 lower-case hexadecimal digits; the caller has checked that.
     """
 
     def sizes(self, objects: Collection[ObjectId]) -> Mapping[ObjectId, int]:
-        """The size in bytes of each of the objects that is there; those that are not are left out.
+        """The sizes in bytes of those of the objects that the remote has; missing ones are left out.
 
-        As few requests as the place allows: there may be ten thousand objects.
+        Makes as few requests as the service allows: there may be ten thousand objects.
         """
         ...
 
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
-        """Send one object. Returns when it is durable there and whole; replaces what was there under that name."""
+        """Send one object. Returns when it is complete and durable; replaces any object of that name."""
         ...
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
-        """Fetch one object into a new file, which may be left half-written on an error. The caller checks it.
+        """Fetch one object into a new file. The caller checks it, and removes it if an error left it half-written.
 
         May make ``target`` a hard link where source and target can share their bytes.
         """
         ...
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
-        """A range of an object's bytes: exactly ``length`` of them. The caller checks them."""
+        """Exactly ``length`` bytes of an object, from ``offset`` on. The caller checks them."""
         ...
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class Remote(Protocol):
 
 
 class RemotePlugin(Remote, Protocol):
-    """A kind of remote: a class whose instances are remotes. The one plugin that is opened, not called by name."""
+    """A kind of remote: a class whose instances are remotes. Chosen by a URL; all other plugins are chosen by name."""
 
     name: ClassVar[str]
 

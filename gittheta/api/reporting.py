@@ -1,4 +1,4 @@
-"""Where the library tells what it is doing. It never prints itself."""
+"""How the library reports what it does: through a :class:`Reporter`, never by printing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Whoever is told. Every method may be called from several threads."""
+    """Receives messages and progress. Every method may be called from several threads."""
 
     def warn(self, message: str) -> None:
-        """Something the user should know."""
+        """A message for the user."""
         ...
 
     def trace(self, message: str) -> None:
-        """Something a developer may want to know."""
+        """A message for developers, shown under ``-v``."""
         ...
 
     def start(self, what: str, total: int) -> None:
-        """A piece of work of ``total`` bytes begins; 0: nobody knows how many."""
+        """Work on ``total`` bytes begins; 0 if their number is unknown."""
         ...
 
     def advance(self, amount: int) -> None:
@@ -29,19 +29,19 @@ class Reporter(Protocol):
 
 
 class NullReporter:
-    """A reporter that tells nobody."""
+    """A reporter that discards everything."""
 
     def warn(self, message: str) -> None:
-        """Nothing."""
+        """Discard a message for the user."""
 
     def trace(self, message: str) -> None:
-        """Nothing."""
+        """Discard a message for developers."""
 
     def start(self, what: str, total: int) -> None:
-        """Nothing."""
+        """Discard the beginning of some work."""
 
     def advance(self, amount: int) -> None:
-        """Nothing."""
+        """Discard progress."""
 
 
 @contextmanager

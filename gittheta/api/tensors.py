@@ -1,4 +1,4 @@
-"""Tensors as plugins see them."""
+"""How plugins read whole tensors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A tensor into the store and out again. Knows no Git."""
+"""Store tensors and read them back. Does not know Git."""

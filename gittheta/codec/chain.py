@@ -1,7 +1,7 @@
-"""A stored tensor, read by ranges: each link of its recipe stands on what the rest of the chain yields.
+"""A stored tensor, read by ranges: each link of its recipe is decoded over the tensor that the links below it yield.
 
-A link that is written block by block is a :class:`StoredReader`; a predictor's is a :class:`PredictedReader`. Links
-need not cut the tensor into the same blocks: whoever needs a range of what lies below asks for it.
+A link of a blockwise encoding is read by a :class:`StoredReader`, a predictor's link by a :class:`PredictedReader`.
+Links need not cut the tensor into the same blocks: a link reads any range of its base.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from gittheta.registry import Registry
 from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
 from gittheta.storage.objects import ObjectReader
 
-#: A recipe of more frames than one for this many bytes, and a few besides, was made to waste memory.
+#: A recipe may have one frame for each of this many bytes, and ``Limits.spare_frames`` more. One with more frames was
+#: made to waste memory.
 _BYTES_PER_FRAME = 1 << 16
 
 Result = TypeVar("Result")
-#: No tensor at all.
+#: The default of ``at_hand``: no tensors.
 NOTHING: Mapping[Digest, TensorReader] = MappingProxyType({})
 
 HINT_DAMAGED = (
@@ -38,7 +39,7 @@ HINT_DAMAGED = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame's head and where its body lies."""
+    """A frame's head, and the object and offset at which its body lies."""
 
     head: FrameHead
     object: ObjectId
@@ -46,7 +47,7 @@ class Frame:
 
 
 def frames_of(reader: ObjectReader, link: Link) -> Iterator[Frame]:
-    """The frames of a link's payload, in order. Raises PayloadError where they do not fit their places."""
+    """The frames of a link's payload, in order. Raises PayloadError if they do not exactly fill their places."""
     for place in link.places:
         at, end = place.offset, place.offset + place.length
         while at < end:
@@ -59,7 +60,7 @@ def frames_of(reader: ObjectReader, link: Link) -> Iterator[Frame]:
 
 
 class StoredReader:
-    """What a link that is written block by block yields. Safe to use from several threads."""
+    """The tensor that a link of a blockwise encoding yields. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class StoredReader:
             raise PayloadError("the payload's blocks do not add up to the tensor")
 
     def block(self, index: int) -> memoryview:
-        """One block, decoded, not yet compared with its digest."""
+        """One block, decoded but not compared with its digest. Raises PayloadError."""
         frame = self.frames[index]
         end = self._ends[index]
         spec = flat_spec(self.spec, frame.head.raw)
@@ -90,7 +91,7 @@ class StoredReader:
         return decoded(self._encoding.name, coder_over(self._encoding, base), body, spec)
 
     def checked_block(self, index: int) -> memoryview:
-        """One block. Raises PayloadError unless it has the digest that its frame tells."""
+        """One block. Raises PayloadError unless it has the digest in its frame."""
         data = self.block(index)
         if digest_of(data) != self.frames[index].head.digest:
             raise PayloadError(
@@ -101,14 +102,17 @@ class StoredReader:
         return data
 
     def read(self, begin: int, end: int) -> memoryview:
-        """A range of bytes. Blocks of which only a part was wanted are kept for a while."""
+        """The raw bytes from offset ``begin`` to ``end``. Blocks that are read in part are kept for a while."""
         index = bisect_right(self._ends, begin)
         if index < len(self._ends) and self._ends[index] == end and end - begin == self.frames[index].head.raw:
             return self.block(index)
         return self.gather(begin, end, self._kept, self.block)
 
     def gather(self, begin: int, end: int, kept: Kept, make: Callable[[int], memoryview]) -> memoryview:
-        """A range of bytes, put together from blocks that ``make`` yields and ``kept`` keeps."""
+        """The raw bytes from offset ``begin`` to ``end``, joined from blocks that ``make`` decodes or ``kept`` has.
+
+        Raises PayloadError if the range lies outside the tensor.
+        """
         if not 0 <= begin <= end <= self.spec.nbytes:
             raise PayloadError("a range beyond the end of the tensor")
         parts = []
@@ -123,7 +127,7 @@ class StoredReader:
 
 
 class CheckedReader:
-    """A stored tensor that another one is compared with: each block is checked, and kept for the next question.
+    """A stored tensor that serves as a base: each block is checked, and kept for the next read.
 
     Safe to use from several threads.
     """
@@ -134,12 +138,12 @@ class CheckedReader:
         self._kept = Kept(kept_bytes)
 
     def read(self, begin: int, end: int) -> memoryview:
-        """A range of bytes. Raises PayloadError if they are not those that were once stored."""
+        """The raw bytes from offset ``begin`` to ``end``. Raises PayloadError if a block lacks its digest."""
         return self._stored.gather(begin, end, self._kept, self._stored.checked_block)
 
 
 class PredictedReader:
-    """What a predictor's link yields. Safe to use from several threads."""
+    """The tensor that a predictor's link yields. Safe to use from several threads."""
 
     def __init__(self, name: str, prediction: Prediction, spec: TensorSpec, base: TensorReader) -> None:
         self.spec = spec
@@ -148,16 +152,16 @@ class PredictedReader:
         self._base = base
 
     def read(self, begin: int, end: int) -> memoryview:
-        """A range of bytes, which must be whole elements."""
+        """The raw bytes from offset ``begin`` to ``end`` (whole elements). Raises PayloadError."""
         data = guarded(self._name, lambda: self._prediction.read(begin, end, self._base))
         if not isinstance(data, memoryview) or data.nbytes != end - begin or not data.c_contiguous:
-            raise PayloadError(f"'{self._name}' gave something else than {end - begin} bytes")
+            raise PayloadError(f"'{self._name}' did not return {end - begin} bytes")
         return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 
 @dataclass
 class Kept:
-    """Blocks that were decoded last, up to a number of bytes. Safe to use from several threads."""
+    """The blocks decoded last, up to ``limit`` bytes. Safe to use from several threads."""
 
     limit: int
     _blocks: OrderedDict[tuple[int, int], memoryview] = field(default_factory=OrderedDict)
@@ -165,42 +169,48 @@ class Kept:
     _lock: Lock = field(default_factory=Lock)
 
     def get(self, key: tuple[int, int], make: Callable[[], memoryview]) -> memoryview:
-        """A block by its link and number, made if it is not here. Two threads may make the same block at once."""
+        """The block of this key (a link, a block's index); ``make`` decodes it if it is not kept.
+
+        Two threads may decode the same block at the same time.
+        """
         with self._lock:
             if key in self._blocks:
                 self._blocks.move_to_end(key)
                 return self._blocks[key]
-        made = make()
+        block = make()
         with self._lock:
             if key not in self._blocks:
-                self._blocks[key] = made
-                self._size += len(made)
+                self._blocks[key] = block
+                self._size += len(block)
             while self._size > self.limit and len(self._blocks) > 1:
                 self._size -= len(self._blocks.popitem(last=False)[1])
-        return made
+        return block
 
 
 @dataclass
 class Shared:
-    """What the links of one chain may take together, so that long chains take no more than short ones."""
+    """The kept blocks and the count of frames that all links of one chain share.
+
+    So long chains take no more memory than short ones.
+    """
 
     kept: Kept
     spare_frames: int
     _frames: int = 0
 
     def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
-        """The frames of one link. Raises PayloadError if they hold too much, or are too many."""
-        found: list[Frame] = []
+        """The frames of one link. Raises PayloadError if they hold too many bytes, or if there are too many frames."""
+        kept: list[Frame] = []
         left = spec.nbytes
         for frame in frames:
             left -= frame.head.raw
             if left < 0:
                 raise PayloadError("the payload holds more than the tensor's shape allows")
-            found.append(frame)
+            kept.append(frame)
             self._frames += 1
             if self._frames > self.spare_frames + spec.nbytes // _BYTES_PER_FRAME:
-                raise PayloadError("the payload is cut into absurdly small blocks")
-        return tuple(found)
+                raise PayloadError("the payload is cut into too many small blocks")
+        return tuple(kept)
 
 
 def open_tensor(
@@ -208,7 +218,7 @@ def open_tensor(
 ) -> StoredReader:
     """A tensor in the store. Raises ThetaError, naming the tensor, unless recipe and objects fit it.
 
-    ``at_hand`` are tensors that were decoded and checked already: a chain that stands on one goes no deeper.
+    ``at_hand`` are tensors that are decoded and checked already: a chain over one of them is not decoded any further.
     """
     try:
         shared = Shared(Kept(tensors.limits.kept_blocks), tensors.limits.spare_frames)
@@ -228,19 +238,19 @@ def _shortened(
     recipe: Recipe, specs: list[TensorSpec], at_hand: Mapping[Digest, TensorReader]
 ) -> tuple[Recipe, TensorReader | None]:
     for index, link in enumerate(recipe[:-1]):
-        found = at_hand.get(link.base) if link.base else None
-        if found is not None and same_kind(found.spec, specs[index + 1]):
-            return recipe[: index + 1], found
+        base = at_hand.get(link.base) if link.base else None
+        if base is not None and same_kind(base.spec, specs[index + 1]):
+            return recipe[: index + 1], base
     return recipe, None
 
 
 def same_kind(one: TensorSpec, other: TensorSpec) -> bool:
-    """Whether two tensors have the same dtype and shape, whatever they are called."""
+    """Whether two tensors have the same dtype and shape, whatever their names."""
     return one.dtype == other.dtype and one.shape == other.shape
 
 
 def base_specs(registry: Registry, spec: TensorSpec, recipe: Recipe) -> list[TensorSpec]:
-    """What each link of a recipe yields, newest first."""
+    """Dtype and shape of the tensor that each link of a recipe yields, newest first. Raises PayloadError."""
     specs = [spec]
     for link in recipe[:-1]:
         plugin = registry.encoding(link.encoding)
@@ -273,12 +283,12 @@ def _open_link(
 def open_prediction(
     plugin: Predictor, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]
 ) -> Prediction:
-    """A predictor's payload, read. Raises PayloadError, whatever the plugin raises."""
+    """Read a predictor's payload. Any error of the plugin becomes a PayloadError."""
     return guarded(plugin.name, lambda: plugin.open(payload, spec, parameters))
 
 
 def read_payload(reader: ObjectReader, link: Link, spec: TensorSpec) -> memoryview:
-    """A predictor's payload: the body of its one frame, as it is. Raises PayloadError."""
+    """A predictor's payload, which is the body of its only frame. Raises PayloadError."""
     frames = frames_of(reader, link)
     frame = next(frames)
     if next(frames, None) or frame.head.raw != frame.head.body or frame.head.body > spec.nbytes + MAX_PAYLOAD_OVERHEAD:
@@ -289,29 +299,29 @@ def read_payload(reader: ObjectReader, link: Link, spec: TensorSpec) -> memoryvi
     return body
 
 
-#: A predictor's payload may be so much longer than the tensor, which is only of use for tiny ones.
+#: Bytes by which a predictor's payload may be longer than its tensor; only tiny tensors need this.
 MAX_PAYLOAD_OVERHEAD = 1 << 16
 
 
 def coder_over(encoding: Encoding, base: Tensor | None) -> BlockCoder:
-    """What codes blocks over a base. Raises PayloadError, whatever the encoding does."""
+    """An encoding's coder over a base. Any error of the encoding becomes a PayloadError."""
     return guarded(encoding.name, lambda: encoding.over(base))
 
 
 def decoded(name: str, coder: BlockCoder, body: memoryview, spec: TensorSpec) -> memoryview:
-    """One block. Raises PayloadError, whatever the encoding of that name does."""
+    """One decoded block of ``spec.nbytes`` bytes. Any error of the encoding ``name`` becomes a PayloadError."""
     tensor = guarded(name, lambda: coder.decode(body, spec))
     data = getattr(tensor, "data", None)
     if not isinstance(data, memoryview) or data.nbytes != spec.nbytes or not data.c_contiguous:
-        raise PayloadError(f"'{name}' gave something else than {spec.nbytes} bytes")
+        raise PayloadError(f"'{name}' did not return {spec.nbytes} bytes")
     return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 
 def guarded(name: str, call: Callable[[], Result]) -> Result:
-    """What a plugin answers. Whatever it raises becomes a PayloadError."""
+    """The result of a call into the plugin ``name``. Any error of the plugin becomes a PayloadError."""
     try:
         return call()
     except (ThetaError, MemoryError):
         raise
     except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
-        raise PayloadError(f"'{name}' fails at these bytes: {error!r}") from error
+        raise PayloadError(f"'{name}' fails on these bytes: {error!r}") from error

@@ -1,4 +1,7 @@
-"""Which way of storing a tensor is the smallest: tried on samples, against the bases that it may have come from."""
+"""Choose how to store a tensor: encodings are tried on a sample of it, over each base that it may be a version of.
+
+What was weighed and measured stands in ``docs/design/0003-changes.md``.
+"""
 
 from __future__ import annotations
 
@@ -38,34 +41,37 @@ from gittheta.runtime import lazy
 from gittheta.storage.frames import HEAD_LENGTH, MAX_BLOCK
 from gittheta.storage.manifest import format_recipe, parse_recipe
 
-#: A recipe has at most so many links; what would make it longer is told from an older tensor.
+#: The most links of a recipe. Longer chains would save little and decode slowly; an older tensor becomes the base then.
 MAX_CHAIN = 10
-#: Links that take more than this share of the tensor take long to decode: one above the last is enough.
+#: A link that takes more than this share of the tensor's bytes is slow to decode, so a recipe has one such link, apart
+#: from its last. The price: a fourth fine-tune in a row takes 0.28 to 0.30 of the raw bytes instead of 0.26.
 _HEAVY = 1 / 8
-#: A link costs so many bytes in the manifest.
+#: Bytes that a link takes in the manifest: two hexadecimal hashes, and the names and numbers between them.
 _LINK = 160
-#: So many ways are tried in full where the first turns out larger than it seemed.
-_RUNNERS = 3
-#: Windows of the sample, evenly spread.
+#: The most choices that are encoded in full, besides `dense`. Encoding is the expensive part, and an estimate that
+#: puts the best choice below the third place would have to be far off.
+_FULL_TRIALS = 3
+#: Windows of the sample, evenly spread. They are encoded side by side as one block, which is faster than one by one.
 _WINDOWS = 8
-#: Where block by block so little is left of a tensor, no predictor can do much better.
+#: If a blockwise encoding leaves less than this share of the tensor, predictors are not asked: they could hardly save
+#: more than the time that they take.
 _LITTLE = 0.02
 
 
 @dataclass(frozen=True)
 class BaseCandidate:
-    """A stored tensor that a new one may have come from."""
+    """A stored tensor that may serve as the base of a new one."""
 
     spec: TensorSpec
     digest: Digest
     recipe: Recipe
-    #: Tensors that were decoded and checked already: this one, or those that it was told from.
+    #: Tensors that are decoded and checked already: this one, or bases in its chain.
     at_hand: Mapping[Digest, TensorReader] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a tensor is told from its base: a predictor, and what it found."""
+    """How a tensor is predicted from its base: a predictor by name, and its payload and parameters."""
 
     predictor: str
     finding: Finding
@@ -73,7 +79,7 @@ class Derivation:
 
 @dataclass(frozen=True)
 class EncodingChoice:
-    """How a tensor will be stored: with an encoding, block by block, over what ``told`` makes of ``candidate``."""
+    """How a tensor will be stored: with a blockwise encoding, over nothing, a candidate, or a prediction from one."""
 
     encoding: Encoding
     candidate: BaseCandidate | None = None
@@ -84,7 +90,7 @@ class EncodingChoice:
 
 @dataclass(frozen=True)
 class Estimate:
-    """About how many bytes a choice will cost."""
+    """A choice, and the number of bytes that it will take, judged by a sample."""
 
     size: float
     choice: EncodingChoice
@@ -100,23 +106,23 @@ class Chooser:
 
     @lazy
     def plain(self) -> EncodingChoice:
-        """The choice where there is nothing to choose."""
+        """The encoding `dense` without a base, which always applies."""
         return EncodingChoice(self._registry.blockwise("dense"))
 
     @lazy
     def _plugins(self) -> tuple[Encoding | Predictor, ...]:
-        """What the settings name, in that order; `dense` in any case, so that everything can be stored."""
-        found = []
+        """The encodings that the settings name, in that order, and always `dense`, so that everything can be stored."""
+        plugins = []
         for name in dict.fromkeys((*self._tensors.encodings, "dense")):
             try:
-                found.append(self._registry.encoding(name))
+                plugins.append(self._registry.encoding(name))
             except PluginError as error:  # a broken plugin must not keep `git status` from working
                 self._reporter.warn(f"theta.encodings: {error}")
-        return tuple(found)
+        return tuple(plugins)
 
     @lazy
     def _alone(self) -> tuple[Encoding, ...]:
-        """Those that need no base."""
+        """The blockwise encodings that need no base."""
         blockwise = (plugin for plugin in self._plugins if plugin.kind == "blockwise")
         return tuple(plugin for plugin in blockwise if not plugin.needs_base)
 
@@ -128,21 +134,21 @@ class Chooser:
         return len(self._alone) > 1 or (bool(candidates) and len(self._plugins) > 1)
 
     def choose(self, new: TensorReader, candidates: Sequence[BaseCandidate]) -> tuple[Estimate, ...]:
-        """The ways that seem to be worth while, the smallest by estimate first; the last one always applies."""
+        """The choices worth trying, the smallest by estimate first. The last one is `dense`, which always applies."""
         plugins, alone = self._plugins, self._alone
         sample = self._sample(new)
-        found = [sample.estimate(EncodingChoice(plugin)) for plugin in alone]
-        plain = min(map(_size, found))
+        estimates = [sample.estimate(EncodingChoice(plugin)) for plugin in alone]
+        plain = min(map(_size, estimates))
         for candidate in candidates:
-            found += self._over(sample, candidate, plugins, plain)
-        # Of two as small, the one that the settings name first.
+            estimates += self._over(sample, candidate, plugins, plain)
+        # Of two choices of the same size, the one that the settings name first.
         order = {plugin.name: rank for rank, plugin in enumerate(plugins)}
-        found.sort(key=lambda estimate: (estimate.size, order[estimate.choice.encoding.name]))
-        last = next(estimate for estimate in found if estimate.choice.encoding.name == "dense")
-        return (*found[: found.index(last)][:_RUNNERS], last)
+        estimates.sort(key=lambda estimate: (estimate.size, order[estimate.choice.encoding.name]))
+        last = next(estimate for estimate in estimates if estimate.choice.encoding.name == "dense")
+        return (*estimates[: estimates.index(last)][:_FULL_TRIALS], last)
 
     def derived(self, new: TensorReader, candidate: BaseCandidate, derivation: Derivation) -> tuple[Estimate, ...]:
-        """The choice for a tensor of which it is known how it came of its base. Raises PayloadError."""
+        """The choices for a tensor whose derivation from the candidate is known. Raises PayloadError."""
         plain = self._sample(new).estimate(EncodingChoice(self.plain.encoding)).size
         weight = len(derivation.finding.payload) + stored_bytes(candidate.recipe[:-1])
         if len(candidate.recipe) + 2 > MAX_CHAIN or weight > plain:
@@ -154,7 +160,10 @@ class Chooser:
         return Estimate(0, choice), Estimate(new.spec.nbytes, self.plain)
 
     def _variants(self, candidate: BaseCandidate) -> Iterator[list[BaseCandidate]]:
-        """The candidate itself; if its chain is too long or too heavy, those that it was told from, half as long."""
+        """Bases to try, in two steps: the candidate itself, then the older tensors in the second half of its chain.
+
+        The second step is for when the first yields no choice, because the candidate's chain is too long or too heavy.
+        """
         recipe = candidate.recipe
         if not recipe:
             return
@@ -171,57 +180,57 @@ class Chooser:
     def _over(
         self, sample: _Sample, candidate: BaseCandidate, plugins: Sequence[Encoding | Predictor], plain: float
     ) -> list[Estimate]:
-        """The ways over a candidate, or else over those that it was told from.
+        """The choices over a candidate, or else over older tensors of its chain.
 
-        A base that cannot be read must not keep anything from being stored.
+        A base that cannot be read never keeps a tensor from being stored: it then yields no choice.
         """
-        found: list[Estimate] = []
+        estimates: list[Estimate] = []
         try:
             for variants in self._variants(candidate):
                 for variant in variants:
-                    found += self._over_base(sample, variant, plugins, plain - stored_bytes(variant.recipe[:-1]))
-                if found:
+                    estimates += self._over_base(sample, variant, plugins, plain - stored_bytes(variant.recipe[:-1]))
+                if estimates:
                     break
         except ThetaError as error:
             self._reporter.trace(f"no base for '{sample.new.spec.name}': {error}")
-        return found
+        return estimates
 
     def _over_base(
         self, sample: _Sample, candidate: BaseCandidate, plugins: Sequence[Encoding | Predictor], room: float
     ) -> list[Estimate]:
-        """The ways over one base of less than ``room`` bytes: a chain stays lighter than the tensor by itself."""
+        """The choices over one base that take less than ``room`` bytes, so that a chain stays below the tensor."""
         new = sample.new
         reshaped = candidate.spec.shape != new.spec.shape
         if room <= 0 or candidate.spec.dtype != new.spec.dtype or (reshaped and new.spec.dtype == RAW):
             return []
         values = self._open(candidate)
         blockwise = [plugin for plugin in plugins if plugin.kind == "blockwise" and plugin.needs_base]
-        found: list[Estimate] = []
+        estimates: list[Estimate] = []
         if not reshaped:
-            found += (sample.estimate(EncodingChoice(plugin, candidate, None, values)) for plugin in blockwise)
+            estimates += (sample.estimate(EncodingChoice(plugin, candidate, None, values)) for plugin in blockwise)
         for plugin in plugins if len(candidate.recipe) + 2 <= MAX_CHAIN else ():
-            if min(map(_size, found), default=inf) < _LITTLE * new.spec.nbytes:
+            if min(map(_size, estimates), default=inf) < _LITTLE * new.spec.nbytes:
                 break
             derivation = self._find(plugin, new, values) if plugin.kind == "predictor" else None
             if derivation is not None:
                 predicted = self._predicted(new.spec, derivation, values)
                 extra = len(derivation.finding.payload) + HEAD_LENGTH + _LINK
                 choices = (EncodingChoice(other, candidate, derivation, predicted) for other in blockwise)
-                found += [sample.estimate(choice, extra) for choice in choices]
+                estimates += [sample.estimate(choice, extra) for choice in choices]
         heavy = new.spec.nbytes * _HEAVY
         if any(stored_bytes((link,)) > heavy for link in candidate.recipe[:-1]):
             room = min(room, heavy)
-        return [estimate for estimate in found if estimate.size < room]
+        return [estimate for estimate in estimates if estimate.size < room]
 
     def _open(self, candidate: BaseCandidate) -> TensorReader:
-        found = candidate.at_hand.get(candidate.digest)
-        if found is not None and same_kind(found.spec, candidate.spec):
-            return found
+        base = candidate.at_hand.get(candidate.digest)
+        if base is not None and same_kind(base.spec, candidate.spec):
+            return base
         stored = open_tensor(self._tensors, candidate.spec, candidate.recipe, candidate.at_hand)
         return CheckedReader(stored, self._tensors.limits.kept_blocks)
 
     def _find(self, plugin: Predictor, new: TensorReader, base: TensorReader) -> Derivation | None:
-        """What a predictor finds, if it can be read again."""
+        """A predictor's derivation of ``new`` from ``base``; None if there is none, or if it could not be read back."""
         try:
             finding = guarded(plugin.name, lambda: plugin.find(new, base))
             if finding is None:
@@ -243,24 +252,24 @@ class Chooser:
 
 
 def _check_finding(plugin: Predictor, finding: Finding, spec: TensorSpec, base: TensorSpec) -> None:
-    """Raise PayloadError unless the finding can be stored, and told from that base again."""
+    """Raise PayloadError unless the finding can be stored, and decoded over a base of this spec."""
     if not isinstance(finding, Finding) or not isinstance(finding.payload, bytes):
-        raise PayloadError(f"'{plugin.name}' found something else than bytes")
+        raise PayloadError(f"'{plugin.name}' did not return a finding with bytes")
     if not 0 < len(finding.payload) <= min(MAX_BLOCK, spec.nbytes + MAX_PAYLOAD_OVERHEAD):
-        raise PayloadError(f"'{plugin.name}' found {len(finding.payload)} bytes, which no frame can hold")
+        raise PayloadError(f"'{plugin.name}' returned {len(finding.payload)} bytes, which a frame cannot hold")
     place = Place(ObjectId("0" * 64), 0, 1)
     recipe = (Link(plugin.name, (place,), finding.parameters, EMPTY_DIGEST), Link("dense", (place,)))
     try:
         written = parse_recipe(format_recipe(recipe))
     except ManifestError as error:
-        raise PayloadError(f"'{plugin.name}' has parameters that no manifest can hold: {error}") from None
-    derivation = guarded(plugin.name, lambda: plugin.base_spec(spec, dict(finding.parameters)))
-    if written != recipe or (derivation.dtype, derivation.shape) != (base.dtype, base.shape):
-        raise PayloadError(f"'{plugin.name}' could not tell the tensor from its base again")
+        raise PayloadError(f"'{plugin.name}' has parameters that a manifest cannot hold: {error}") from None
+    base_spec = guarded(plugin.name, lambda: plugin.base_spec(spec, dict(finding.parameters)))
+    if written != recipe or (base_spec.dtype, base_spec.shape) != (base.dtype, base.shape):
+        raise PayloadError(f"'{plugin.name}' has parameters from which it could not decode the tensor again")
 
 
 class _Sample:
-    """A few windows of a tensor, side by side, on which encodings are tried."""
+    """A few windows of a tensor, joined to one block, on which encodings are tried. For one thread."""
 
     def __init__(self, new: TensorReader, window: int) -> None:
         self.new = new
@@ -271,7 +280,7 @@ class _Sample:
         self._last: tuple[TensorReader, Tensor] | None = None
 
     def estimate(self, choice: EncodingChoice, extra: float = 0) -> Estimate:
-        """How many bytes a choice will cost."""
+        """The bytes that a choice will take for the whole tensor: its size on the sample, scaled, and ``extra``."""
         size = _encoded_size(choice.encoding, self._sample, self._base(choice.base))
         return Estimate(size * self._factor + extra + _LINK, choice)
 
@@ -297,7 +306,7 @@ def _encoded_size(encoding: Encoding, new: Tensor, base: Tensor | None) -> float
 
 
 def _windows(spec: TensorSpec, window: int) -> Iterator[tuple[int, int]]:
-    """Ranges of bytes, evenly spread, of whole elements, each within a block."""
+    """Evenly spread ranges of bytes, as pairs (begin, end), of whole elements, each within a block."""
     count = spec.nbytes * 8 // spec.dtype.bits
     if count <= _WINDOWS * window:
         yield 0, spec.nbytes

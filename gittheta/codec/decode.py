@@ -1,4 +1,4 @@
-"""From recipes to bytes: read frames, decode chains on the workers a few blocks ahead, check before anything leaves."""
+"""From recipes to bytes: decode chains on the workers a few blocks ahead, and check bytes before handing them out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Block:
 
     tensor: StoredReader
     index: int
-    #: Whether it leaves before the digest of the whole tensor is known.
+    #: Whether it is handed out before the digest of the whole tensor is known.
     leaves_first: bool
 
     @property
@@ -29,11 +29,11 @@ class _Block:
         return self.tensor.frames[self.index].head.raw
 
     def decode(self) -> memoryview:
-        """The block's bytes; compared with its frame if the tensor is too large to be held until its end."""
+        """The block's bytes; compared with the digest in its frame if the tensor is too large to be held as a whole."""
         return self.check() if self.leaves_first else self._located(self.tensor.block)
 
     def check(self) -> memoryview:
-        """The block's bytes, compared with its frame."""
+        """The block's bytes, compared with the digest in its frame."""
         return self._located(self.tensor.checked_block)
 
     def _located(self, get: Callable[[int], memoryview]) -> memoryview:
@@ -46,21 +46,21 @@ class _Block:
 
 
 class Decoder:
-    """Rebuilds tensors. Decoding never needs anything but the recipe and the objects.
+    """Rebuilds tensors, from their recipes and the objects alone.
 
-    Safe to use from several threads; each iterator is for one of them.
+    Safe to use from several threads; each iterator that it returns is for one thread.
     """
 
     def __init__(self, tensors: TensorStore, at_hand: Mapping[Digest, TensorReader] = NOTHING) -> None:
-        """``at_hand`` are tensors that were decoded and checked already, and need not be again."""
+        """``at_hand`` are tensors that are decoded and checked already, by their digests."""
         self._tensors = tensors
         self._at_hand = at_hand
         self._held = tensors.limits.held
 
     def blocks(self, tensors: Iterable[tuple[TensorSpec, Recipe]]) -> Iterator[memoryview]:
-        """The blocks of some tensors in order, decoded ahead on the workers.
+        """The blocks of some tensors in order, decoded ahead on the workers. Raises ThetaError, naming the tensor.
 
-        Of tensors larger than ``held``, each block is checked against its frame.
+        Each block of a tensor larger than ``Limits.held`` is compared with the digest in its frame.
         """
         return chain.from_iterable(self._in_order(self._jobs(tensors)))
 
@@ -70,7 +70,7 @@ class Decoder:
     def _jobs(
         self, tensors: Iterable[tuple[TensorSpec, Recipe]]
     ) -> Iterator[tuple[int, Callable[[], list[memoryview]]]]:
-        """Work for the workers and the bytes that come of it: a block each, or a batch of small tensors."""
+        """Jobs for the workers, as (bytes that the job yields, function): one block, or a batch of small tensors."""
         batch: list[tuple[TensorSpec, Recipe]] = []
         size, limit = 0, self._tensors.limits.decode_batch
         for spec, recipe in tensors:
@@ -91,19 +91,20 @@ class Decoder:
         return [block.decode() for spec, recipe in tensors for block in self._blocks(spec, recipe)]
 
     def first_blocks(self, spec: TensorSpec, recipe: Recipe, count: int) -> Iterator[memoryview]:
-        """The first blocks of a tensor, each checked against its frame."""
+        """The first ``count`` blocks of a tensor, each compared with the digest in its frame."""
         frames = islice(self._blocks(spec, recipe), count)
         return self._in_order((block.nbytes, block.check) for block in frames)
 
     def checked(self, tensors: Iterable[tuple[TensorSpec, Digest, Recipe]]) -> Iterator[memoryview]:
-        """The bytes of some tensors, one after the other; each tensor's digest is checked.
+        """The bytes of some tensors, one after the other; each tensor's digest is checked. Raises PayloadError.
 
-        Up to ``held`` bytes a tensor is held until its digest is known. Of a larger one each block is checked before it
-        leaves, and the whole after the last: whoever takes the bytes keeps none of them if this raises.
+        A tensor of up to ``Limits.held`` bytes is held until its digest is known. For a larger one, each block is
+        checked before it is handed out, and the whole tensor after its last block: if this raises, the caller must
+        discard what it got.
         """
-        wanted = list(tensors)
-        blocks = self.blocks((spec, recipe) for spec, _, recipe in wanted)
-        for spec, digest, _ in wanted:
+        expected = list(tensors)
+        blocks = self.blocks((spec, recipe) for spec, _, recipe in expected)
+        for spec, digest, _ in expected:
             yield from self._check_tensor(spec, digest, blocks)
 
     def _check_tensor(self, spec: TensorSpec, digest: Digest, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
@@ -127,7 +128,7 @@ class Decoder:
         yield from held
 
     def read(self, spec: TensorSpec, digest: Digest, recipe: Recipe) -> bytes:
-        """All bytes of one tensor, for tensors known to be small."""
+        """All bytes of one tensor, checked; for tensors that are known to be small. Raises PayloadError."""
         return b"".join(self.checked([(spec, digest, recipe)]))
 
     def open(self, spec: TensorSpec, recipe: Recipe) -> StoredReader:

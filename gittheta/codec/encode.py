@@ -1,4 +1,4 @@
-"""Tensors into the store: encode on the workers, check by decoding, pack in order."""
+"""Put tensors into the store: encode them on the workers, check by decoding, pack them in order."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from gittheta.storage.packs import PackWriter, PendingPlace, places
 
 @dataclass
 class PendingTensor:
-    """A tensor on its way into the store; its recipe is known once the encoder has finished."""
+    """A tensor on its way into the store; :meth:`recipe` is complete once the encoder has finished."""
 
     spec: TensorSpec
     choice: EncodingChoice
     places: list[PendingPlace] = field(default_factory=list)
-    #: Where a predictor's payload lies, and the digest of what it predicts.
+    #: Where a predictor's payload lies, and the digest of the tensor as predicted.
     derived_at: PendingPlace | None = None
     predicted: Digest | None = None
     #: Names of the objects, in the order in which they were packed.
     names: list[ObjectId] = field(default_factory=list)
 
     def recipe(self) -> Recipe:
-        """How to rebuild the tensor."""
+        """The tensor's recipe; only after :meth:`Encoder.finish`."""
         if not self.places:
             return ()
         candidate, derivation = self.choice.candidate, self.choice.derivation
-        name, found = self.choice.encoding.name, places(self.places, self.names)
+        name, blocks = self.choice.encoding.name, places(self.places, self.names)
         if candidate is None:
-            return (Link(name, found),)
+            return (Link(name, blocks),)
         if derivation is None or self.derived_at is None:
-            return (Link(name, found, (), candidate.digest), *candidate.recipe)
+            return (Link(name, blocks, (), candidate.digest), *candidate.recipe)
         payload = places([self.derived_at], self.names)
         below = Link(derivation.predictor, payload, derivation.finding.parameters, candidate.digest)
-        return (Link(name, found, (), self.predicted), below, *candidate.recipe)
+        return (Link(name, blocks, (), self.predicted), below, *candidate.recipe)
 
 
-#: What a worker does with a tensor, or with a block of one.
+#: Work for one worker: it encodes a tensor, or a block of one.
 _Job = Callable[[], EncodedTensor | EncodedBlock]
 
 
 class Encoder:
     """Takes tensors one after the other and packs them in that order. For one thread.
 
-    Nothing is in the store, under a name, before :meth:`finish`. :meth:`abort` in any case, at the end.
+    No object is complete in the store before :meth:`finish`. Call :meth:`abort` at the end in any case.
     """
 
     def __init__(self, tensors: TensorStore) -> None:
@@ -64,7 +64,7 @@ class Encoder:
         self._limits = tensors.limits
         self._room = tensors.limits.in_flight + tensors.limits.per_worker * tensors.threads
         self._pack = PackWriter(tensors.store, tensors.limits.object_size)
-        #: Batches that are with the workers, and their bytes.
+        #: Batches that the workers are encoding, and their bytes.
         self._queue: deque[tuple[list[PendingTensor], int, Future[list[EncodedTensor | EncodedBlock]]]] = deque()
         self._queued = 0
         #: The next batch.
@@ -74,7 +74,7 @@ class Encoder:
 
     @lazy
     def _chooser(self) -> Chooser:
-        """Made when there is something to encode: `git status` seldom has anything."""
+        """Made on first use, because `git status` seldom encodes anything."""
         return Chooser(self._tensors)
 
     def add(
@@ -84,10 +84,11 @@ class Encoder:
         candidates: Sequence[BaseCandidate] = (),
         derivation: Derivation | None = None,
     ) -> PendingTensor:
-        """Store a tensor. What the reader gives must stay as it is until the encoder has finished.
+        """Store a tensor. The bytes that ``new`` returns must not change until the encoder has finished.
 
-        ``digests`` are those of its blocks, if they are known already; ``candidates`` stored tensors that it may have
-        come from; ``derivation`` says how it came of the first of them, where that is known.
+        ``digests`` are the digests of its blocks, if known; ``candidates`` are stored tensors that may serve as its
+        base; ``derivation`` says how to compute it from the first candidate, if known. Raises ThetaError, also for
+        tensors that were added before.
         """
         pending = PendingTensor(new.spec, self._chooser.plain)
         self._pending.append(pending)
@@ -109,7 +110,7 @@ class Encoder:
             self._put(pending, partial(work.encode_smallest, choose), size)
 
     def _put(self, pending: PendingTensor, job: _Job, size: int) -> None:
-        """A job for the workers: small ones together, because each handing over costs."""
+        """Hand a job to the workers, small jobs together in batches; ``size`` is in bytes."""
         while self._queue and self._queued + self._batched + size > self._room:
             self._collect()
         self._batch.append((pending, job))
@@ -145,7 +146,7 @@ class Encoder:
             self._collect()
 
     def _store_large(self, pending: PendingTensor, work: Work, choose: Callable[[], tuple[Estimate, ...]]) -> None:
-        """Block by block on all workers, without anything else in flight."""
+        """Encode a tensor block by block on all workers, after all other work is done."""
         self._drain()
         *ways, last = self._tensors.workers.submit(choose).result()
         for way in ways:
@@ -153,7 +154,7 @@ class Encoder:
             try:
                 self._append_large(pending, work, way.choice)
                 return
-            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # of the encoding, or of the base
+            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # from the encoding, or from reading the base
                 self._tensors.reporter.trace(f"{error.located(tensor=pending.spec.name)}")
                 self._pack.discard_from(start)
         self._append_large(pending, work, last.choice)
@@ -171,7 +172,7 @@ class Encoder:
 
     def _accept(self, pending: PendingTensor, choice: EncodingChoice) -> None:
         derivation = choice.derivation
-        # Neither values of any tensor nor the payload may stay in memory until the recipe is asked for.
+        # The choice lives until the recipe is read, so it must hold neither tensors nor the payload.
         kept = replace(derivation, finding=replace(derivation.finding, payload=b"")) if derivation else None
         candidate = replace(choice.candidate, at_hand=NOTHING) if choice.candidate else None
         pending.choice = replace(choice, candidate=candidate, base=None, derivation=kept)
@@ -184,14 +185,14 @@ class Encoder:
         pending.places.append(self._pack.append((frame.head, frame.body)))
 
     def finish(self) -> None:
-        """Make everything durable; pending tensors then have their recipes. Raises StoreError."""
+        """Make all objects durable; pending tensors then have their recipes. Raises ThetaError."""
         self._drain()
         names = self._pack.finish()
         for pending in self._pending:
             pending.names = names
 
     def abort(self) -> None:
-        """Leave nothing behind but what :meth:`finish` has made durable."""
+        """Remove everything except what :meth:`finish` has made durable."""
         for _, _, future in self._queue:
             future.cancel()
         self._queue.clear()

@@ -1,4 +1,4 @@
-"""One tensor, or some of its blocks, on a worker: encoded in the way that is smallest, decoded again, compared."""
+"""What a worker does: encode a tensor or a block in the smallest way, decode it again, and compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gittheta.storage.frames import MAX_OVERHEAD, frame_head
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """A block as it will lie in an object: the frame's head and body; and what a predictor said it would be."""
+    """A block as it will lie in an object (the frame's head and body), and the bytes that a predictor predicted."""
 
     head: bytes
     body: bytes
@@ -24,12 +24,12 @@ class EncodedBlock:
 
 @dataclass(frozen=True)
 class EncodedTensor:
-    """A tensor, encoded: the choice, the frames, and the digest of what was predicted (of nothing, if nothing was)."""
+    """An encoded tensor: the choice, the frames, and the digest of the prediction (of no bytes without a predictor)."""
 
     choice: EncodingChoice
     frames: tuple[EncodedBlock, ...]
     predicted: Digest
-    #: Why other choices did not apply.
+    #: Why other choices did not apply; for developers.
     complaint: str = ""
 
     @property
@@ -41,7 +41,7 @@ class EncodedTensor:
 
 @dataclass(frozen=True)
 class Work:
-    """A tensor that is to be encoded, and the digests of its blocks, as far as they are known."""
+    """A tensor to encode, and the digests of its blocks, if known."""
 
     new: TensorReader
     digests: Sequence[Digest]
@@ -49,12 +49,12 @@ class Work:
     step: int
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """Where its blocks begin and end."""
+        """The offsets at which each block begins and ends."""
         for begin in range(0, self.new.spec.nbytes, self.step):
             yield begin, min(begin + self.step, self.new.spec.nbytes)
 
     def encode_block(self, choice: EncodingChoice, begin: int, end: int) -> EncodedBlock:
-        """One block. Raises PayloadError if the encoding does not apply or is not lossless."""
+        """Encode one block. Raises PayloadError if the encoding does not apply or is not lossless."""
         spec = flat_spec(self.new.spec, end - begin)
         data = self.new.read(begin, end).toreadonly()
         base = None if choice.base is None else Tensor(spec, choice.base.read(begin, end).toreadonly())
@@ -63,7 +63,7 @@ class Work:
         return _encoded(choice.encoding, Tensor(spec, data), base, digest, predicted)
 
     def encode(self, choice: EncodingChoice) -> EncodedTensor:
-        """All of it, in one way."""
+        """Encode the whole tensor as chosen. Raises PayloadError if the encoding does not apply or is not lossless."""
         predicted = RunningDigest()
         frames = []
         for begin, end in self.ranges():
@@ -74,23 +74,26 @@ class Work:
         return EncodedTensor(choice, tuple(frames), predicted.digest())
 
     def encode_smallest(self, choose: Callable[[], tuple[Estimate, ...]]) -> EncodedTensor:
-        """All of it: in the first way that applies, or in the next if that is smaller after all."""
+        """Encode the whole tensor with the first choice that applies, or a later one if it turns out smaller.
+
+        Raises ThetaError if the last choice does not apply.
+        """
         ways = choose()
-        found: EncodedTensor | None = None
+        smallest: EncodedTensor | None = None
         complaints = []
         for way in ways:
-            if found and found.size <= way.size:
+            if smallest and smallest.size <= way.size:
                 break
             try:
                 encoded = self.encode(way.choice)
-                found = encoded if found is None or encoded.size < found.size else found
+                smallest = encoded if smallest is None or encoded.size < smallest.size else smallest
             except ThetaError as error:
                 if way is ways[-1]:
                     raise
                 complaints.append(error.what)
-        if found is None:
+        if smallest is None:
             raise PayloadError("no encoding applies", tensor=self.new.spec.name)
-        return EncodedTensor(found.choice, found.frames, found.predicted, "; ".join(complaints))
+        return EncodedTensor(smallest.choice, smallest.frames, smallest.predicted, "; ".join(complaints))
 
 
 def _encoded(
@@ -100,18 +103,18 @@ def _encoded(
     body = guarded(encoding.name, lambda: coder.encode(block))
     if not isinstance(body, bytes) or len(body) > len(block.data) + MAX_OVERHEAD:
         raise PayloadError(f"the encoding '{encoding.name}' does not apply", tensor=block.spec.name)
-    # Lossless is a promise: what cannot be read back is never accepted.
+    # Every block is decoded again: one that differs is never stored.
     if not _same(decoded(encoding.name, coder, memoryview(body), block.spec), block.data):
         raise PayloadError(
-            f"the encoding '{encoding.name}' does not give back what it was given",
+            f"the encoding '{encoding.name}' does not decode to the block that it encoded",
             tensor=block.spec.name,
-            hint="this is a fault of the encoding; nothing was stored",
+            hint="this is an error in the encoding; nothing was stored",
         )
     return EncodedBlock(frame_head(body, len(block.data), digest), body, predicted)
 
 
 def _same(one: memoryview, other: memoryview) -> bool:
-    """Whether two runs of bytes are equal; several times as fast as to digest one of them."""
+    """Whether two runs of bytes are equal; several times as fast as computing a digest."""
     import numpy as np
 
     return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))

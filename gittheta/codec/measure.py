@@ -1,4 +1,4 @@
-"""Metrics over two tensors that are read in blocks."""
+"""Run a metric over two versions of a tensor, block by block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gittheta.pipeline import in_order
 
 
 def measure(tensors: TensorStore, metric: Metric, old: TensorReader, new: TensorReader) -> Mapping[str, float]:
-    """What a metric says of two versions of a tensor, which have the same dtype and shape.
+    """A metric's numbers, by name, for two versions of a tensor, which must have the same dtype and shape.
 
     Raises PluginError if the metric's own code fails.
     """

@@ -1,7 +1,7 @@
-"""Tensors that are read by ranges, wherever their bytes are: in memory, in a file, behind a cache.
+"""Readers of tensors whose bytes are in memory, in a file, or part of another tensor.
 
-All are :class:`gittheta.api.TensorReader`. What reads the store itself is in :mod:`gittheta.codec.chain`, what takes
-bytes before it gives them is :class:`gittheta.codec.spool.Spool`.
+All are a :class:`gittheta.api.TensorReader`. Readers of the store are in :mod:`gittheta.codec.chain`; a reader of bytes
+that are still arriving is :class:`gittheta.codec.spool.Spool`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class HeldReader:
 
 @dataclass(frozen=True)
 class FileReader:
-    """A tensor that lies in an open file from some offset on. Safe to use from several threads."""
+    """A tensor in an open file, from ``offset`` on. Safe to use from several threads."""
 
     spec: TensorSpec
     descriptor: int
@@ -58,7 +58,7 @@ class FileReader:
 
 @dataclass(frozen=True)
 class PartReader:
-    """A run of another tensor's bytes, from ``offset`` on, as a tensor of its own."""
+    """A run of another tensor's bytes, from ``offset`` on, as a tensor. As safe to share as the other's reader."""
 
     spec: TensorSpec
     whole: TensorReader
@@ -76,7 +76,7 @@ def blocks_of(reader: TensorReader, step: int) -> Iterator[memoryview]:
 
 
 def digest_reader(reader: TensorReader, limits: Limits) -> Digest:
-    """The digest of a tensor that is read block by block, on all processors."""
+    """The digest of a tensor, read block by block and computed on all processors."""
     digest = RunningDigest(parallel=True)
     for block in blocks_of(reader, limits.block_bytes(reader.spec.dtype)):
         digest.update(block)

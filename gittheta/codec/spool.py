@@ -1,4 +1,4 @@
-"""A tensor on its way: taken block after block, held in memory or, if it is too large for that, in a file."""
+"""A tensor that arrives block by block, held in memory or, if it is too large, in a temporary file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gittheta.storage.objects import ObjectStore
 
 
 class Spool:
-    """Takes the bytes of a tensor one after the other; more than ``held`` of them go to a temporary file.
+    """Takes the bytes of a tensor in order; a tensor of more than ``held`` bytes moves to a temporary file.
 
-    One thread appends; several may read what was appended before. The file has no name for longer than a moment (where
-    the system allows that), so that nothing is left of it whatever happens.
+    One thread appends; several may read what was appended before. The file loses its name at once where the system
+    allows that, so that it vanishes whatever happens.
     """
 
     def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
@@ -28,7 +28,7 @@ class Spool:
         self._file: int | None = None
 
     def append(self, block: memoryview) -> None:
-        """The next bytes, which must stay as they are. Raises StoreError if the file cannot be written."""
+        """Add the next bytes; their buffer must not change afterwards. Raises StoreError if writing fails."""
         if self._file is None and self.size + len(block) > self._held:
             self._file = open_unnamed(self._store.temporary())
             for held in self._blocks:
@@ -46,25 +46,25 @@ class Spool:
 
     @property
     def in_memory(self) -> int:
-        """Bytes of memory that it takes."""
+        """The bytes of the tensor that are in memory."""
         return self.size if self._file is None else 0
 
     def read(self, begin: int, end: int) -> memoryview:
-        """A range of the bytes that were taken so far."""
+        """The raw bytes from offset ``begin`` to ``end``, which must have been appended before. Raises StoreError."""
         if self._file is None:
             return HeldReader(self.spec, self._blocks).read(begin, end)
         with translated(self._store.root):
             return memoryview(read_at(self._file, begin, end - begin))
 
     def blocks(self, step: int) -> Iterator[memoryview]:
-        """All that was taken, in blocks of ``step`` bytes, the last one shorter."""
+        """All bytes appended so far, in blocks of ``step`` bytes, the last one shorter."""
         return (self.read(at, min(at + step, self.size)) for at in range(0, self.size, step))
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Remove the file. What is in memory can still be read."""
+        """Remove the temporary file. Bytes in memory can still be read."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,4 +1,4 @@
-"""The bytes that Git hands to ``clean``: read once, forwards, in blocks; the head can be looked at first."""
+"""The bytes that Git hands to ``clean``: read once, forwards, in blocks, after a look at the head."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import BinaryIO, Protocol
 from gittheta.errors import FormatError
 from gittheta.storage.files import read_at
 
-#: A format may read no more than this before it says where the tensors lie.
+#: The most bytes that a format may read before it says where the tensors lie.
 MAX_HEAD = 128 << 20
+#: Bytes that are read at a time.
 _STEP = 1 << 20
 
 
@@ -18,12 +19,12 @@ class Source(Protocol):
     """Anything that fills a buffer: a raw file, or the content of packets."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Put some bytes into the buffer and say how many; 0 at the end."""
+        """Put some bytes into the buffer and return their number; 0 at the end."""
         ...
 
 
 class ByteStream:
-    """Bytes from a source, after those that were looked at before. For one thread."""
+    """Bytes from a source that can be looked at before they are taken. For one thread."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -33,19 +34,22 @@ class ByteStream:
         self.position = 0
 
     def peek(self, size: int, offset: int = 0) -> bytes:
-        """Bytes that lie ``offset`` ahead, without taking them; fewer at the end."""
+        """The ``size`` bytes from ``offset`` bytes ahead on, without taking them; fewer at the end."""
         begin = self._at + offset
         self._look_ahead(begin + size)
         return bytes(memoryview(self._seen)[begin : begin + size])
 
     def head(self) -> BinaryIO:
-        """A file that reads ahead from here; the stream itself stays where it is."""
+        """A file that reads ahead from here; the position of the stream stays.
+
+        Reading more than ``MAX_HEAD`` bytes raises FormatError.
+        """
         return io.BufferedReader(_Head(self))
 
     def whole(self, temporary: Callable[[], BinaryIO]) -> BinaryIO:
-        """Everything from here to the end, in a new temporary file that can be read anywhere.
+        """Everything from here to the end, in a new temporary file that can be read from any position.
 
-        The stream itself stays where it is, and goes on from that file. Raises OSError.
+        The position of the stream stays; it continues from that file. Raises OSError.
         """
         file = temporary()
         file.write(memoryview(self._seen)[self._at :])
@@ -59,11 +63,11 @@ class ByteStream:
         return file
 
     def _look_ahead(self, until: int) -> None:
-        while (wanted := min(until - len(self._seen), _STEP)) > 0:
-            fresh = memoryview(bytearray(wanted))
+        while (missing := min(until - len(self._seen), _STEP)) > 0:
+            fresh = memoryview(bytearray(missing))
             filled = self._fill(fresh)
             self._seen += fresh[:filled]
-            if filled < wanted:
+            if filled < missing:
                 break
 
     def take(self, size: int) -> memoryview:
@@ -72,7 +76,7 @@ class ByteStream:
         return buffer[: self.fill(buffer)]
 
     def fill(self, buffer: memoryview) -> int:
-        """Put the next bytes into a buffer and say how many; fewer than it holds only at the end."""
+        """Put the next bytes into a buffer and return their number, which is less than its size only at the end."""
         size = len(buffer)
         seen = min(size, len(self._seen) - self._at)
         if seen:
@@ -85,7 +89,7 @@ class ByteStream:
         return filled
 
     def blocks(self, size: int, block: int) -> Iterator[memoryview]:
-        """The next ``size`` bytes in blocks; fewer only at the end."""
+        """The next ``size`` bytes in blocks of ``block`` bytes; fewer only at the end."""
         while size > 0:
             taken = self.take(min(size, block))
             if not taken:
@@ -104,7 +108,7 @@ class ByteStream:
 
 
 class _FromFile:
-    """A file read from its beginning, wherever others read it meanwhile."""
+    """Reads a file from its beginning, whatever position others read it at in the meantime."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -126,17 +130,17 @@ class _Head(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), _STEP)
-        if self._offset + wanted > MAX_HEAD:
+        size = min(len(buffer), _STEP)
+        if self._offset + size > MAX_HEAD:
             raise FormatError(f"the header is longer than {MAX_HEAD} bytes")
-        found = self._stream.peek(wanted, self._offset)
-        buffer[: len(found)] = found
-        self._offset += len(found)
-        return len(found)
+        ahead = self._stream.peek(size, self._offset)
+        buffer[: len(ahead)] = ahead
+        self._offset += len(ahead)
+        return len(ahead)
 
 
 def rechunked(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    """The same bytes in blocks of ``size``, the last one shorter."""
+    """The bytes of some blocks in blocks of ``size`` bytes, the last one shorter."""
     rest = bytearray()
     for block in blocks:
         if not rest and len(block) == size:
@@ -151,7 +155,7 @@ def rechunked(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
 
 
 def exactly(blocks: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    """The next blocks, which together have ``size`` bytes."""
+    """The next blocks, up to the one that completes ``size`` bytes."""
     while size > 0:
         block = next(blocks)
         size -= len(block)

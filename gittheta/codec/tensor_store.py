@@ -1,4 +1,4 @@
-"""Where tensors are stored and what is needed to bring them there and back; no repository."""
+"""The store of tensors and everything that encoding and decoding need; no repository."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.storage.objects import ObjectReader, ObjectStore
 from gittheta.storage.recipe_cache import RecipeCache
 
-#: What is tried for a changed tensor, in this order; of two as small, the first is taken.
+#: Encodings that are tried for a changed tensor. Of two of the same size, the one that comes first here is taken.
 ENCODINGS = ("sparse", "ternary", "delta", "scale", "lowrank", "resize", "dense")
 
 
 @dataclass
 class TensorStore:
-    """Objects, the cache of recipes, plugins, workers, limits, and where to report. Safe to use from several threads.
+    """Objects, the cache of recipes, plugins, workers, limits and the reporter. Safe to use from several threads.
 
-    Each part is made when it is first needed; :meth:`close` ends those that were.
+    Each part is made when it is first needed; :meth:`close` closes those that were made.
     """
 
     store: ObjectStore
@@ -34,17 +34,17 @@ class TensorStore:
 
     @classmethod
     def at(cls, root: Path, limits: Limits | None = None) -> TensorStore:
-        """The tensor store in a folder, with everything else as it is by default."""
+        """The tensor store in a folder, with default settings."""
         return cls(ObjectStore(root), limits=limits or Limits())
 
     @lazy
     def reader(self) -> ObjectReader:
-        """Open objects."""
+        """Reads objects; keeps some of them open."""
         return ObjectReader(self.store)
 
     @lazy
     def recipes(self) -> RecipeCache:
-        """How tensors were stored before."""
+        """Recipes of tensors that were stored before, by digest."""
         return RecipeCache(self.store.root / "known.sqlite", self.reporter.trace)
 
     @lazy
@@ -54,11 +54,11 @@ class TensorStore:
 
     @lazy
     def digesters(self) -> ThreadPoolExecutor:
-        """Threads for digests, which must not wait behind what there is to encode."""
+        """Threads for digests, which must not wait for encoding to finish."""
         return ThreadPoolExecutor(self.threads, "gittheta-digest")
 
     def close(self) -> None:
-        """End the workers, close files."""
+        """End the workers and close files."""
         close_parts(self, "workers", "digesters", "reader", "recipes")
 
     def __enter__(self) -> TensorStore:

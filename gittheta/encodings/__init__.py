@@ -1,1 +1,1 @@
-"""One module per encoding. What each writes is specified in ``docs/spec/encodings`` and never changes."""
+"""One module or folder for each encoding. Their bytes are specified in ``docs/spec/encodings`` and never change."""

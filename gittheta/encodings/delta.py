@@ -1,9 +1,9 @@
-"""``delta``: how far each element moved, counted in floats, and sorted by the size of the element it moved from.
+"""``delta``: how far each element moved from the base, counted in floats, in classes by the size of the base's element.
 
-Two floats of the same dtype are as far apart as there are floats between them: the difference of their
-*order-preserving integers*. After a fine-tuning that moves all weights by about as much, small weights move by more
-such steps than large ones. The decoder knows the base, so the elements are put in classes by the base's exponent
-for free, and each class has statistics of its own.
+The distance of two floats of the same dtype is the number of steps between neighbouring floats that lead from one to
+the other: the difference of their *order-preserving integers*. When fine-tuning moves all weights by about the same
+amount, small weights move by more steps than large ones. So elements are put in classes by the base's exponent, and
+each class is compressed by itself. The classes cost no bytes, because the decoder has the base.
 """
 
 from __future__ import annotations
@@ -21,36 +21,38 @@ from gittheta.numerics.planes import Words, join, pack, split, unpack
 
 Positions = npt.NDArray[np.intp]
 
-#: The classes begin so many exponents below the first. More of them gain little, and cost much time.
+#: Classes begin at the largest common exponent and two below it: three classes. Five classes save 0.002 of the raw
+#: bytes more, and take twice the time to find (docs/design/0003-changes.md).
 _STEPS = (0, 2)
-#: The first class begins at the largest exponent that, with those above it, has at least one in so many elements.
+#: An exponent is common if at least one in this many elements has it or a larger one. Where fewer elements lie above,
+#: their class would be too small to matter.
 _SHARE = 4
-#: One in so many elements is looked at to find the classes.
+#: Exponents are counted over every 16th element: 65536 of a full block, which is enough to rank them.
 _STRIDE = 16
 
 
 @dataclass(frozen=True)
 class Delta:
-    """Applies to everything; small where elements moved by less than they are."""
+    """Applies to every tensor with a base; small where elements moved by little compared with their size."""
 
     name: ClassVar[str] = "delta"
     kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
     def over(self, base: Tensor | None) -> DeltaCoder:
-        """Codes over this block, whose classes are found but once."""
+        """A coder over this block, which analyses it once."""
         return DeltaCoder(base)
 
 
 class DeltaCoder:
-    """Codes differences from one block; what the block alone tells is kept between calls."""
+    """Codes differences from one block of the base, and keeps its analysis of that block. For one thread."""
 
     def __init__(self, base: Tensor | None) -> None:
         self._base = base
         self._known: _Analysis | None = None
 
     def encode(self, new: Tensor) -> bytes | None:
-        """Differences as byte planes, class by class."""
+        """The bounds of the classes, then the differences as byte planes, class by class; None without a base."""
         dtype, base = new.spec.dtype, self._base
         width = word_width(dtype)
         if base is None or len(base.data) != len(new.data) or len(new.data) % width:
@@ -61,7 +63,7 @@ class DeltaCoder:
         return head + pack(split(moved))
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
-        """Undo :meth:`encode`."""
+        """Undo :meth:`encode`. Raises PayloadError."""
         width, base = word_width(spec.dtype), self._base
         if base is None or len(base.data) != spec.nbytes or spec.nbytes % width:
             raise PayloadError("a delta needs a base of its own size")
@@ -87,17 +89,17 @@ class DeltaCoder:
 
 @dataclass(frozen=True)
 class _Analysis:
-    """What the base alone tells, for some dtype and bounds."""
+    """What follows from the base alone, for a dtype and bounds of classes."""
 
     dtype: Dtype
     bounds: tuple[int, ...]
     classes: list[Positions]
-    #: The base as integers in the order of its values.
+    #: The base as order-preserving integers.
     ordered: Words
 
 
 def _has_classes(dtype: Dtype) -> bool:
-    """Whether elements are put in classes: floats, and parts of complex numbers, of 16 bits and more."""
+    """Whether elements are put in classes: floats, and parts of complex numbers, of at least 16 bits."""
     return _is_float(dtype) and dtype.bits >= 16
 
 
@@ -110,7 +112,7 @@ def _ordered(words: Words, dtype: Dtype) -> Words:
 
 
 def _magnitude(words: Words) -> npt.NDArray[np.uint16]:
-    """The sixteen bits after the sign: exponent first."""
+    """The sixteen bits after each word's sign, exponent first: uint16, in the shape of the words."""
     bits = 8 * words.dtype.itemsize
     if bits == 16:
         return (words << np.uint16(1)).astype(np.uint16, copy=False)
@@ -118,7 +120,7 @@ def _magnitude(words: Words) -> npt.NDArray[np.uint16]:
 
 
 def _bounds(old: Words, dtype: Dtype) -> tuple[int, ...]:
-    """Where the classes begin, as magnitudes, descending: exponents, from the largest that is common."""
+    """The least magnitude in each class except the last, descending; empty for dtypes without classes."""
     if not _has_classes(dtype) or not len(old):
         return ()
     shift = 16 - dtype.exponent_bits
@@ -129,7 +131,7 @@ def _bounds(old: Words, dtype: Dtype) -> tuple[int, ...]:
 
 
 def _classes(old: Words, bounds: tuple[int, ...]) -> list[Positions]:
-    """The positions of the elements of each class, ascending; none if there is but one class."""
+    """For each class the positions of its elements, ascending; an empty list if there is only one class."""
     if not bounds:
         return []
     magnitude = _magnitude(old)
@@ -137,7 +139,7 @@ def _classes(old: Words, bounds: tuple[int, ...]) -> list[Positions]:
     classes = [np.flatnonzero(above)]
     for bound in bounds[1:]:
         here = magnitude >= np.uint16(bound)
-        above ^= here  # every element above this bound that is not above the last one
+        above ^= here  # the elements above this bound but not above the one before
         classes.append(np.flatnonzero(above))
         above = here
     classes.append(np.flatnonzero(~above))

@@ -1,4 +1,4 @@
-"""``dense``: the values themselves, as byte planes, each entropy-coded where that pays."""
+"""``dense``: the values themselves, as byte planes, each entropy-coded where that saves bytes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from gittheta.api import Dtype, PayloadError, Tensor, TensorSpec
 from gittheta.numerics.planes import Bytes, join_rotated, pack, split_rotated, unpack
 
 _PLAIN, _ROTATED = 0, 1
-#: Widths of floats whose sign can be rotated; bytes can be cut into planes of any width that its byte can say.
+#: Widths in bytes of floats whose sign can be rotated.
 _ROTATED_WIDTHS = (2, 4, 8)
+#: The widest element that is cut into planes: the payload has one byte for the width.
 _WIDEST = 255
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Needs no base and applies to everything; codes blocks itself."""
+    """Needs no base and applies to every tensor. It is its own coder."""
 
     name: ClassVar[str] = "dense"
     kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = False
 
     def over(self, base: Tensor | None) -> Dense:
-        """The same for any base: it is not looked at."""
+        """The encoding itself, which ignores the base."""
         return self
 
     def encode(self, new: Tensor) -> bytes | None:
-        """Planes from the most significant byte to the least, then the bytes that fill no element."""
+        """Planes from the most significant byte to the least, then the bytes of an incomplete last element."""
         dtype = new.spec.dtype
         width, transform = _shape_of(dtype)
         data = np.frombuffer(new.data, np.uint8)
@@ -39,7 +40,7 @@ class Dense:
         return b"".join([bytes((width, transform)), stored, data[whole:].data])
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
-        """Undo :meth:`encode`."""
+        """Undo :meth:`encode`. Raises PayloadError."""
         if len(payload) < 2:
             raise PayloadError("a dense payload without a head")
         width, transform = payload[0], payload[1]
@@ -60,7 +61,7 @@ class Dense:
 
 
 def _shape_of(dtype: Dtype) -> tuple[int, int]:
-    """Bytes of one element as coded, and whether its sign is rotated."""
+    """How a dtype is coded: bytes of one element, and ``_ROTATED`` if the sign is moved behind the mantissa."""
     if dtype.kind == "complex":
         return dtype.itemsize // 2, _ROTATED
     if dtype.itemsize > _WIDEST:

@@ -1,4 +1,4 @@
-"""``sparse``: the few elements that changed. It overwrites them and never adds, so nothing drifts."""
+"""``sparse``: the few elements that changed. It overwrites them and never adds, so that errors cannot build up."""
 
 from __future__ import annotations
 
@@ -14,33 +14,37 @@ from gittheta.numerics.planes import Words, join, join_rotated, pack, split, spl
 from gittheta.numerics.positions import pack_positions, unpack_positions
 
 _HEAD = struct.Struct("<BI")
-#: How the new values are written: as they are, or as differences from those of the base.
+#: How the new values are written: as they are, or as differences from the base's values.
 _VALUES, _DIFFERENCES = 0, 1
-#: From so many values on, a sample of them decides how they are written.
+#: Of at least twice this many values, a sample of evenly spread ones decides how all are written: compressing
+#: everything in both ways would take twice the time.
 _SAMPLE = 1 << 14
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """Applies to everything; small where most elements are those of the base. No bytes at all for an equal block."""
+    """Small where few elements differ from the base; a block that equals the base takes no bytes.
+
+    Does not apply where more than half of the elements changed, unless the base is mostly zero.
+    """
 
     name: ClassVar[str] = "sparse"
     kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
     def over(self, base: Tensor | None) -> SparseCoder:
-        """Codes over this block."""
+        """A coder over this block of the base."""
         return SparseCoder(base)
 
 
 @dataclass(frozen=True)
 class SparseCoder:
-    """Codes what changed since one block."""
+    """Codes the elements that differ from one block of the base."""
 
     base: Tensor | None
 
     def encode(self, new: Tensor) -> bytes | None:
-        """Positions as gaps, then the new values, or their differences from the old ones, as byte planes."""
+        """Positions of changed elements as gaps, then their values or differences as byte planes; None if too many."""
         base = self.base
         if base is None or len(base.data) != len(new.data) or len(new.data) % word_width(new.spec.dtype):
             return None
@@ -51,7 +55,8 @@ class SparseCoder:
             return b""
         words, old = words[positions], old[positions]
         if 2 * len(positions) > len(new.data) // width and 2 * np.count_nonzero(old) > len(positions):
-            # Not sparse. Where most of the base is zero, it says nothing, and no encoding is better than the values.
+            # More than half changed: another encoding is smaller. But if the base is mostly zero, differences from it
+            # are no smaller than the values.
             return None
         step = max(1, len(words) // _SAMPLE)
         kinds = (_VALUES, _DIFFERENCES)
@@ -60,7 +65,7 @@ class SparseCoder:
         return head + pack_positions(positions) + _pack_values(mode, words, old, new.spec.dtype)
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
-        """Undo :meth:`encode`."""
+        """Undo :meth:`encode`. Raises PayloadError."""
         base = self.base
         width = word_width(spec.dtype)
         if base is None or len(base.data) != spec.nbytes or spec.nbytes % width:

@@ -1,4 +1,4 @@
-"""``ternary``: elements that stayed, or moved up or down by one number, as in a task vector of signs (ComPEFT)."""
+"""``ternary``: each element stayed, or moved up or down by the same number, as in a task vector of signs (ComPEFT)."""
 
 from __future__ import annotations
 
@@ -25,31 +25,35 @@ from gittheta.numerics.planes import Words, pack, unpack
 from gittheta.numerics.positions import pack_positions, unpack_positions
 
 _HEAD = struct.Struct("<fI")
-#: So many elements, and then so many that changed, are looked at before the rest.
+#: The encoding is tried on the first elements, then on the first changed ones, before the whole block is: most changes
+#: are not ternary, and a few thousand elements show that at a fraction of the time.
 _FIRST = 1 << 12
 
 
 @dataclass(frozen=True)
 class Ternary:
-    """Applies to floats all of which moved by the same float32, up or down, and were rounded."""
+    """Applies to floats that stayed, or moved up or down by the same float32 and were rounded to the dtype."""
 
     name: ClassVar[str] = "ternary"
     kind: ClassVar[Literal["blockwise"]] = "blockwise"
     needs_base: ClassVar[bool] = True
 
     def over(self, base: Tensor | None) -> TernaryCoder:
-        """Codes over this block."""
+        """A coder over this block of the base."""
         return TernaryCoder(base)
 
 
 @dataclass(frozen=True)
 class TernaryCoder:
-    """Codes the signs of the changes since one block."""
+    """Codes the signs of the changes from one block of the base."""
 
     base: Tensor | None
 
     def encode(self, new: Tensor) -> bytes | None:
-        """The number, the positions as gaps, and the directions as bits; no bytes at all for an equal block."""
+        """The number, the positions of changed elements as gaps, and their directions as bits.
+
+        No bytes for a block that equals the base; None if no single number explains the changes.
+        """
         base = self.base
         dtype = new.spec.dtype
         if base is None or not has_arithmetic(dtype) or len(base.data) != len(new.data):
@@ -71,7 +75,7 @@ class TernaryCoder:
         return None
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
-        """Undo :meth:`encode`."""
+        """Undo :meth:`encode`. Raises PayloadError."""
         base = self.base
         if base is None or len(base.data) != spec.nbytes:
             raise PayloadError("a ternary change needs a base of its own size")
@@ -93,21 +97,21 @@ class TernaryCoder:
 
 
 def _moved(old: Words, ups: npt.NDArray[np.bool_], step: float, dtype: Dtype) -> Words:
-    """One addition in float64, rounded once to the dtype."""
+    """The words ``old`` moved by ``step`` up or down: one addition in float64, rounded once to the dtype."""
     values = to_float64(old.view(np.uint8).data, dtype)
     values += np.where(ups, step, -step)
     return as_words(from_float64(values, dtype), dtype.itemsize)
 
 
 def _may_apply(words: Words, old: Words, dtype: Dtype) -> bool:
-    """Whether some number could have moved the elements that differ."""
+    """Whether one number could explain all elements that differ."""
     differ = words != old
     low, high = _bounds(words[differ], old[differ], dtype)
     return not low > high * (1 + 2**-40)
 
 
 def _bounds(words: Words, old: Words, dtype: Dtype) -> tuple[float, float]:
-    """Between what numbers all elements must have moved; NaN where nothing bounds them."""
+    """The least and the largest number by which all elements can have moved; NaN where there is no bound."""
     if not len(words):
         return np.nan, np.nan
     ordered, values = to_ordered(words), to_float64(old.view(np.uint8).data, dtype)
@@ -121,14 +125,17 @@ def _bounds(words: Words, old: Words, dtype: Dtype) -> tuple[float, float]:
 
 
 def _edge(words: Words, beside: Words, dtype: Dtype, side: int) -> Doubles:
-    """Up to where values round to a float rather than to its neighbour on that side (-1 or 1)."""
+    """For each word, the bound of the values that round to it, on one side (-1: below, 1: above).
+
+    ``beside`` are the neighbouring floats on that side. Returns float64, in the shape of the words.
+    """
     here, there = (to_float64(some.view(np.uint8).data, dtype) for some in (words, beside))
     if dtype.name == "f64":
-        return there  # the middle is no float64
+        return there  # the middle of two neighbours is not a float64
     middle: Doubles = (here + there) / 2
     if dtype.name == "f32":
         return middle
-    # Values are rounded to float32 first: what is as near as that to the middle becomes the even one of the two.
+    # Values are rounded to float32 first, so that those close to the middle become the middle, and then the even word.
     blur = np.spacing(np.abs(middle).astype(np.float32)).astype(np.float64) / 2
     even = (words & words.dtype.type(1)) == 0
     middle += np.where(even, side * blur, -side * blur)
@@ -136,7 +143,10 @@ def _edge(words: Words, beside: Words, dtype: Dtype, side: int) -> Doubles:
 
 
 def _steps(low: float, high: float) -> Iterator[float]:
-    """The float32 in the middle, which fits unless the bounds are as near as floats are, and those beside it."""
+    """Numbers to try: the float32 in the middle of the bounds and its two neighbours.
+
+    The middle fits unless the bounds are about as close to each other as neighbouring floats.
+    """
     with np.errstate(over="ignore", under="ignore"):
         middle = np.float32(low + (high - low) / 2)
     for step in (middle, np.nextafter(middle, np.float32(np.inf)), np.nextafter(middle, np.float32(0))):

@@ -1,1 +1,1 @@
-"""Runs a merge method on tensors. Knows no Git."""
+"""Run merge methods on tensors. Does not know Git."""

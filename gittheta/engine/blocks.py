@@ -1,4 +1,4 @@
-"""A tensor, or all tensors of a model, block by block on a device: widened, checked, rounded once."""
+"""A tensor, or all tensors of a model, block by block on a device: converted, checked, and rounded once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class TensorBlocks:
-    """One tensor, block by block."""
+    """The blocks of one tensor to merge. Safe to use from several threads."""
 
     def __init__(self, task: Task, compute: Compute) -> None:
         self.task = task
@@ -44,7 +44,7 @@ class TensorBlocks:
         return max(1, self.elements)
 
     def _suitable_device(self) -> torch.device:
-        """Not every accelerator knows float64, in which sums over a tensor are taken."""
+        """The device, or the processor if the task needs float64 (sums over a tensor do) and the device lacks it."""
         sums = hasattr(self.task.method, "measure") or self.task.traits.unit != "element"
         if self.compute.device.type == "mps" and (sums or self._wide == torch.float64):
             return CPU
@@ -52,15 +52,15 @@ class TensorBlocks:
 
     @property
     def count(self) -> int:
-        """How many blocks; one for a tensor without elements."""
+        """The number of blocks; one for a tensor without elements."""
         return max(1, -(-self.elements // self._step))
 
     def jobs(self, look: Callable[[Group], Result]) -> Iterator[Callable[[], Result]]:
-        """Looks at one block each."""
+        """One job for each block, which returns what ``look`` returns for it."""
         return (partial(self._look, look, index) for index in range(self.count))
 
     def map(self, look: Callable[[Group], Result]) -> Iterator[Result]:
-        """Look at each block."""
+        """What ``look`` returns for each block, in the order of the blocks. Raises MergeError."""
         yield from self.compute.each(self.jobs(look))
         self._checked = True
 
@@ -79,7 +79,10 @@ class TensorBlocks:
             raise error.located(tensor=self.task.name) from error.__cause__
 
     def block(self, index: int) -> Group:
-        """One block, widened and on the device. Raises MergeError for values that are not finite."""
+        """One block, on the device and in the dtype for accumulation. Raises MergeError for values that are not finite.
+
+        Its shape is that of the whole tensor, (rows, elements of a row), or flat, as the method's ``unit`` says.
+        """
         task = self.task
         begin = index * self._step
         end = min(begin + self._step, self.elements)
@@ -93,12 +96,12 @@ class TensorBlocks:
             digests=self._digests,
             spec=task.spec,
             start=begin,
-            statistics=tuple(self._known(side, begin, end) for side in range(len(task.statistics))),
+            statistics=tuple(self._statistics(side, begin, end) for side in range(len(task.statistics))),
         )
 
     @cached_property
-    def _alike(self) -> bool:
-        """Whether the sides are the same to the bit, and the method would say just that but for rounding."""
+    def _is_same_side(self) -> bool:
+        """Whether all sides have the same bits, and the method would return these apart from rounding."""
         return self.task.traits.idempotent and len(set(self._digests)) == 1
 
     @cached_property
@@ -118,28 +121,33 @@ class TensorBlocks:
             return values.reshape(arithmetic_shape(self.task.spec))
         return values if unit == "element" else values.reshape(-1, self._row)
 
-    def _known(self, side: int, begin: int, end: int) -> dict[str, torch.Tensor]:
-        """Statistics of one side: the same run of those that have the tensor's shape, others whole."""
-        found = {}
+    def _statistics(self, side: int, begin: int, end: int) -> dict[str, torch.Tensor]:
+        """Statistics of one side by kind: those of the tensor's shape for the block alone, all others whole."""
+        statistics = {}
         for kind, operand in self.task.statistics[side].items():
             label = f"the statistics ({kind}) of {self.task.labels[side]}"
             if operand.spec.shape == self.task.spec.shape:
-                found[kind] = self._read(operand, label, begin, end)
+                statistics[kind] = self._read(operand, label, begin, end)
             else:
                 whole = operand.read(0, arithmetic_elements(operand.spec)).to(self._device, torch.float64)
-                found[kind] = whole.reshape(operand.spec.shape)
-        return found
+                statistics[kind] = whole.reshape(operand.spec.shape)
+        return statistics
 
     def result(self, group: Group) -> torch.Tensor:
-        """What the method makes of a block, rounded. Raises MergeError if that is no block of the tensor."""
+        """The merged block, flat and rounded to the tensor's own dtype.
+
+        Raises MergeError if the method returns another shape or dtype, or values that the dtype cannot hold.
+        """
         merged, name = self.task.method.merge(group), self.task.method.name
         expected = group.sides[0]
         if not isinstance(merged, torch.Tensor) or merged.shape != expected.shape or merged.dtype != expected.dtype:
-            given = f"{merged.dtype} {list(merged.shape)}" if isinstance(merged, torch.Tensor) else type(merged)
-            raise MergeError(f"{name} gave {given}, not {expected.dtype} {list(expected.shape)}", tensor=group.name)
+            actual = f"{merged.dtype} {list(merged.shape)}" if isinstance(merged, torch.Tensor) else type(merged)
+            raise MergeError(
+                f"{name} returned {actual}, not {expected.dtype} {list(expected.shape)}", tensor=group.name
+            )
         if not self.task.propagate:
             self._check_range(merged)
-        return (group.sides[0] if self._alike else merged).reshape(-1).to(self._narrow)
+        return (group.sides[0] if self._is_same_side else merged).reshape(-1).to(self._narrow)
 
     def _check_range(self, merged: torch.Tensor) -> None:
         if not merged.numel():
@@ -155,7 +163,7 @@ class TensorBlocks:
 
 
 class ModelBlocks:
-    """Several tensors, one after the other, block by block."""
+    """The blocks of several tensors, one tensor after the other. Safe to use from several threads."""
 
     def __init__(self, tensors: Sequence[TensorBlocks]) -> None:
         self._tensors = tensors
@@ -163,18 +171,18 @@ class ModelBlocks:
         self.elements = sum(tensor.elements for tensor in tensors)
 
     def map(self, look: Callable[[Group], Result]) -> Iterator[Result]:
-        """Look at each block of each tensor."""
+        """What ``look`` returns for each block of each tensor, in order. Raises MergeError."""
         jobs = (job for tensor in self._tensors for job in tensor.jobs(look))
         return self._tensors[0].compute.each(jobs)
 
     def block(self, index: int) -> Group:
-        """One block again."""
+        """The block of this index, counted over all tensors."""
         tensor = bisect_right(self._ends, index)
         return self._tensors[tensor].block(index - (self._ends[tensor - 1] if tensor else 0))
 
 
 def all_finite(values: torch.Tensor) -> bool:
-    """Whether there is no NaN and no infinity."""
+    """Whether no value is NaN or infinite."""
     if not values.numel():
         return True
     low, high = torch.aminmax(values.to(torch.float32) if values.element_size() < 2 else values)

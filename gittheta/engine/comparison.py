@@ -1,4 +1,4 @@
-"""How the task vectors of one tensor lie to one another: norms, cosines, agreement of signs. One pass, in blocks."""
+"""Compare the task vectors of one tensor: norms, cosines, agreement of signs. One pass over its blocks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gittheta.api import Blocks, Group, MergeError
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of the sides that changed a tensor, in the order of their labels."""
+    """How the sides that changed a tensor compare, in the order of their labels."""
 
     #: L2 norm of each task vector.
     norms: tuple[float, ...]
-    #: For each pair (i, j), i < j, in lexicographic order: cosine of the angle; NaN if one is zero.
+    #: For each pair (i, j), i < j, in lexicographic order: the cosine of the angle; NaN if one of the two is zero.
     cosines: tuple[float, ...]
-    #: For each pair, the share of the elements changed by both in which they changed to the same side.
+    #: For each pair, among the elements that both changed, the share that both changed in the same direction.
     agreements: tuple[float, ...]
 
     @property
     def hint(self) -> str:
-        """Which method suits, in a few words. A rule of thumb, not a promise."""
+        """Which method suits, in a few words: a rule of thumb."""
         cosine, agreement = min(self.cosines, default=1.0), min(self.agreements, default=1.0)
         if not all(map(math.isfinite, self.norms)):
             return "values that are not finite: take one"
@@ -45,18 +45,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compare:
-    """Looks like a merge method to the engine, and only measures."""
+    """A merge method that only measures."""
 
     name: ClassVar[str] = "compare"
     unit: ClassVar[Literal["element"]] = "element"
     ordered: ClassVar[bool] = True
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Never called."""
+        """Raise MergeError: this method only measures."""
         raise MergeError("nothing is merged here", tensor=group.name)
 
     def measure(self, blocks: Blocks) -> Comparison:
-        """The comparison. Without a base the sides themselves are compared."""
+        """The comparison of the task vectors, or of the sides themselves if there is no base."""
         parts = list(blocks.map(_look))
         count = len(parts[0].squares)
         squares = [math.fsum(part.squares[side] for part in parts) for side in range(count)]

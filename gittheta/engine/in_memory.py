@@ -1,4 +1,4 @@
-"""``gittheta.merge``: the same engine on tensors in memory, or on files, without Git."""
+"""``gittheta.merge``: merge tensors in memory, or files, without Git."""
 
 from __future__ import annotations
 
@@ -47,18 +47,20 @@ def merge(
 ) -> dict[str, torch.Tensor]:
     """Merge models tensor by tensor, in the order of the first side.
 
-    ``base`` is θ0, or None. Each model is a mapping of names to tensors or the path of a checkpoint, and all have the
-    same tensors, dtypes and shapes. ``weight`` is one number, or one for each side. ``options`` are those of the method
-    (``lambda`` is written ``lambda_``). ``statistics`` has, for each side, models of the statistics that the method
-    reads, by kind: ``[{"fisher": ...}, ...]``. Results lie on the device of the first side's tensors.
+    ``base`` is θ0, or None. Each model is a mapping of names to tensors, or the path of a checkpoint. All models have
+    the same tensors, dtypes and shapes. ``weight`` is one number for all sides, or one for each. ``statistics`` has for
+    each side the statistics that the method reads, as models by kind: ``[{"fisher": ...}, ...]``. ``nonfinite`` is
+    ``error`` or ``propagate``. ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``. All other ``options``
+    are those of the method (``lambda`` is written ``lambda_``). Results are on the device of the first side's tensors.
 
-    Raises MergeError, naming the tensor, where the method cannot apply; PluginError for an unknown method.
+    Raises MergeError, naming the tensor, if the method cannot apply; PluginError for an unknown method; FormatError for
+    a file that is not a checkpoint; ConfigError for an unknown device.
     """
     registry = Registry()
     labels = _labels(sides, method)
-    given = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
-    recipe = ConfiguredMethod.make(registry, method, given | {"weight": as_text(weight), "nonfinite": nonfinite})
-    weights_of(recipe.weight, labels)
+    texts = {name.rstrip("_"): as_text(value) for name, value in options.items() if value is not None}
+    configured = ConfiguredMethod.make(registry, method, texts | {"weight": as_text(weight), "nonfinite": nonfinite})
+    weights_of(configured.weight, labels)
     if len(statistics) not in (0, len(sides)):
         raise MergeError(f"statistics of {len(statistics)} models for {len(sides)} sides", hint=_ONE_EACH)
     with computing(device, threads or os.cpu_count() or 1, _warn) as compute:
@@ -69,7 +71,7 @@ def merge(
             {kind: _open(registry, model, f"the statistics ({kind}) of {label}") for kind, model in each.items()}
             for each, label in zip(statistics, labels, strict=False)
         ]
-        tasks = [_task(name, theta0, thetas, known, labels, recipe) for name in thetas[0]]
+        tasks = [_task(name, theta0, thetas, known, labels, configured) for name in thetas[0]]
         return dict(_results(tasks, compute))
 
 
@@ -81,7 +83,7 @@ def _warn(message: str) -> None:
 
 
 def _labels(sides: Sequence[Model], method: str) -> tuple[str, ...]:
-    """What the sides are called in messages."""
+    """The names of the sides in messages. Raises MergeError if there are none to merge, or nothing to compute."""
     if isinstance(sides, (str, os.PathLike, Mapping)):
         raise MergeError("sides is one model", hint="give a list of models")
     if not sides:
@@ -104,7 +106,7 @@ def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.T
         at = 0
         for run in merge_tensor(task, compute, measured if task.traits.scope == "global" else None):
             flat[at : at + len(run)] = run
-            if run.is_cuda:  # made in another queue, where its memory must not be used again before it is copied
+            if run.is_cuda:  # made in another stream, which must not reuse its memory before it is copied
                 run.record_stream(torch.cuda.current_stream(run.device))
             at += len(run)
         if task.spec.dtype.kind == "complex":
@@ -113,20 +115,20 @@ def _results(tasks: list[Task], compute: Compute) -> Iterator[tuple[str, torch.T
 
 
 def _home(task: Task) -> torch.device:
-    """Where the result is to lie: beside the first side."""
+    """The device for the result: that of the first side."""
     first = task.sides[0]
     return first.tensor.device if isinstance(first, ResidentOperand) else CPU
 
 
 def _agreed(task: Task) -> torch.Tensor:
-    """A tensor that has no arithmetic, which is the same on all sides or an error."""
-    found = {(side.spec.dtype, side.spec.shape, side.digest()) for side in task.sides}
+    """A tensor of a dtype without arithmetic. Raises MergeError unless all sides have the same."""
+    versions = {(side.spec.dtype, side.spec.shape, side.digest()) for side in task.sides}
     first = task.sides[0]
-    if len(found) > 1 or not isinstance(first, ResidentOperand):
+    if len(versions) > 1 or not isinstance(first, ResidentOperand):
         raise MergeError(
             f"{task.spec.dtype.name} values that differ between the sides",
             tensor=task.name,
-            hint="only floating-point and complex numbers are merged: give all sides the same",
+            hint="only floating-point and complex numbers are merged: give all sides the same values",
         )
     return first.tensor.detach().clone()
 
@@ -144,9 +146,9 @@ def _task(
     sides: Sequence[Mapping[str, Operand]],
     known: Sequence[Mapping[str, Mapping[str, Operand]]],
     labels: tuple[str, ...],
-    recipe: ConfiguredMethod,
+    configured: ConfiguredMethod,
 ) -> Task:
-    method = fallback(recipe.method, sides[0][name].spec)
+    method = fallback(configured.method, sides[0][name].spec)
     kinds = Traits.of(method).kinds
     statistics = tuple({kind: each[kind][name] for kind in kinds if name in each.get(kind, {})} for each in known)
     method = statistics_based(method, statistics)
@@ -155,15 +157,15 @@ def _task(
         base.get(name) if base is not None else None,
         tuple(side[name] for side in sides),
         labels,
-        weights_of(recipe.weight, labels),
+        weights_of(configured.weight, labels),
         method,
         statistics if Traits.of(method).kinds else (),
-        recipe.propagate,
+        configured.propagate,
     )
 
 
 def _open(registry: Registry, model: Model, label: str) -> dict[str, Operand]:
-    """The tensors of a model by name. Raises FormatError for a file of no known format."""
+    """The tensors of a model by name. Raises FormatError for a file that is not a checkpoint, or a broken one."""
     if isinstance(model, Mapping):
         return {name: _given(name, tensor, label) for name, tensor in model.items()}
     if not isinstance(model, (str, os.PathLike)):
@@ -185,7 +187,7 @@ class _Warnings(NullReporter):
 
 
 def _resident(segment: Segment, view: memoryview) -> ResidentOperand:
-    """A tensor over a mapped file; of dtypes without arithmetic, its bytes."""
+    """A tensor in a mapped file; a dtype that torch lacks is held as bytes."""
     spec = segment.spec
     data = view[segment.offset : segment.offset + spec.nbytes]
     if spec.dtype.name not in TORCH:
@@ -199,14 +201,14 @@ def _resident(segment: Segment, view: memoryview) -> ResidentOperand:
 
 
 def _given(name: str, tensor: torch.Tensor, label: str) -> ResidentOperand:
-    """A tensor of the caller's, which is only read. Raises MergeError for what no checkpoint can hold."""
+    """A tensor of the caller's, which is only read. Raises MergeError for one that a checkpoint cannot hold."""
     if not isinstance(tensor, torch.Tensor):
-        raise MergeError(f"{label} has a {type(tensor).__name__} there, and no torch tensor", tensor=name)
+        raise MergeError(f"{label} has a {type(tensor).__name__} there, not a torch tensor", tensor=name)
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise MergeError(f"{label} has a tensor there that is sparse, quantised or without values", tensor=name)
     dtype = _NAMES.get(tensor.dtype)
     if dtype is None:
-        raise MergeError(f"{tensor.dtype} is no dtype of a checkpoint ({label})", tensor=name)
-    # Made contiguous once: it is read in runs.
+        raise MergeError(f"not a dtype of a checkpoint: {tensor.dtype} ({label})", tensor=name)
+    # Made contiguous once, because it is read in many runs.
     values = tensor.detach().resolve_conj().resolve_neg().contiguous()
     return ResidentOperand(TensorSpec(name, DTYPES[dtype], tuple(tensor.shape)), values)

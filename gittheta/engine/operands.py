@@ -1,4 +1,4 @@
-"""What is merged: tensors that lie somewhere, read in runs and widened to the dtype in which one accumulates."""
+"""The tensors that a merge reads, in runs, wherever they lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gittheta.model import RunningDigest
 
 
 class Operand(Protocol):
-    """One version of a tensor."""
+    """One version of a tensor. Safe to use from several threads."""
 
     @property
     def spec(self) -> TensorSpec:
@@ -22,17 +22,17 @@ class Operand(Protocol):
         ...
 
     def read(self, begin: int, end: int) -> torch.Tensor:
-        """Real numbers from index ``begin`` to ``end``, flat, in the tensor's own dtype, wherever they lie."""
+        """The real numbers from index ``begin`` to ``end``: flat, in the tensor's own dtype, on any device."""
         ...
 
     def digest(self) -> Digest:
-        """BLAKE3-256 of all its bytes."""
+        """BLAKE3-256 of the tensor's bytes."""
         ...
 
 
 @dataclass(frozen=True)
 class StoredOperand:
-    """A tensor whose bytes can be read by ranges."""
+    """A tensor whose bytes can be read by ranges, and whose digest is known."""
 
     values: TensorReader
     known_digest: Digest
@@ -43,29 +43,29 @@ class StoredOperand:
         return self.values.spec
 
     def read(self, begin: int, end: int) -> torch.Tensor:
-        """A run of it."""
+        """The real numbers from index ``begin`` to ``end``: flat, in the tensor's own dtype, on the CPU."""
         size = self.spec.nbytes // max(1, arithmetic_elements(self.spec))
         return flat_values(self.values.read(begin * size, end * size), self.spec.dtype)
 
     def digest(self) -> Digest:
-        """Known from the manifest."""
+        """The digest, as known from the manifest."""
         return self.known_digest
 
 
 @dataclass(frozen=True)
 class ResidentOperand:
-    """A tensor in memory, of any device."""
+    """A tensor in the memory of any device."""
 
     spec: TensorSpec
     tensor: torch.Tensor
 
     def read(self, begin: int, end: int) -> torch.Tensor:
-        """A run of it."""
+        """The real numbers from index ``begin`` to ``end``: flat, in the tensor's own dtype and on its device."""
         values = self.tensor.detach().reshape(-1)
         return (torch.view_as_real(values).reshape(-1) if values.is_complex() else values)[begin:end]
 
     def digest(self) -> Digest:
-        """Of its bytes, on the CPU."""
+        """BLAKE3-256 of the tensor's bytes, computed once, on the CPU."""
         return self._digest
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A method from its name and its options as text: the same for command line, git config, theta.toml and attributes."""
+"""Make a method from its name and its options as text, which is how all settings and the command line give them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from gittheta.api import Merge, MergeError
 from gittheta.registry import Registry
 
-#: Options that every method has: they are the engine's business, not the method's.
+#: Options that every method has; the engine uses them, not the method.
 WEIGHT, NONFINITE = "weight", "nonfinite"
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def option_names(method: type[Merge]) -> dict[str, str]:
-    """The options of a method, and the fields that hold them: ``lambda`` is the field ``lambda_``."""
+    """For each option of a method the field that holds it: the option ``lambda`` is the field ``lambda_``."""
     return {each.name.rstrip("_"): each.name for each in fields(method) if each.init}  # type: ignore[arg-type]
 
 
-def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merge:
-    """The method of that name with these options.
+def make_method(registry: Registry, name: str, options: Mapping[str, str]) -> Merge:
+    """The method of that name with these options, given as text.
 
     Raises PluginError if there is no such method, and MergeError for an option that is unknown or out of range.
     """
@@ -30,7 +30,7 @@ def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merg
     names = option_names(method)
     hints = get_type_hints(method)
     values: dict[str, Any] = {}
-    for option, text in given.items():
+    for option, text in options.items():
         if option not in names:
             known = ", ".join([*names, WEIGHT, NONFINITE])
             raise MergeError(f"{name} has no option '{option}'", hint=f"its options are: {known}")
@@ -40,48 +40,52 @@ def make_method(registry: Registry, name: str, given: Mapping[str, str]) -> Merg
     except MergeError:
         raise
     except Exception as error:  # a plugin may fail in any way
-        raise MergeError(f"{name} cannot be made with {dict(given)}: {error!r}") from error
+        raise MergeError(f"{name} cannot be made with {dict(options)}: {error!r}") from error
 
 
 @dataclass(frozen=True)
 class ConfiguredMethod:
-    """A method ready to be run, and what the engine is told besides."""
+    """A method with its options, and the options that the engine uses."""
 
     method: Merge
-    #: The text of ``weight``, which only has a meaning together with the sides.
+    #: The text of ``weight``, whose meaning depends on the number of sides.
     weight: str = "1"
+    #: Whether values that are not finite are let through.
     propagate: bool = False
-    #: Offered options that the method has no use for.
+    #: Offered options that the method does not have.
     unused: tuple[str, ...] = ()
 
     @classmethod
     def make(
         cls, registry: Registry, name: str, options: Mapping[str, str], offered: Mapping[str, str] | None = None
     ) -> ConfiguredMethod:
-        """A method by name. ``options`` must be its own; of what is ``offered`` it takes what it has.
+        """A method by name. It must have all of ``options``; of those ``offered``, it takes the ones that it has.
 
         Raises PluginError if there is no such method, and MergeError for an option that is unknown or out of range.
         """
         offered = offered or {}
         known = {*option_names(registry.merge(name)), WEIGHT, NONFINITE}
-        given = {**options, **{option: text for option, text in offered.items() if option in known}}
-        weight, nonfinite = given.pop(WEIGHT, "1"), given.pop(NONFINITE, None)
-        method = make_method(registry, name, given)
+        texts = {**options, **{option: text for option, text in offered.items() if option in known}}
+        weight, nonfinite = texts.pop(WEIGHT, "1"), texts.pop(NONFINITE, None)
+        method = make_method(registry, name, texts)
         return cls(method, weight, propagates(nonfinite), tuple(sorted(set(offered) - known)))
 
     def described(self) -> dict[str, str]:
-        """Every option as text, from which the same can be made again."""
-        found = {}
+        """Every option as text, from which the same configured method can be made again."""
+        texts = {}
         for option, field in option_names(type(self.method)).items():
             value = getattr(self.method, field)
             if value is not None:
-                found[option] = as_text(value)
-        return found | {WEIGHT: self.weight} | ({NONFINITE: "propagate"} if self.propagate else {})
+                texts[option] = as_text(value)
+        return texts | {WEIGHT: self.weight} | ({NONFINITE: "propagate"} if self.propagate else {})
 
 
 def as_text(value: object) -> str:
-    """A value of TOML or Python as one would write it on the command line. Raises MergeError for tables and dates."""
-    if hasattr(value, "tolist"):  # of NumPy or torch
+    """A value of TOML or Python as text for the command line: ``true``, ``0.5``, ``1,2``.
+
+    Raises MergeError for tables, dates and nested lists.
+    """
+    if hasattr(value, "tolist"):  # an array of NumPy or torch
         value = value.tolist()
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -91,18 +95,18 @@ def as_text(value: object) -> str:
         return _digits(value)
     if isinstance(value, (list, tuple)) and value and not any(isinstance(item, (list, tuple, dict)) for item in value):
         return ",".join(as_text(item) for item in value)
-    raise MergeError(f"{value!r} is no value of an option")
+    raise MergeError(f"not the value of an option: {value!r}")
 
 
 def _digits(value: float) -> str:
     try:
         return repr(value)
     except ValueError:
-        raise MergeError("a number of too many digits is no value of an option") from None
+        raise MergeError("not the value of an option: a number of too many digits") from None
 
 
 def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
-    """One weight for each side: from one number for all, or as many as there are sides. Raises MergeError."""
+    """One weight for each side, from the text of one number for all sides, or of one for each. Raises MergeError."""
     words = text.split(",")
     numbers = tuple(_number(WEIGHT, word) for word in words)
     if len(numbers) == 1:
@@ -116,14 +120,14 @@ def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def propagates(text: str | None) -> bool:
-    """Whether values that are not finite are let through. Raises MergeError."""
+    """Whether values that are not finite are let through, by the text of ``nonfinite``. Raises MergeError."""
     if text not in (None, "error", "propagate"):
         raise MergeError(f"nonfinite is '{text}'", hint="it may be error or propagate")
     return text == "propagate"
 
 
 def _value(method: str, option: str, text: str, hint: Any) -> Any:
-    """Text as the type that a field declares."""
+    """The text of an option, converted to the type that its field declares. Raises MergeError."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is Literal:
@@ -146,7 +150,7 @@ def _integer(what: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise MergeError(f"{what} is '{text}', which is no whole number", hint="give one such as 3") from None
+        raise MergeError(f"{what} is '{text}', which is not a whole number", hint="give one such as 3") from None
 
 
 def _number(what: str, text: str) -> float:
@@ -155,5 +159,5 @@ def _number(what: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise MergeError(f"{what} is '{text}', which is no number", hint="give one such as 0.5")
+        raise MergeError(f"{what} is '{text}', which is not a finite number", hint="give one such as 0.5")
     return number

@@ -1,4 +1,4 @@
-"""Which method merges which tensor: rules in order, the first that fits decides."""
+"""Which method merges which tensor: rules in order, of which the first that fits decides."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 from gittheta.engine.options import as_text
 from gittheta.errors import ConfigError, ThetaError
 
-#: What is decided without numbers: ask the user, or one version as it is.
+#: In place of a method: leave a conflict for the user, or take one version as it is.
 CONFLICT, TAKE = "conflict", "take"
-#: The name of the file with rules, at the top of a commit.
+#: The name of the file with rules, at the top level of a commit.
 RULES_FILE = "theta.toml"
-#: Rules longer than this, in bytes or characters, are somebody's joke.
+#: The longest text of rules, in bytes or characters, and the most dots in one of its lines: a committed file is hostile
+#: input, and the parser's memory grows with the square of the number of dots.
 MAX_RULES = 1 << 18
 _MAX_DOTS = 256
 _MAGIC = re.compile(r"[*?\[]")
@@ -26,25 +27,25 @@ _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class Verb(Enum):
-    """What the user does: combine models, or add (or take back) the change of one commit."""
+    """What the user does: combine models (merge), or add or take back the change of one commit (pick, revert)."""
 
     MERGE = "merge"
     PICK = "pick"
 
 
 BOTH = frozenset(Verb)
-#: What a verb means unless told otherwise.
+#: The method of each verb unless a rule names another.
 DEFAULTS = {Verb.MERGE: "linear", Verb.PICK: "pick"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Tensors that it is about, and a method, options, or both.
+    """The tensors that a rule applies to, and the method, the options, or both that it sets.
 
-    A rule without a method gives options to whatever method another rule names.
+    A rule without a method adds options to the method that a later rule, or the default, names.
     """
 
-    #: Where the rule comes from, in words.
+    #: Where the rule comes from, in words, such as ``theta.toml rule 2``.
     source: str
     method: str | None = None
     options: tuple[tuple[str, str], ...] = ()
@@ -53,60 +54,60 @@ class Rule:
     verbs: frozenset[Verb] = frozenset({Verb.MERGE})
 
     def fits(self, path: str, tensor: str, verb: Verb) -> bool:
-        """Whether it is about this tensor of this file."""
+        """Whether the rule applies to this tensor of this file."""
         return verb in self.verbs and path_fits(self.path, path) and self.is_about(tensor)
 
     def is_about(self, tensor: str) -> bool:
-        """Whether one of its globs fits the name of a tensor."""
+        """Whether one of the rule's globs fits the name of a tensor."""
         names, globs = self._sorted
         return tensor in names or any(glob_fits(glob, tensor) for glob in globs)
 
     @cached_property
     def _sorted(self) -> tuple[frozenset[str], tuple[str, ...]]:
-        """Globs that are plain names, and the others: who settles conflicts may name tensors by the thousand."""
+        """Globs that are plain names, and all others. Plain names are looked up at once: there may be thousands."""
         globs = tuple(glob for glob in self.tensors if _MAGIC.search(glob))
         return frozenset(self.tensors).difference(globs), globs
 
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """How one tensor is merged, and who said so."""
+    """How one tensor is merged, and which rule said so."""
 
     method: str
-    #: Options that were given for this method.
+    #: Options that the rule sets for this method.
     options: tuple[tuple[str, str], ...] = ()
     source: str = "default"
-    #: Options that were given for whatever method; they count where the method has them, and come before the others.
+    #: Options from rules without a method. They count if the method has them, and override ``options``.
     offered: tuple[tuple[str, str], ...] = ()
-    #: Globs of the tensors that the rule is about.
+    #: Globs of the tensors that the rule applies to.
     tensors: tuple[str, ...] = ("*",)
 
     @property
     def explicit(self) -> bool:
-        """Whether anybody asked for this method."""
+        """Whether a rule named this method."""
         return self.source != "default"
 
     @property
     def origin(self) -> str:
-        """Who is to be told of what is wrong with it: `` (theta.toml rule 2)``; nothing if nobody asked."""
+        """Where the choice comes from, to be appended to messages: `` (theta.toml rule 2)``; empty for a default."""
         words = [self.source] if self.explicit else []
         words += [f"{key}={value}" for key, value in self.offered]
         return f" ({', '.join(words)})" if words else ""
 
     def option(self, name: str) -> str | None:
-        """The text of one option."""
+        """The text of one option, or None if no rule sets it."""
         return {**dict(self.options), **dict(self.offered)}.get(name)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """All rules in force, the strongest first."""
+    """All rules in force, the strongest first. Safe to use from several threads."""
 
     rules: tuple[Rule, ...] = ()
     _known: dict[tuple[str, str, Verb], MethodChoice] = field(default_factory=dict, compare=False, repr=False)
 
     def choice(self, path: str, tensor: str, verb: Verb) -> MethodChoice:
-        """How a tensor that several sides changed is merged."""
+        """How a tensor is merged that several sides changed."""
         key = (path, tensor, verb)
         if key not in self._known:
             self._known[key] = self._choose(path, tensor, verb)
@@ -124,27 +125,27 @@ class Policy:
         return MethodChoice(DEFAULTS[verb], offered=tuple(sorted(offered.items())))
 
     def preceded_by(self, *rules: Rule) -> Policy:
-        """The same with stronger rules before the others."""
+        """A policy with these rules, which are stronger, before the others."""
         return Policy((*rules, *self.rules))
 
 
 def path_fits(glob: str, path: str) -> bool:
-    """Like a line of .gitignore: without a slash it is about the file's name, otherwise about its whole path."""
+    """Whether a glob fits a path: without a slash it must fit the file's name, else the whole path (as .gitignore)."""
     return glob_fits(glob.lstrip("/"), path if "/" in glob else path.rpartition("/")[2])
 
 
 def glob_fits(glob: str, text: str) -> bool:
-    """Whether the whole text is as the glob says; capitals count, and ``*`` spans whatever there is."""
+    """Whether a glob fits the whole text. Case matters, and ``*`` also spans slashes and dots."""
     return bool(_compiled(glob).fullmatch(text))
 
 
 def literal(text: str) -> str:
-    """A glob that only this text fits."""
+    """A glob that fits this text only."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
 def literal_path(path: str) -> str:
-    """A glob that only this path fits."""
+    """A glob that fits this path only."""
     return f"/{literal(path)}"
 
 
@@ -154,33 +155,36 @@ def _compiled(glob: str) -> re.Pattern[str]:
 
 
 def options_rule(source: str, options: Mapping[str, object], verbs: frozenset[Verb]) -> Rule:
-    """The rule that ``method=... key=value`` pairs make.
+    """The rule of ``method=... key=value`` pairs.
 
-    Capitals do not count in keys, and ``-`` stands for ``_``, which git config does not allow. ``conflict`` is meant
-    for whatever one does. Raises ConfigError for keys that cannot be any, MergeError for values that cannot.
+    Case does not matter in keys, and ``-`` stands for ``_``, which git config does not allow. The method ``conflict``
+    applies to all verbs. Raises ConfigError for keys that options cannot have, MergeError for such values.
     """
-    given: dict[str, object] = {}
+    pairs: dict[str, object] = {}
     for word, value in options.items():
         key = word.lower().replace("-", "_")
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"{word!r} ({source}) is no option", hint="options look like this: density=0.2")
-        if key in given:
-            raise ConfigError(f"{word!r} ({source}) is there twice")
-        given[key] = value
-    method = given.pop("method", None)
+            raise ConfigError(f"not an option: {word!r} ({source})", hint="options look like this: density=0.2")
+        if key in pairs:
+            raise ConfigError(f"{word!r} ({source}) appears twice")
+        pairs[key] = value
+    method = pairs.pop("method", None)
     if method is not None and not (isinstance(method, str) and _KEY.fullmatch(method)):
-        raise ConfigError(f"{method!r} ({source}) is no method", hint="`git theta plugins` lists the methods")
-    texts = tuple(sorted((key, as_text(value)) for key, value in given.items()))
+        raise ConfigError(f"not a method: {method!r} ({source})", hint="`git theta plugins` lists the methods")
+    texts = tuple(sorted((key, as_text(value)) for key, value in pairs.items()))
     return Rule(source, method, texts, verbs=BOTH if method == CONFLICT else verbs)
 
 
 def attribute_rule(text: str) -> Rule:
-    """The rule of an attribute ``theta-merge=ties`` or ``theta-merge=ties:density=0.2:lambda=1``."""
+    """The rule of an attribute ``theta-merge=ties`` or ``theta-merge=ties:density=0.2:lambda=1``.
+
+    Raises ConfigError, or MergeError for the value of an option.
+    """
     method, *pairs = text.split(":")
     options = {"method": method, **dict(pair.partition("=")[::2] for pair in pairs)}
     source = "attribute theta-merge"
     if len(options) <= len(pairs):
-        raise ConfigError(f"an option of {text!r} ({source}) is there twice")
+        raise ConfigError(f"an option of {text!r} ({source}) appears twice")
     return options_rule(source, options, frozenset({Verb.MERGE}))
 
 
@@ -191,12 +195,12 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     if document:
         raise ConfigError(f"{next(iter(document))!r} means nothing here", path=RULES_FILE, hint=_EXAMPLE)
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-        raise ConfigError("'rule' is no list of tables", path=RULES_FILE, hint=_EXAMPLE)
+        raise ConfigError("'rule' is not a list of tables", path=RULES_FILE, hint=_EXAMPLE)
     return tuple(_rule(number, rule) for number, rule in enumerate(rules, 1))
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    # The parser needs memory with the square of the length of a dotted key.
+    # The parser's memory grows with the square of the length of a dotted key.
     if len(text) > MAX_RULES or any(line.count(".") > _MAX_DOTS for line in text.split("\n")):
         raise ConfigError(
             f"more than {MAX_RULES >> 10} KiB, or {_MAX_DOTS} dots in a line", path=RULES_FILE, hint="shorten it"
@@ -237,4 +241,4 @@ def _verbs(value: object) -> frozenset[Verb]:
     try:
         return frozenset(map(Verb, _globs(value, "verbs")))
     except ValueError:
-        raise ConfigError(f"verbs is {value!r}, and knows merge and pick") from None
+        raise ConfigError(f"verbs is {value!r}; it may contain merge and pick") from None

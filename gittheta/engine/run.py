@@ -1,7 +1,7 @@
-"""Runs a merge method over tensors: in blocks, on a device, several blocks at once, the same bits however that is done.
+"""Run a merge method over tensors in blocks, several at a time. The result has the same bits for any number of threads.
 
-A method sees values in the dtype in which one accumulates and returns the same; here they are widened, checked and
-rounded once. Where blocks begin follows from the tensor alone, and so does the order of whatever is summed up.
+A method gets and returns values in the dtype for accumulation; the engine converts and checks them, and rounds the
+result once. Where blocks begin, and the order in which anything is summed, follow from the tensor alone.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Result = TypeVar("Result")
 
 
 def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator[torch.Tensor]:
-    """The merged tensor in runs, flat and in its own dtype.
+    """The merged tensor in runs: flat, in its own dtype, on the device of the merge.
 
-    ``measured`` is what :func:`measure_all` gave, for methods of global scope. Raises MergeError.
+    ``measured`` is the result of :func:`measure_all`, for methods of global scope. Raises MergeError.
     """
     blocks = TensorBlocks(prepared(task), compute)
     measure = getattr(task.method, "measure", None)
@@ -36,7 +36,7 @@ def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator
 
 
 def measure_all(tasks: Sequence[Task], compute: Compute) -> Any:
-    """What a method of global scope wants to know of all tensors that it merges."""
+    """What a method of global scope measures over all tensors that it merges. Raises MergeError."""
     method: Any = tasks[0].method
     by_name = sorted(tasks, key=lambda task: task.name)
     blocks = ModelBlocks([TensorBlocks(prepared(task), compute) for task in by_name])

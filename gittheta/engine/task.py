@@ -1,4 +1,4 @@
-"""One tensor to be merged, by which method, and whether that can be."""
+"""One tensor to merge, and the check whether its method can merge it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Asked = TypeVar("Asked")
 
 @dataclass(frozen=True)
 class Task:
-    """One tensor to be merged: θ0, the θᵢ with what they are called and their weights, and the method."""
+    """One tensor to merge: θ0 or None, the θᵢ with their labels and weights, and the method."""
 
     name: str
     base: Operand | None
@@ -29,7 +29,7 @@ class Task:
     labels: tuple[str, ...]
     weights: tuple[float, ...]
     method: Merge
-    #: For each side, by kind.
+    #: For each side its statistics, by kind.
     statistics: tuple[Mapping[str, Operand], ...] = ()
     #: Let NaN and infinities through instead of refusing them.
     propagate: bool = False
@@ -41,12 +41,12 @@ class Task:
 
     @cached_property
     def traits(self) -> Traits:
-        """Of the method."""
+        """The traits of the method."""
         return Traits.of(self.method)
 
 
 def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Result:
-    """What a method answers. Whatever it raises becomes a MergeError: Git must not end in a traceback for it."""
+    """The result of a call into a method. Any error of the method becomes a MergeError: Git must see no traceback."""
     try:
         return call(asked)
     except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
@@ -58,9 +58,9 @@ def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Resul
 
 
 def prepared(task: Task) -> Task:
-    """The task, with its sides in an order that is not the user's where the method says that order means nothing.
+    """The task with its sides sorted by digest and weight, unless their order matters to the method.
 
-    Raises MergeError if the method cannot take what there is.
+    Raises MergeError if the method cannot merge this tensor.
     """
     _check(task)
     if task.traits.ordered or len(task.sides) < 2:
@@ -85,9 +85,9 @@ def _check(task: Task) -> None:
             tensor=task.name,
             hint="merge fewer at once, or choose another method",
         )
-    wanted = (task.spec.dtype, task.spec.shape)
+    expected = (task.spec.dtype, task.spec.shape)
     for operand, label in zip((task.base, *task.sides), ("the base", *task.labels), strict=True):
-        if operand is not None and (operand.spec.dtype, operand.spec.shape) != wanted:
+        if operand is not None and (operand.spec.dtype, operand.spec.shape) != expected:
             raise MergeError(
                 f"{label} has {_kind(operand.spec)}, {task.labels[0]} has {_kind(task.spec)}",
                 tensor=task.name,
@@ -100,7 +100,7 @@ def _check(task: Task) -> None:
                 raise MergeError(f"{name} needs statistics ({kind}), and {label} has none", tensor=task.name)
             if known.spec.dtype.kind != "float" or known.spec.dtype.name not in TORCH:
                 raise MergeError(
-                    f"the statistics ({kind}) of {label} are {known.spec.dtype.name}, and nothing can be computed with",
+                    f"the statistics ({kind}) of {label} are {known.spec.dtype.name}, which cannot be computed with",
                     tensor=task.name,
                     hint=f"collect them again: gittheta.statistics.{kind}",
                 )

@@ -1,1 +1,1 @@
-"""A checkpoint file: which format it has, and where its tensors lie."""
+"""Checkpoint files: detect their format, and open them as tensors by name."""

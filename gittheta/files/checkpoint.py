@@ -1,4 +1,4 @@
-"""A checkpoint file that is opened for reading: the one way from a path to its tensors."""
+"""A checkpoint file opened for reading: the only way from a path to its tensors."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ class CheckpointFile:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, registry: Registry, reporter: Reporter = _NOBODY) -> Iterator[CheckpointFile]:
-        """Open a checkpoint.
-
-        Raises OSError, and FormatError for a file of no known format, or a broken one.
-        """
+        """Open a checkpoint. Raises OSError, and FormatError for a file of unknown format, or a broken one."""
         descriptor = open_to_read(path)
         try:
             yield cls(path, descriptor, *_layout(descriptor, registry, reporter))
@@ -47,32 +44,32 @@ class CheckpointFile:
 
     @cached_property
     def segments(self) -> dict[str, Segment]:
-        """Where the tensors lie, by name."""
+        """The places of the tensors, by name."""
         return {segment.spec.name: segment for segment in self.layout.segments}
 
     def reader(self, segment: Segment) -> FileReader:
-        """One of its tensors."""
+        """A reader of one of the file's tensors."""
         return FileReader(segment.spec, self.descriptor, segment.offset)
 
     def read(self, offset: int, length: int) -> memoryview:
-        """A run of its bytes. Raises StoreError if the file has become shorter."""
+        """``length`` bytes of the file, from ``offset`` on. Raises StoreError if the file has become shorter."""
         return FileReader(piece_spec(0, self.layout.length), self.descriptor, 0).read(offset, offset + length)
 
     def copy(self, begin: int, end: int) -> Iterator[memoryview]:
-        """Its bytes from one offset to another, in pieces."""
+        """The file's bytes from offset ``begin`` to ``end``, in pieces. Raises StoreError."""
         for at in range(begin, end, _PIECE):
             yield self.read(at, min(_PIECE, end - at))
 
 
 def _layout(descriptor: int, registry: Registry, reporter: Reporter) -> tuple[str, Layout]:
-    """Name of the format, and where the tensors lie."""
+    """The name of a file's format, and where its tensors lie. Raises FormatError."""
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
         stream = ByteStream(file)
-        found = detect(registry, reporter, stream.peek(SNIFF))
-        if found is None:
+        file_format = detect(registry, reporter, stream.peek(SNIFF))
+        if file_format is None:
             raise FormatError("not a checkpoint of a known format", hint="`git theta plugins` lists the formats")
-        layout = split(found, stream, TemporaryFile)
+        layout = split(file_format, stream, TemporaryFile)
     size = os.fstat(descriptor).st_size
     if layout.length != size:
         raise FormatError(f"the header promises {layout.length} bytes, and there are {size}")
-    return found.name, layout
+    return file_format.name, layout

@@ -1,4 +1,4 @@
-"""Which format a file has, and where its tensors lie. Whatever a format does wrong becomes a warning or a FormatError."""
+"""Detect the format of a file and where its tensors lie. Errors of a format's plugin become warnings or FormatError."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gittheta.storage.manifest import (
     MAX_TENSORS,
 )
 
-#: What a format sees, in bytes, to decide whether a file is its own.
+#: Bytes of a file that a format gets to decide whether the file has that format.
 SNIFF = 4096
 _WORD = re.compile("[a-z][a-z0-9_]*")
 
@@ -31,7 +31,7 @@ def detect(registry: Registry, reporter: Reporter, head: bytes) -> Format | None
 
 
 def _formats(registry: Registry, reporter: Reporter) -> Iterator[Format]:
-    """Every format that can be loaded: a broken plugin must not keep `git status` from working."""
+    """Every format that can be loaded. A broken plugin is a warning: it must not keep `git status` from working."""
     try:
         for name in registry.names("formats"):
             try:
@@ -43,7 +43,7 @@ def _formats(registry: Registry, reporter: Reporter) -> Iterator[Format]:
 
 
 def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
-    """Whether a format claims a file that begins like this; one that fails to say does not."""
+    """Whether a format claims a file that begins with these bytes; if its plugin fails, that is a warning and a no."""
     try:
         return file_format.matches(head)
     except Exception as error:  # as for `split` below
@@ -52,10 +52,10 @@ def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
 
 
 def split(file_format: Format, stream: ByteStream, temporary: Callable[[], BinaryIO]) -> Layout:
-    """Where the tensors lie; the stream stays where it is.
+    """Where the tensors lie; the position of the stream stays.
 
-    A format that needs the whole file gets it in a ``temporary`` one, from which the stream goes on. Raises
-    FormatError, whatever the format's own code raises.
+    A format that needs the whole file gets it in a ``temporary`` file, from which the stream then continues. Any error
+    of the format's plugin becomes a FormatError.
     """
     file = stream.whole(temporary) if file_format.needs_whole_file else stream.head()
     try:
@@ -63,28 +63,28 @@ def split(file_format: Format, stream: ByteStream, temporary: Callable[[], Binar
         check_layout(layout)
     except (FormatError, MemoryError):
         raise
-    except Exception as error:  # a plugin's fault must not keep `git status` from working
+    except Exception as error:  # an error in a plugin must not keep `git status` from working
         raise FormatError(f"the format's own code failed: {error!r}") from error
     return layout
 
 
 def check_layout(layout: Layout) -> None:
-    """Raise FormatError unless the layout can stand in a manifest."""
+    """Raise FormatError unless the layout is consistent and fits the limits of manifests."""
     end = 0
     for segment in layout.segments:
         spec = segment.spec
         if segment.offset < end or spec.bits % 8 or spec.elements % spec.dtype.unit:
-            raise FormatError(f"tensor '{spec.name}' overlaps another, or has no whole number of bytes")
+            raise FormatError(f"tensor '{spec.name}' overlaps another, or does not consist of whole bytes")
         if not _is_known(spec.dtype):
             raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
         if len(spec.shape) > MAX_DIMENSIONS or min(spec.shape, default=0) < 0 or len(spec.name.encode()) > MAX_NAME:
-            raise FormatError(f"tensor '{spec.name[:80]}' has an absurd shape or name")
+            raise FormatError(f"tensor '{spec.name[:80]}' has a shape or name beyond the limits of manifests")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
         raise FormatError("more tensors than the file can hold")
     _check_names(layout)
     if layout.length - sum(segment.spec.nbytes for segment in layout.segments) > MAX_SKELETON:
-        raise FormatError("more bytes besides the tensors than any format needs")
+        raise FormatError("more bytes outside the tensors than manifests allow")
 
 
 def _check_names(layout: Layout) -> None:
@@ -96,7 +96,7 @@ def _check_names(layout: Layout) -> None:
         raise FormatError("two names of a tensor are the same, or there are too many of them")
     for alias, name in layout.aliases:
         if name not in names or len(alias.encode()) > MAX_NAME:
-            raise FormatError(f"'{alias[:80]}' is another name for no tensor, or too long")
+            raise FormatError(f"the alias '{alias[:80]}' does not stand for a tensor, or is too long")
 
 
 def _is_known(dtype: Dtype) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from gittheta.api import DTYPES, RAW, Composed, Dtype, FormatError, Layout, Segment, TensorSpec
 
-#: The reference implementation refuses longer headers, and so must whoever wants to bound memory.
+#: Bytes. The reference implementation refuses longer headers too; this bounds memory.
 MAX_HEADER = 100_000_000
 MAX_DIMENSIONS = 64
 _MAX_SIZE = 1 << 62
@@ -29,17 +29,17 @@ _METADATA = "__metadata__"
 
 @dataclass(frozen=True)
 class Safetensors:
-    """The format that Hugging Face publishes models in."""
+    """The format in which Hugging Face publishes models."""
 
     name: ClassVar[str] = "safetensors"
     needs_whole_file: ClassVar[bool] = False
 
     def matches(self, head: bytes) -> bool:
-        """A plausible header length, then the brace that the format demands."""
+        """Whether the file begins with a plausible header length and the brace that the format demands."""
         return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
     def split(self, file: BinaryIO) -> Layout:
-        """Read the header alone."""
+        """Where the tensors lie; reads the header alone. Raises FormatError."""
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
             raise FormatError(f"a header of {length} bytes, which is more than {MAX_HEADER}")
@@ -60,13 +60,13 @@ class Safetensors:
         return Layout(tuple(segments), end)
 
     def metadata(self, skeleton: bytes) -> Mapping[str, str]:
-        """The table ``__metadata__``; nothing if there is none."""
+        """The header's table ``__metadata__``; empty if there is none. Raises FormatError."""
         metadata = _load(skeleton[8:]).get(_METADATA)
         _check_metadata(metadata)
         return metadata or {}
 
     def compose(self, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Composed | None:
-        """A new header."""
+        """A new file, whose header lists these tensors; None for dtypes that the format lacks."""
         if any(spec.dtype.name not in _NAMES for spec in specs):
             return None
         header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
@@ -92,44 +92,44 @@ def _load(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the header is not JSON: {error}") from None
     if not isinstance(header, dict):
-        raise FormatError("the header is no JSON object")
+        raise FormatError("the header is not a JSON object")
     return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise FormatError("the header has a name twice")
-    return found
+    return table
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"not a JSON number: {text}")
 
 
 def _check_metadata(metadata: object) -> None:
-    if metadata is None:  # the reference implementation takes null for absent
+    if metadata is None:  # the reference implementation treats null as absent
         return
     if not isinstance(metadata, dict) or not all(
         isinstance(text, str) and _TEXT.fullmatch(text) for pair in metadata.items() for text in pair
     ):
-        raise FormatError(f"{_METADATA} is no table of texts")
+        raise FormatError(f"{_METADATA} is not a table of texts")
 
 
 def _segment(name: str, entry: object, data: int) -> Segment:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor '{name}' is not described by dtype, shape and data_offsets")
     if not _PLAIN_NAME.fullmatch(name):
-        raise FormatError("a tensor's name is longer than 1024 characters, or no valid text")
+        raise FormatError("a tensor's name is longer than 1024 characters, or not valid text")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS or prod(shape) > _MAX_SIZE:
-        raise FormatError(f"tensor '{name}' has an absurd shape")
+        raise FormatError(f"tensor '{name}' has an impossible shape")
     if not _are_sizes(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1]:
-        raise FormatError(f"tensor '{name}' has data offsets that are none")
+        raise FormatError(f"tensor '{name}' has impossible data offsets")
     begin, end = offsets
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        # A type newer than this program: exact as bytes, and merged only when the sides agree.
+        # A dtype newer than this program is stored exactly, as bytes, and merged only if all sides agree.
         return Segment(TensorSpec(name, RAW, (end - begin,)), data + begin)
     spec = TensorSpec(name, dtype, tuple(shape))
     if spec.bits != (end - begin) * 8:

@@ -1,1 +1,1 @@
-"""One module per family of merge methods. The only part, with metrics, that may import torch."""
+"""One module for each family of merge methods."""

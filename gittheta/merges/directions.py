@@ -1,6 +1,6 @@
 """Methods that mix directions: slerp, nuslerp, multislerp, karcher, model_stock.
 
-Each is a sum of the sides, or of the task vectors, times numbers that follow from lengths and angles alone.
+Each is a sum of the sides, or of the task vectors, times numbers that depend on their lengths and angles alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Unit = Literal["tensor", "row", "element"]
 class Slerp:
     """Spherical interpolation of two sides: [sin((1 − t)Ω)·a + sin(tΩ)·b] / sin Ω (Shoemake, 1985). Needs no base.
 
-    Ω is the angle between them; where |cos Ω| > 0.9995, or one is zero, it is (1 − t)·a + t·b.
+    Ω is the angle between a and b. If |cos Ω| > 0.9995, or if one of them is zero, the result is (1 − t)·a + t·b.
     """
 
     t: float = 0.5
@@ -44,16 +44,16 @@ class Slerp:
     idempotent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Raises MergeError for a t that is not between the two."""
+        """Raise MergeError unless t is from 0 to 1."""
         if not 0 <= self.t <= 1:
             raise MergeError(f"t is {self.t}", hint="give a number from 0 (the first side) to 1 (the second)")
 
     def measure(self, blocks: Blocks) -> object:
-        """The angle, and what follows from it. Raises MergeError for weights, which would mean nothing."""
+        """The numbers by which the sides are multiplied. Raises MergeError if the weights differ: t replaces them."""
         return mixture(blocks, self._numbers, on_deltas=False)
 
     def merge(self, group: Group) -> torch.Tensor:
-        """The point on the arc."""
+        """The point on the arc between the sides."""
         return mixed(group, group.measured, on_deltas=False)
 
     def _numbers(self, known: Vectors) -> list[float]:
@@ -66,7 +66,7 @@ class Slerp:
 class NuSlerp:
     """Spherical interpolation of two task vectors (or sides, without a base) with t = w₂ / (w₁ + w₂).
 
-    As :class:`Slerp`, of the flattened tensor or, with ``rows``, of each row by itself.
+    The formula is that of :class:`Slerp`, for the flattened tensor or, with ``rows``, for each row by itself.
     """
 
     rows: bool = False
@@ -77,15 +77,15 @@ class NuSlerp:
 
     @property
     def unit(self) -> Unit:
-        """A row has an angle of its own."""
+        """A row if each row has its own angle, else any run of elements."""
         return "row" if self.rows else "element"
 
     def measure(self, blocks: Blocks) -> object:
-        """The angle, unless each row has its own. Raises MergeError if the weights sum to zero."""
+        """The numbers by which sides are multiplied; None with ``rows``. Raises MergeError if weights sum to zero."""
         return None if self.rows else mixture(blocks, self._numbers, on_deltas=True)
 
     def merge(self, group: Group) -> torch.Tensor:
-        """The point on the arc, or on the arcs. Raises MergeError if the weights sum to zero."""
+        """The point on the arc between the sides, or between their rows. Raises MergeError if weights sum to zero."""
         if self.rows:
             return mixed_rows(group, shares_of(group.weights, group.name))
         return mixed(group, group.measured, on_deltas=True)
@@ -97,11 +97,11 @@ class NuSlerp:
 
 @dataclass(frozen=True)
 class MultiSlerp:
-    """The mean direction of the task vectors (or sides, without a base), as long as they are on average.
+    """The mean direction of the task vectors (or sides, without a base), at their mean length.
 
     m·Σwᵢ‖xᵢ‖ with m = Σwᵢûᵢ / ‖Σwᵢûᵢ‖ and weights that sum to one. (It was published with a step in the tangent space
-    of m, by T = Σwᵢ(ûᵢ − ⟨ûᵢ, m⟩m). That is Σwᵢûᵢ less its part along m: nothing.) A vector of zeros has no direction,
-    only a length. Two that cancel out are mixed along a line.
+    of m, T = Σwᵢ(ûᵢ − ⟨ûᵢ, m⟩m). But T is Σwᵢûᵢ without its part along m, which is zero.) A vector of zeros counts for
+    the length but not for the direction. Two vectors that cancel out are mixed along a line.
     """
 
     name: ClassVar[str] = "multislerp"
@@ -109,7 +109,10 @@ class MultiSlerp:
     idempotent: ClassVar[bool] = True
 
     def measure(self, blocks: Blocks) -> object:
-        """Lengths and angles. Raises MergeError if three or more directions cancel out, or the weights do."""
+        """The numbers by which the sides are multiplied.
+
+        Raises MergeError if three or more directions cancel out, or if the weights sum to zero.
+        """
         return mixture(blocks, self._numbers, on_deltas=True)
 
     def merge(self, group: Group) -> torch.Tensor:
@@ -130,9 +133,9 @@ class MultiSlerp:
 class Karcher:
     """The Karcher mean of the sides' directions on the sphere, at their mean length. Needs no base.
 
-    The mean direction u goes to cos‖T‖·u + sin‖T‖·T / ‖T‖ with T = Σαᵢ(Ωᵢ / sin Ωᵢ)(ûᵢ − cos Ωᵢ·u), so many
-    ``iterations`` or until ‖T‖ was below ``tolerance``. α are the weights, made to sum to one. A vector of zeros has no
-    direction, only a length.
+    Each iteration moves the mean direction u to cos‖T‖·u + sin‖T‖·T / ‖T‖ with T = Σαᵢ(Ωᵢ / sin Ωᵢ)(ûᵢ − cos Ωᵢ·u),
+    where Ωᵢ is the angle between ûᵢ and u. It ends after ``iterations``, or when ‖T‖ was below ``tolerance``. α are the
+    weights, scaled so that they sum to one. A vector of zeros counts for the length but not for the direction.
     """
 
     iterations: int = 10
@@ -144,14 +147,17 @@ class Karcher:
     idempotent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Raises MergeError for a number of iterations or a tolerance that makes no sense."""
+        """Raise MergeError for less than one iteration, or for a negative tolerance."""
         if self.iterations < 1:
             raise MergeError(f"iterations is {self.iterations}, and must be at least 1")
         if not self.tolerance >= 0:
             raise MergeError(f"tolerance is {self.tolerance}, and must not be below 0")
 
     def measure(self, blocks: Blocks) -> object:
-        """Lengths and angles. Raises MergeError if directions are opposite, or weights negative or all zero."""
+        """The numbers by which the sides are multiplied.
+
+        Raises MergeError if directions are opposite, or if weights are negative or all zero.
+        """
         return mixture(blocks, self._numbers, on_deltas=False)
 
     def merge(self, group: Group) -> torch.Tensor:
@@ -181,7 +187,7 @@ class Karcher:
         return [number / size for number in u]
 
     def _step(self, known: Vectors, alphas: list[float], u: list[float]) -> list[float]:
-        """T, in terms of the unit vectors."""
+        """T as a linear combination of the unit vectors ûᵢ: its coefficients. Raises MergeError for opposite ones."""
         cosines = [clamped(cosine) for cosine in known.dots(u)]
         factors = []
         for alpha, cosine in zip(alphas, cosines, strict=True):
@@ -195,11 +201,11 @@ class Karcher:
 
 @dataclass(frozen=True)
 class ModelStock:
-    """Between base and mean, as far as the sides agree: t·mean θ + (1 − t)·θ0 (Jang et al., 2024).
+    """A point between base and mean, closer to the mean the more the sides agree (Jang et al., 2024).
 
-    t = N·c / (1 + (N − 1)·c) with c the mean cosine between two task vectors; c below zero gives t below zero, as
-    published. Weights weigh the mean and the pairs, and N is then 1 / Σw², of weights that sum to one. A task vector of
-    zeros agrees with none: its cosines are 0.
+    t·mean θ + (1 − t)·θ0 with t = N·c / (1 + (N − 1)·c), where c is the mean cosine between two task vectors; as
+    published, c below zero gives t below zero. Weights apply to the mean and to the pairs; N is then 1 / Σw², for
+    weights that sum to one. The cosines of a task vector of zeros are 0.
     """
 
     name: ClassVar[str] = "model_stock"
@@ -208,11 +214,14 @@ class ModelStock:
     idempotent: ClassVar[bool] = True
 
     def measure(self, blocks: Blocks) -> object:
-        """The cosines. Raises MergeError for fewer than two sides, opposite ones, and weights below zero."""
+        """The numbers by which the task vectors are multiplied.
+
+        Raises MergeError for fewer than two sides, opposite ones, and negative weights.
+        """
         return mixture(blocks, self._numbers, on_deltas=True)
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Base and mean of the sides, mixed."""
+        """The point between the base and the mean of the sides."""
         return mixed(group, group.measured, on_deltas=True)
 
     def _numbers(self, known: Vectors) -> list[float]:

@@ -15,7 +15,7 @@ Unit = Literal["tensor", "row", "element"]
 
 
 def weighted_sum(values: tuple[torch.Tensor, ...], weights: tuple[float, ...]) -> torch.Tensor:
-    """Σwᵢxᵢ, term by term in the order given.
+    """Σwᵢxᵢ, summed in this order; all values have the same shape and dtype.
 
     Each product is rounded before it is added: a fused multiply-add would give other bits on other devices.
     """
@@ -26,15 +26,15 @@ def weighted_sum(values: tuple[torch.Tensor, ...], weights: tuple[float, ...]) -
 
 
 def divided(values: torch.Tensor, divisor: float) -> torch.Tensor:
-    """Each value divided by a number.
+    """Each value divided by a number, rounded once.
 
-    A plain ``/`` with a number is a multiplication by its reciprocal on some devices, and that is not the same.
+    On some devices a plain ``/`` by a number multiplies by its reciprocal, which gives other bits.
     """
     return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
 
 
 def sum_of(weights: Sequence[float], tensor: str) -> float:
-    """Σwᵢ, to divide by. Raises MergeError if it is zero, or what rounding leaves of zero: 0.1 + 0.2 − 0.3."""
+    """Σwᵢ. Raises MergeError if it is zero apart from rounding, such as 0.1 + 0.2 − 0.3: it will be a divisor."""
     total = math.fsum(weights)
     if abs(total) <= len(weights) * 2.0**-52 * max(map(abs, weights)):
         raise MergeError("the weights sum to zero", tensor=tensor, hint="give others: -X weight=1,1")
@@ -51,15 +51,15 @@ class Linear:
     idempotent: ClassVar[bool] = True
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError if the weights sum to zero."""
+        """The weighted mean. Raises MergeError if the weights sum to zero."""
         return divided(weighted_sum(group.sides, group.weights), sum_of(group.weights, group.name))
 
 
 @dataclass(frozen=True)
 class Pick:
-    """Adds a change to what is there: ours + λ·(theirs − base). What cherry-pick, rebase and revert mean.
+    """Adds a change to our side: ours + λ·(theirs − base). The meaning of cherry-pick, rebase and revert.
 
-    Takes two sides, ours first. A weight scales as λ does.
+    Takes two sides, ours first. The weight of theirs scales the change as λ does.
     """
 
     lambda_: float = 1.0
@@ -69,11 +69,11 @@ class Pick:
     needs_base: ClassVar[bool] = True
     side_count: ClassVar[int] = 2
     ordered: ClassVar[bool] = True
-    #: What both sides have already is not added again.
+    #: A change that both sides have is not added again.
     idempotent: ClassVar[bool] = True
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError without a base."""
+        """Our side plus the change. Raises MergeError without a base."""
         return group.sides[0] + group.deltas[1] * (self.lambda_ * group.weights[1])
 
 
@@ -94,7 +94,7 @@ class NearSwap:
     idempotent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Raises MergeError unless t is a number above zero."""
+        """Raise MergeError unless t is above zero."""
         if self.t is None:
             raise MergeError("nearswap needs t", hint="give the distance up to which b is taken: -X t=0.0001")
         if not self.t > 0:
@@ -103,6 +103,6 @@ class NearSwap:
     def merge(self, group: Group) -> torch.Tensor:
         """The two sides mixed element by element."""
         a, b = group.sides
-        assert self.t is not None  # noqa: S101 - __post_init__ has seen to it
+        assert self.t is not None  # noqa: S101 - checked by __post_init__
         w = (self.t / (a - b).abs().clamp_min(1e-6)).clamp(0, 1)
         return w * b + (1 - w) * a

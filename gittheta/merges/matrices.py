@@ -1,9 +1,9 @@
-"""Methods for matrices that something is multiplied with: actmat, tsv, iso, knots. They see a whole matrix at once.
+"""Methods for the matrices of linear layers: actmat, tsv, iso, knots. They see a whole matrix at once.
 
-δᵢ is a task vector as an out x in matrix, N the number of sides, r the smaller of its two lengths. Sides of weight zero
-do not take part. ``tolerance`` says which singular values count as zero, as a share of the largest; unless given,
-float64 decides, and for changes of low rank (LoRA) the size of the errors made when they were stored: without this
-the vectors of such values, which are arbitrary, would be given the weight of the others.
+δᵢ is a task vector as a matrix of shape (outputs, inputs), N the number of sides, r the smaller of the two lengths.
+Sides of weight zero do not take part. Singular values below ``tolerance`` times the largest count as zero. Without a
+tolerance the limit is the precision of float64 and, for changes of low rank (LoRA), the size of the errors of their
+rounding: the singular vectors of such values are arbitrary, and must not get the weight of the others.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gittheta.merges.arithmetic.singular_values import (
 )
 from gittheta.merges.arithmetic.threshold import floor_of
 
-#: Matrices with a longer side than this get the mean of the task vectors by actmat.
+#: actmat gives matrices with a longer side than this the mean of the task vectors: decomposing them takes too long.
 TOO_LONG = 20_000
-#: Singular vectors of several sides that are further apart than this are never taken for dependent.
+#: Singular vectors of several sides that are further apart than this never count as dependent.
 LARGEST_ERROR = 0.1
 
 
@@ -38,17 +38,21 @@ def _added(group: Group, change: TaskVectors, delta: torch.Tensor | float, scale
 
 
 def _unknown(group: Group) -> torch.Tensor:
-    """Of a matrix with NaN or infinities (where they are let through) each element depends on them; an empty one."""
+    """A result of NaNs, in the group's shape and dtype.
+
+    In a matrix with NaN or infinite values (where they are let through) every element depends on them. An empty matrix
+    has no elements anyway.
+    """
     return torch.full_like(group.sides[0], math.nan)
 
 
 @dataclass(frozen=True)
 class ActMat:
-    """Each layer answers like each side on that side's inputs, whose covariance is told from the task vector.
+    """Each layer responds like each side to that side's inputs, whose covariance is estimated from the task vector.
 
     θ0 + λ·(ΣδᵢCᵢ)(ΣCᵢ)⁺ with Cᵢ = wᵢδᵢᵀδᵢ: RegMean with Cᵢ in place of the inputs' Gram matrix ("Model Merging via
     Data-Free Covariance Estimation", Hameed et al., 2026). A weight scales Cᵢ as it does in RegMean, and cannot be
-    negative. In directions that no task vector has, or which are lost in rounding, the mean of the δᵢ stands.
+    negative. In directions that no task vector has, or that are lost in rounding, the result is the mean of the δᵢ.
     """
 
     lambda_: float = 1.0
@@ -65,11 +69,11 @@ class ActMat:
 
     @property
     def idempotent(self) -> bool:
-        """Alike, they give just that unless λ makes it more or less."""
+        """Equal sides give exactly that side, unless λ scales their change."""
         return self.lambda_ == 1
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError for negative weights, and if all are zero."""
+        """The merged matrix. Raises MergeError if a weight is negative, or if all are zero."""
         change = TaskVectors.of(group)
         if min(group.weights) < 0 or not change.deltas:
             raise MergeError(
@@ -85,10 +89,11 @@ class ActMat:
         return _added(group, change, mean, self.lambda_)
 
     def _correction(self, change: TaskVectors, mean: torch.Tensor) -> torch.Tensor:
-        """What is to be added to the mean m of the δᵢ: the least squares solution Z of Aᵢ·Zᵀ = Aᵢ(δᵢ − m)ᵀ, Aᵢ = √wᵢδᵢ.
+        """The difference between the result and the mean m of the δᵢ.
 
-        The Aᵢ are stacked to A, all rows of all sides. If A = QR has more rows than columns, Z = Σ(δᵢ − m)AᵢᵀQᵢ·R⁻ᵀ;
-        otherwise Aᵀ = QR, and Z = [(δᵢ − m)Aᵢᵀ ...]·R⁻¹Qᵀ. ΣAᵢᵀAᵢ, whose condition is the square of A's, is not formed.
+        It is the least squares solution Z of Aᵢ·Zᵀ = Aᵢ(δᵢ − m)ᵀ with Aᵢ = √wᵢδᵢ. The rows of all Aᵢ are stacked to A.
+        If A has at least as many rows as columns, A = QR and Z = Σ(δᵢ − m)AᵢᵀQᵢ·R⁻ᵀ; else Aᵀ = QR and
+        Z = [(δᵢ − m)Aᵢᵀ ...]·R⁻¹Qᵀ. ΣAᵢᵀAᵢ is not formed, because its condition number is the square of A's.
         """
         parts = [delta * math.sqrt(weight) for delta, weight in zip(change.deltas, change.weights, strict=True)]
         noise = math.hypot(*(math.sqrt(w) * each for w, each in zip(change.weights, change.noise, strict=True)))
@@ -108,9 +113,9 @@ class ActMat:
 class Tsv:
     """Task singular vectors, made orthogonal between the sides (TSV-M; Gargiulo et al., 2025): θ0 + λ·U⊥ΣV⊥ᵀ.
 
-    Of each δᵢ the first ⌊r/N⌋ singular triples (one at least) are taken, as far as their σ mean something; U and V of
-    all sides are put side by side, and replaced by the nearest matrices with orthonormal columns. Where vectors of
-    several sides depend on each other, the nearest partial isometry stands for them. A weight scales δᵢ.
+    Takes the first ⌊r/N⌋ singular triples of each δᵢ (at least one), as far as their σ do not count as zero. U and V of
+    all sides are put side by side, and replaced by the nearest matrices with orthonormal columns; if vectors of several
+    sides depend on each other, by the nearest partial isometry. A weight scales δᵢ.
     """
 
     lambda_: float = 1.0
@@ -126,7 +131,7 @@ class Tsv:
         check_tolerance(self.tolerance)
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError if there is no matrix, or no base."""
+        """The merged matrix. Raises MergeError for a tensor that is not a matrix, and without a base."""
         change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
@@ -151,12 +156,12 @@ class Tsv:
 
 @dataclass(frozen=True)
 class _Triples:
-    """The singular triples of one side that are kept, vectors as columns."""
+    """The singular triples of one side that are kept; vectors are the columns of ``u`` and ``v``."""
 
     u: torch.Tensor
     values: torch.Tensor
     v: torch.Tensor
-    #: How far off vectors may be, if the change is of low rank, because of how its values were rounded.
+    #: By how much rounding may have moved the vectors, if the change is of low rank; else 0.
     accuracy: float
 
 
@@ -164,7 +169,7 @@ class _Triples:
 class Iso:
     """The sum of the task vectors, equally strong in all directions (Iso-C; Marczak et al., 2025): θ0 + λ·σ̄·UVᵀ.
 
-    UΣVᵀ = Σwᵢδᵢ, and σ̄ is the mean of those of its singular values that mean something.
+    UΣVᵀ = Σwᵢδᵢ, and σ̄ is the mean of its singular values that do not count as zero.
     """
 
     lambda_: float = 1.0
@@ -180,7 +185,7 @@ class Iso:
         check_tolerance(self.tolerance)
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError if there is no matrix, or no base."""
+        """The merged matrix. Raises MergeError for a tensor that is not a matrix, and without a base."""
         change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
@@ -195,10 +200,11 @@ class Iso:
 class Knots:
     """TIES in a space that all sides share (KnOTS; Stoica et al., 2024): θ0 + λ·U·TIES(ΣV₁ᵀ, ..., ΣVₙᵀ).
 
-    The task vectors are put side by side, UΣ[V₁ᵀ ... Vₙᵀ] = [δ₁ ... δₙ], and what differs between the sides, ΣVᵢᵀ (as
-    in the authors' code, Σ is on the right), is merged as ``ties`` merges: of each the ``density`` largest by size are
-    kept; with ``sign`` those that disagree with the sign of Σwᵢ·(ΣVᵢᵀ) are dropped (0 counts as +); with ``normalize``
-    the sum is divided by the weights of what was kept. With density 1 and neither, it is task arithmetic.
+    The task vectors are put side by side, UΣ[V₁ᵀ ... Vₙᵀ] = [δ₁ ... δₙ]. The part that differs between the sides, ΣVᵢᵀ
+    (Σ is on the right, as in the authors' code), is merged as by ``ties``: the fraction ``density`` of its entries that
+    is largest in absolute value is kept; with ``sign``, entries that disagree with the sign of Σwᵢ·(ΣVᵢᵀ) are dropped
+    (0 counts as +); with ``normalize``, the sum is divided by the weights of the kept entries. With density 1 and
+    neither of the two, it is task arithmetic.
     """
 
     density: float = 0.2
@@ -219,7 +225,7 @@ class Knots:
             raise MergeError(f"density is {self.density}", hint="it is the fraction that is kept: above 0, at most 1")
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError if there is no matrix, or no base."""
+        """The merged matrix. Raises MergeError for a tensor that is not a matrix, and without a base."""
         change = TaskVectors.of(group)
         if not change.computable:
             return _unknown(group)
@@ -230,7 +236,7 @@ class Knots:
         return _added(group, change, u @ self._elected(parts, change.weights), self.lambda_)
 
     def _shared(self, change: TaskVectors) -> torch.Tensor:
-        """U, whose columns span those of all sides. ΣVᵢᵀ is then Uᵀδᵢ."""
+        """U, (outputs, rank), whose columns span the columns of all sides. ΣVᵢᵀ is then Uᵀδᵢ."""
         beside = torch.cat(change.deltas, dim=1)
         if beside.shape[1] > len(beside):
             beside = torch.linalg.qr(beside.mT, mode="r").R.mT
@@ -251,7 +257,10 @@ class Knots:
 
 
 def trimmed(values: torch.Tensor, density: float) -> torch.Tensor:
-    """The ⌊density·n⌋ values of largest size, zero elsewhere; of equal ones at the limit, those that come first."""
+    """The values with all but the ⌊density·n⌋ largest in absolute value set to zero; of equal ones the first are kept.
+
+    The result has the shape and dtype of ``values``.
+    """
     keep = floor_of(density, values.numel())
     if keep == values.numel():
         return values

@@ -1,4 +1,4 @@
-"""Methods that choose among positions by what several sides did there: SCE and RAM."""
+"""Methods that treat each position by how several sides changed it: SCE and RAM."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Unit = Literal["tensor", "row", "element"]
 class Sce:
     """Select, calculate, erase (Wan et al., 2024, *FuseChat: knowledge fusion of chat models*).
 
-    Select the ⌊τd⌋ positions where the variance of the δᵢ across the sides is largest; of equal ones those that come
-    first. Calculate a weight for each side and tensor, wᵢ·mean(δᵢ²) over those positions, divided by their sum; if
-    that is 0 all weigh the same. Erase entries whose sign is not that of Σδᵢ (plus if that is 0). The result is θ0 + λ·
-    Σ(weight·δ)/Σ(weight) over the entries that are left; without any it is θ0.
+    Select the ⌊τd⌋ positions where the variance of the δᵢ across the sides is largest; of equal ones the first.
+    Calculate a weight for each side and tensor: wᵢ·mean(δᵢ²) over those positions, divided by the sum of these numbers;
+    if the sum is 0, the weights stay wᵢ. Erase entries whose sign is not that of Σδᵢ (plus if that is 0). The result is
+    θ0 + λ·Σ(weight·δ)/Σ(weight) over the entries that are left, and θ0 where none is left.
 
     ``topk`` is τ (1: all positions), ``lambda`` is λ (1). Raises MergeError for a topk that is not above 0 and at most
     1, and without a base.
@@ -47,10 +47,10 @@ class Sce:
         check_fraction(self.name, "topk", self.topk)
 
     def measure(self, blocks: Blocks) -> Selection:
-        """Where the selected positions end, and Σδᵢ² over them for each side."""
-        wanted, cut = threshold.floor_of(self.topk, blocks.elements), None
-        if wanted < blocks.elements:
-            ((cut,),) = find_cuts(blocks, _variances, (wanted,)).values()
+        """The limit of the selected positions, and Σδᵢ² over them for each side. Raises MergeError without a base."""
+        count, cut = threshold.floor_of(self.topk, blocks.elements), None
+        if count < blocks.elements:
+            ((cut,),) = find_cuts(blocks, _variances, (count,)).values()
 
         def squares(group: Group) -> torch.Tensor:
             return torch.stack([leaf_dots(delta, delta) for delta in _selected(group, cut)])
@@ -67,17 +67,18 @@ class Sce:
 
 @dataclass(frozen=True)
 class Selection:
-    """What SCE knows of a whole tensor."""
+    """What SCE measures over a whole tensor."""
 
-    #: None: all positions are selected.
+    #: The limit of the selected positions; None if all are selected.
     cut: Cut | None
+    #: For each side the sum of δᵢ² over the selected positions.
     squares: tuple[float, ...]
 
-    def weights(self, given: tuple[float, ...]) -> tuple[float, ...]:
-        """What each side weighs."""
-        products = [weight * square for weight, square in zip(given, self.squares, strict=True)]
+    def weights(self, weights: tuple[float, ...]) -> tuple[float, ...]:
+        """The weight of each side in the sum, from the user's weights."""
+        products = [weight * square for weight, square in zip(weights, self.squares, strict=True)]
         total = math.fsum(products)
-        return tuple(product / total for product in products) if total else given
+        return tuple(product / total for product in products) if total else weights
 
 
 def _selected(group: Group, cut: Cut | None) -> Iterator[torch.Tensor]:
@@ -92,7 +93,7 @@ def _selected(group: Group, cut: Cut | None) -> Iterator[torch.Tensor]:
 
 
 def _variances(group: Group) -> Iterator[tuple[str, torch.Tensor]]:
-    """The variance of the task vectors at each position, in float64."""
+    """The variance of the task vectors at each position: float64, in the shape of the group's sides."""
     deltas = [task_vector(group, side).to(torch.float64) for side in range(len(group.sides))]
     mean, squares = Sum(), Sum()
     for delta in deltas:
@@ -105,11 +106,12 @@ def _variances(group: Group) -> Iterator[tuple[str, torch.Tensor]]:
 
 @dataclass(frozen=True)
 class Ram:
-    """Tells shared changes from unique ones (*Behavior knowledge merge in reinforced agentic models*, 2026).
+    """Treats shared and unique changes differently (*Behavior knowledge merge in reinforced agentic models*, 2026).
 
-    An entry is active if |δᵢ| > ε. Where one side is active, the result is θ0 + λ·wᵢδᵢ; where several are, it is
-    θ0 + λ·Σwᵢδᵢ/(their number); elsewhere θ0. With ``plus`` the entries that only side i has are multiplied by
-    1 + r·clip(shared/unique, 0, α), where shared and unique count the active entries of side i in the tensor.
+    An entry of a side is active if |δᵢ| > ε. Where one side is active, the result is θ0 + λ·wᵢδᵢ; where several are,
+    θ0 + λ·Σwᵢδᵢ/(their number); elsewhere θ0. With ``plus``, entries where only side i is active are multiplied by
+    1 + r·clip(shared/unique, 0, α), where shared and unique are the numbers of such active entries of side i in the
+    tensor.
 
     ``epsilon`` is ε (1e-5), ``plus`` (false), ``r`` (0.1), ``alpha`` is α (0.2), ``lambda`` is λ (1). A side whose
     weight is 0 is never active. Raises MergeError for options below 0, and without a base.
@@ -133,7 +135,7 @@ class Ram:
                 raise MergeError(f"{option} of ram is {value}", hint=f"it must not be below 0, such as {option}=0.1")
 
     def measure(self, blocks: Blocks) -> tuple[float, ...] | None:
-        """By what the unique entries of each side are multiplied; None without ``plus``."""
+        """The factor for the unique entries of each side; None without ``plus``. Raises MergeError without a base."""
         if not self.plus:
             return None
         counts = np.sum(list(blocks.map(self._unique_and_shared)), axis=0)
@@ -162,7 +164,7 @@ class Ram:
                 yield side, threshold.beyond(task_vector(group, side), self.epsilon)
 
     def _unique_and_shared(self, group: Group) -> list[tuple[int, int]]:
-        """How many active entries of each side in a block no other side has, and how many another has too."""
+        """For each side, the numbers of its active entries in a block that are unique, and that are shared."""
         counts = [(0, 0)] * len(group.sides)
         active = {side: values != 0 for side, values in self._active(group)}
         several = torch.zeros(group.sides[0].shape, dtype=torch.int32, device=group.sides[0].device)

@@ -1,9 +1,9 @@
-"""Methods that know what a side's parameters do: fisher, regmean, mats. They read statistics of each side.
+"""Methods that read statistics of each side: fisher, regmean, mats.
 
 ``gittheta.statistics`` collects them: ``fisher``, the mean over examples of the squared gradient of log p, one number
 for each parameter; ``gram``, XᵀX of a linear layer's inputs; ``output``, the mean of ggᵀ over the gradients of its
-outputs. A weight scales a side's statistics: two is as if they had been measured on twice as many examples. It cannot
-be negative.
+outputs. A weight scales a side's statistics: 2 counts as if they came from twice as many examples. It cannot be
+negative.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 from gittheta.api import SIDECAR, Blocks, Group, MergeError
 from gittheta.merges.linear import divided
 
-#: The accuracy of Gram matrices in files: they are stored as float32.
+#: The relative precision of Gram matrices, which are stored as float32.
 _STORED = 2.0**-23
 
 
 def _side(group: Group, side: int) -> str:
-    """What one calls a side."""
+    """A side's name for messages."""
     if group.labels:
         return group.labels[side]
     return f"the side b3:{group.digests[side].hex()[:12]}" if group.digests else f"side {side + 1}"
 
 
 def _statistics(group: Group, kind: str, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """One kind of statistics of all sides. Raises MergeError if any is missing, or of another shape."""
-    found = []
+    """One kind of statistics of all sides. Raises MergeError if any is missing, or has another shape."""
+    statistics = []
     for side in range(len(group.sides)):
         values = group.statistics[side].get(kind) if group.statistics else None
         if values is None:
@@ -38,14 +38,14 @@ def _statistics(group: Group, kind: str, shape: tuple[int, ...]) -> list[torch.T
         elif tuple(values.shape) != shape:
             problem = f"have the shape {list(values.shape)}, not {list(shape)}"
         else:
-            found.append(values)
+            statistics.append(values)
             continue
         raise MergeError(
             f"the statistics ({kind}) of {_side(group, side)} {problem}",
             tensor=group.name,
             hint=f"collect them from that side's model: gittheta.statistics.{kind}",
         )
-    return found
+    return statistics
 
 
 def _check_weights(group: Group, method: str) -> None:
@@ -75,10 +75,10 @@ def _greatest(values: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Fisher:
-    """ΣFᵢθᵢ / ΣFᵢ: who knows a parameter best says most (Matena & Raffel, 2022). Needs no base.
+    """ΣFᵢθᵢ / ΣFᵢ: each parameter is weighted by its Fisher information (Matena & Raffel, 2022). Needs no base.
 
-    Where no side knows anything, ΣFᵢ = 0, the mean of the sides stands. There is no absolute limit below which F counts
-    as zero, because F is tiny throughout in large models; ``floor`` sets one as a share of the tensor's largest ΣFᵢ.
+    Where ΣFᵢ = 0, the result is the mean of the sides. There is no absolute limit below which F counts as zero, because
+    all of F is tiny in large models; ``floor`` sets a limit as a share of the tensor's largest ΣFᵢ.
     """
 
     floor: float = 0.0
@@ -91,20 +91,20 @@ class Fisher:
     kinds: ClassVar[tuple[str, ...]] = ("fisher",)
 
     def __post_init__(self) -> None:
-        """Raises MergeError for a floor out of range."""
+        """Raise MergeError for a floor out of range."""
         if not 0 <= self.floor < 1:
             raise MergeError(f"floor is {self.floor}", hint="it may be from 0 up to 1: a share of the largest F")
 
     @property
     def measure(self) -> Callable[[Blocks], float] | None:
-        """The tensor's largest ΣFᵢ, for which all blocks must be seen first; not needed without a floor."""
+        """A function that returns the tensor's largest ΣFᵢ; None without a floor, which alone needs it."""
         return self._largest if self.floor else None
 
     def _largest(self, blocks: Blocks) -> float:
         return max(blocks.map(lambda group: _greatest(_total(self._known(group)))))
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError for a negative F, and for weights that are negative or all zero."""
+        """The merged values. Raises MergeError for a negative F, and for weights that are negative or all zero."""
         _check_weights(group, self.name)
         sides = [side.to(torch.float64) for side in group.sides]
         known = self._known(group)
@@ -114,48 +114,48 @@ class Fisher:
         return torch.where(total > self.floor * (group.measured or 0.0), informed, mean).to(group.sides[0].dtype)
 
     def _known(self, group: Group) -> list[torch.Tensor]:
-        """wᵢFᵢ of each side, in float64: products of tiny numbers would vanish in float32."""
-        found = _statistics(group, "fisher", tuple(group.sides[0].shape))
-        for side, values in enumerate(found):
+        """wᵢFᵢ of each side, as float64: products of tiny numbers would become zero in float32. Raises MergeError."""
+        fishers = _statistics(group, "fisher", tuple(group.sides[0].shape))
+        for side, values in enumerate(fishers):
             if values.numel() and float(values.min()) < 0:
                 raise MergeError(
                     f"the statistics (fisher) of {_side(group, side)} have negative values",
                     tensor=group.name,
                     hint="a Fisher information is a mean of squares: collect it again with gittheta.statistics.fisher",
                 )
-        return [values.to(torch.float64) * weight for values, weight in zip(found, group.weights, strict=True)]
+        return [values.to(torch.float64) * weight for values, weight in zip(fishers, group.weights, strict=True)]
 
 
 def _squares(group: Group, kind: str, length: int) -> list[torch.Tensor]:
-    """Symmetric matrices of one kind, in float64. Raises MergeError for what cannot be any."""
-    found = []
+    """Statistics of one kind as symmetric matrices: float64, (length, length). Raises MergeError for broken ones."""
+    matrices = []
     for side, values in enumerate(_statistics(group, kind, (length, length))):
         matrix = values.to(torch.float64)
         if not bool(torch.isfinite(matrix).all()) or bool((matrix.diagonal() < 0).any()):
             raise MergeError(
-                f"the statistics ({kind}) of {_side(group, side)} are no sum of squares",
+                f"the statistics ({kind}) of {_side(group, side)} are not sums of squares",
                 tensor=group.name,
                 hint=f"collect them again with gittheta.statistics.{kind}",
             )
-        found.append((matrix + matrix.mT) / 2)
-    return found
+        matrices.append((matrix + matrix.mT) / 2)
+    return matrices
 
 
 def _matrices(group: Group) -> list[torch.Tensor]:
-    """The sides in float64. Raises MergeError if they are no matrices."""
+    """The sides as float64. Raises MergeError if they are not matrices."""
     shape = list(group.sides[0].shape)
     if len(shape) != 2:
-        raise MergeError(f"a tensor of shape {shape} is no matrix", tensor=group.name, hint="try linear")
+        raise MergeError(f"a tensor of shape {shape} is not a matrix", tensor=group.name, hint="try linear")
     return [side.to(torch.float64) for side in group.sides]
 
 
 @dataclass(frozen=True)
 class RegMean:
-    """Each layer answers like each side on that side's inputs (Jin et al., 2023): W = (ΣWᵢGᵢ)(ΣGᵢ)⁻¹. Needs no base.
+    """Each layer responds like each side to that side's inputs (Jin et al., 2023): W = (ΣWᵢGᵢ)(ΣGᵢ)⁻¹. Needs no base.
 
-    Gᵢ = XᵢᵀXᵢ of the layer's inputs, its elements off the diagonal times ``alpha``. Inputs that no side ever saw leave
-    open what is to be; there the mean of the sides stands, so that of all least squares solutions this is the closest
-    to the mean.
+    Gᵢ = XᵢᵀXᵢ of the layer's inputs, with the elements off the diagonal multiplied by ``alpha``. Directions of inputs
+    that no side ever saw are undetermined: of all least squares solutions, the result is the one closest to the mean of
+    the sides.
     """
 
     alpha: float = 0.9
@@ -169,16 +169,19 @@ class RegMean:
     kinds: ClassVar[tuple[str, ...]] = ("gram",)
 
     def __post_init__(self) -> None:
-        """Raises MergeError for an alpha out of range."""
+        """Raise MergeError for an alpha out of range."""
         if not 0 <= self.alpha <= 1:
             raise MergeError(f"alpha is {self.alpha}", hint="it may be from 0 (only the diagonals) to 1 (all of them)")
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError for statistics that are missing or broken, and weights that are negative or all zero."""
+        """The merged matrix.
+
+        Raises MergeError for statistics that are missing or broken, and for weights that are negative or all zero.
+        """
         sides = _matrices(group)
         _check_weights(group, self.name)
-        found = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
-        grams = [self._shrunk(gram * weight) for gram, weight in found]
+        weighted = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
+        grams = [self._shrunk(gram * weight) for gram, weight in weighted]
         mean = _mean(sides, group.weights)
         if not mean.numel() or not bool(torch.isfinite(mean).all()):
             return mean.to(group.sides[0].dtype)
@@ -194,8 +197,8 @@ class RegMean:
 def _divided(left: torch.Tensor, matrix: torch.Tensor, *, certain: bool) -> torch.Tensor:
     """``left @ pinv(matrix)`` for a symmetric matrix without negative eigenvalues.
 
-    Eigenvalues that are zero within the accuracy of float32 count as zero, once each input has been scaled to the size
-    one. ``certain`` says that there are none, for then it goes quicker.
+    Eigenvalues that are zero within the precision of float32, after each input has been scaled to size one, count as
+    zero. ``certain`` says that there are none, which is quicker.
     """
     diagonal = matrix.diagonal()
     scale = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
@@ -208,7 +211,7 @@ def _divided(left: torch.Tensor, matrix: torch.Tensor, *, certain: bool) -> torc
     values, vectors = torch.linalg.eigh(scaled)
     kept = values > _STORED * len(values) ** 0.5 * values[-1]
     solution = (left / scale @ vectors[:, kept] / values[kept]) @ vectors[:, kept].mT / scale
-    # Of all solutions the shortest: without what lies in the null space of the matrix as it was before scaling.
+    # The shortest of all solutions: without its part in the null space of the matrix before scaling.
     unseen = torch.linalg.qr(vectors[:, ~kept] / scale[:, None]).Q
     return solution - solution @ unseen @ unseen.mT
 
@@ -217,10 +220,10 @@ def _divided(left: torch.Tensor, matrix: torch.Tensor, *, certain: bool) -> torc
 class Mats:
     """Solves ΣFᵢ(W) = ΣFᵢ(Wᵢ) by conjugate gradients (MaTS, "matching in task subspaces"; Tam et al., 2023).
 
-    Fᵢ(W) is W·Gᵢ with ``form`` forward, which ends where RegMean with alpha = 1 does, and Oᵢ·W·Gᵢ with ``kfac``, where
-    Oᵢ is the covariance of the gradients of the layer's outputs. Starts at θ0 + λ·Σδᵢ, and stays there in directions
-    that no side knows of; ends after so many ``iterations``, or when what is missing has become less than the share
-    ``tolerance`` of what was missing at first. (Published with λ = 0.3 for eight sides.)
+    Fᵢ(W) is W·Gᵢ with ``form`` forward, which converges to RegMean with alpha = 1, and Oᵢ·W·Gᵢ with ``kfac``, where Oᵢ
+    is the covariance of the gradients of the layer's outputs. Starts at θ0 + λ·Σδᵢ, and stays there in directions of
+    which no side has statistics. Ends after ``iterations`` steps, or when the residual is below ``tolerance`` times the
+    first residual. (Published with λ = 0.3 for eight sides.)
     """
 
     lambda_: float = 1.0
@@ -236,7 +239,7 @@ class Mats:
     matrices: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Raises MergeError for options out of range."""
+        """Raise MergeError for options out of range."""
         if self.iterations < 0:
             raise MergeError(f"iterations is {self.iterations}", hint="10 to 100 are usual")
         if not 0 <= self.tolerance < 1:
@@ -246,15 +249,18 @@ class Mats:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """K-FAC reads both."""
+        """``gram``, and for K-FAC ``output`` too."""
         return ("gram",) if self.form == "forward" else ("gram", "output")
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError for statistics that are missing or broken, and weights that are negative or all zero."""
+        """The merged matrix.
+
+        Raises MergeError for statistics that are missing or broken, and for weights that are negative or all zero.
+        """
         sides = _matrices(group)
         _check_weights(group, self.name)
-        found = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
-        grams = [gram * weight for gram, weight in found]
+        weighted = zip(_squares(group, "gram", sides[0].shape[1]), group.weights, strict=True)
+        grams = [gram * weight for gram, weight in weighted]
         start = self._start(group, sides)
         if not start.numel() or not bool(torch.isfinite(start).all()):
             return start.to(group.sides[0].dtype)
@@ -272,7 +278,7 @@ class Mats:
         return base + _total(used) * self.lambda_
 
     def _forward(self, rest: list[torch.Tensor], grams: list[torch.Tensor]) -> torch.Tensor:
-        """In the basis of ΣGᵢ's eigenvectors, where the same steps cost next to nothing."""
+        """Descend in the basis of ΣGᵢ's eigenvectors, where a step is elementwise; the change from the start."""
         missing = [each @ gram for each, gram in zip(rest, grams, strict=True)]
         values, vectors = torch.linalg.eigh(_total(grams))
         values = torch.where(values > len(values) * 2.0**-52 * values[-1], values, 0.0)
@@ -287,7 +293,10 @@ class Mats:
         return self._descend(apply, missing)
 
     def _descend(self, apply: Callable[[torch.Tensor], torch.Tensor], missing: list[torch.Tensor]) -> torch.Tensor:
-        """Conjugate gradients from zero towards what is missing, until that is done or below what rounding can do."""
+        """The solution of ``apply(solution) = Σ missing`` by conjugate gradients from zero.
+
+        Ends when the residual is below the tolerance, or below what rounding allows.
+        """
         residual = _total(missing)
         solution, direction = torch.zeros_like(residual), residual
         square = float((residual * residual).sum())

@@ -1,20 +1,20 @@
-"""Task vectors added to the base: task arithmetic, and with the lesser entries dropped first.
+"""Task vectors added to the base: task arithmetic, and methods that first drop some of their entries.
 
-One family: vᵢ = wᵢ·S(δᵢ) with δᵢ = θᵢ − θ0 and a sparsifier S; the result is θ0 + λ·Σvᵢ/div. Options of all:
+All compute θ0 + λ·Σvᵢ/div with vᵢ = wᵢ·S(δᵢ), δᵢ = θᵢ − θ0 and a sparsifier S. Options of all:
 
 ``lambda``
-    λ, a scale for what is added. Default 1.
+    λ, the scale of the sum. Default 1.
 ``normalize``
-    Divide by what the entries that S kept weigh together (0 counts as 1). Otherwise div = 1.
+    At each element, divide by the total weight of the sides whose entry S kept (0 counts as 1). Otherwise div = 1.
 ``sign``
-    Elect a sign for each element, that of Σvᵢ (plus if that is 0), and drop entries of the other sign; entries that
-    are 0 have no sign, and no part in the divisor.
+    Elect a sign for each element, that of Σvᵢ (plus if that is 0), and drop entries of the other sign. Entries that are
+    0 have no sign, and do not count in the divisor.
 ``election``
-    ``weighted``, or ``unweighted``: the sign is that of ΣS(δᵢ), and entries agree by the sign of S(δᵢ).
+    ``weighted``, or ``unweighted``: then the elected sign is that of ΣS(δᵢ), and entries agree by the sign of S(δᵢ).
 ``divisor``
-    ``weight``, or ``count``: their number instead of their weight.
+    ``weight``, or ``count``: divide by the number of kept entries instead of their weight.
 
-A side whose weight is 0 has no part in anything. All raise MergeError without a base.
+A side of weight 0 does not take part. All raise MergeError without a base.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from gittheta.merges.arithmetic.threshold import Cut
 from gittheta.merges.linear import divided
 
 Unit = Literal["tensor", "row", "element"]
-#: By the side's name, as :func:`side_names` has them.
+#: The cuts of each side, by its name as in :func:`side_names`.
 Cuts = dict[str, tuple[Cut, ...]]
 
 
 def task_vector(group: Group, side: int) -> torch.Tensor:
-    """δ of one side: new memory. Raises MergeError without a base."""
+    """δ of one side, in new memory, with the side's shape and dtype. Raises MergeError without a base."""
     return group.sides[side] - _base(group)
 
 
 def added_to_base(group: Group, change: torch.Tensor | None, factor: float) -> torch.Tensor:
-    """θ0 + λ·change, which is overwritten; θ0 where there is none. Raises MergeError without a base."""
+    """θ0 + λ·change, or θ0 if ``change`` is None. Overwrites ``change``. Raises MergeError without a base."""
     base = _base(group)
     return base.clone() if change is None else scaled(change, factor).add_(base)
 
@@ -57,19 +57,19 @@ def _base(group: Group) -> torch.Tensor:
 
 
 def side_names(group: Group) -> tuple[str, ...]:
-    """By what the sides are known in all tensors, though their order may differ from one to the next."""
+    """Names of the sides that are the same for all tensors, even if the order of the sides differs."""
     return group.labels or tuple(str(side) for side in range(len(group.sides)))
 
 
 def task_vectors(group: Group) -> Iterator[tuple[str, torch.Tensor]]:
-    """δ of each side that has a weight."""
+    """The name and δ of each side whose weight is not 0. Raises MergeError without a base."""
     for side, name in enumerate(side_names(group)):
         if group.weights[side]:
             yield name, task_vector(group, side)
 
 
 def check_fraction(name: str, option: str, value: float) -> None:
-    """Raises MergeError unless the value is a part of one."""
+    """Raise MergeError unless the value of an option is above 0 and at most 1."""
     if not 0 < value <= 1:
         raise MergeError(
             f"{option} of {name} is {value}", hint=f"it is the fraction that is kept, above 0 and up to 1: {option}=0.2"
@@ -80,7 +80,7 @@ def check_fraction(name: str, option: str, value: float) -> None:
 class TaskArithmetic:
     """θ0 + λ·Σwᵢδᵢ (Ilharco et al., 2023, *Editing models with task arithmetic*). Nothing is dropped.
 
-    Sides that are alike are added like others: with two of weight 1, their change counts twice.
+    Equal sides are added like any others: the change of two equal sides of weight 1 counts twice.
     """
 
     lambda_: float = 1.0
@@ -94,7 +94,7 @@ class TaskArithmetic:
     needs_base: ClassVar[bool] = True
 
     def merge(self, group: Group) -> torch.Tensor:
-        """Raises MergeError without a base."""
+        """The merged values. Raises MergeError without a base."""
         sides = [side for side, weight in enumerate(group.weights) if weight]
         if not sides:
             return added_to_base(group, None, self.factor)
@@ -104,17 +104,17 @@ class TaskArithmetic:
         return added_to_base(group, change, self.factor)
 
     def part(self, group: Group, side: int) -> Part:
-        """What one side gives to the sum."""
+        """One side's term of the sum: its sparsified task vector and its weight."""
         return Part(task_vector(group, side), group.weights[side])
 
     @property
     def factor(self) -> float:
-        """By what the sum is multiplied: λ, and what S multiplies all entries by."""
+        """The factor of the sum: λ, times the constant by which S multiplies all entries."""
         return self.lambda_
 
     @property
     def asks_what_is_kept(self) -> bool:
-        """Whether the divisor must know of entries that were kept, though they may be 0."""
+        """Whether the divisor needs to know which entries were kept, because kept entries may be 0."""
         return self.normalize and not self.sign
 
 
@@ -122,12 +122,12 @@ class TaskArithmetic:
 class Ties(TaskArithmetic):
     """Trim, elect sign, disjoint mean (Yadav et al., 2023, *TIES-Merging: resolving interference when merging models*).
 
-    S keeps the ⌊ρd⌋ entries of a task vector that are largest by |δ|; of equal ones those that come first. The result
-    is θ0 + λ·(mean, weighted with w, of the kept entries that have the elected sign).
+    S keeps the ⌊ρd⌋ entries of a task vector with the largest |δ|; of equal ones the first. The result is θ0 + λ·(the
+    mean, weighted with w, of the kept entries that have the elected sign).
 
-    ``density`` is ρ (0.2). ``scope`` says of what ρ is a part: of each ``tensor``, or ``global``, of the task vector of
-    the whole model. The paper: ``scope=global election=unweighted divisor=count``. Raises MergeError for a density
-    that is not above 0 and at most 1.
+    ``density`` is ρ (0.2). With ``scope`` ``tensor``, ρ is a fraction of each tensor; with ``global``, of the whole
+    model's task vector. The paper uses ``scope=global election=unweighted divisor=count``. Raises MergeError for a
+    density that is not above 0 and at most 1.
     """
 
     normalize: bool = True
@@ -142,12 +142,12 @@ class Ties(TaskArithmetic):
         check_fraction(self.name, "density", self.density)
 
     def measure(self, blocks: Blocks) -> Cuts | None:
-        """Where the kept entries of each side end; None if all are kept."""
-        wanted = threshold.floor_of(self.density, blocks.elements)
-        return find_cuts(blocks, task_vectors, (wanted,)) if wanted < blocks.elements else None
+        """The limit of the kept entries of each side; None if all are kept. Raises MergeError without a base."""
+        count = threshold.floor_of(self.density, blocks.elements)
+        return find_cuts(blocks, task_vectors, (count,)) if count < blocks.elements else None
 
     def part(self, group: Group, side: int) -> Part:
-        """The largest entries."""
+        """The task vector with all but the largest entries set to zero."""
         delta, weight = task_vector(group, side), group.weights[side]
         if group.measured is None:
             return Part(delta, weight)
@@ -160,8 +160,8 @@ class Ties(TaskArithmetic):
 class Breadcrumbs(TaskArithmetic):
     """Drops outliers and small entries (Davari, Belilovsky, 2024, *Model breadcrumbs*).
 
-    S drops the ⌊γd⌋ entries of a task vector that are largest by |δ|, and keeps the ⌊ρd⌋ that come next; of equal ones
-    those that come first are the larger. If there are not so many left, fewer of the largest are dropped.
+    S drops the ⌊γd⌋ entries of a task vector with the largest |δ|, and keeps the next ⌊ρd⌋; of equal ones the first
+    count as larger. If fewer than ⌊ρd⌋ would be left, fewer of the largest are dropped.
 
     ``density`` is ρ (0.9), ``gamma`` is γ (0.01). Raises MergeError for a density that is not above 0 and at most 1, or
     a gamma that is not from 0 up to, but not including, 1.
@@ -181,16 +181,16 @@ class Breadcrumbs(TaskArithmetic):
             )
 
     def measure(self, blocks: Blocks) -> Cuts | None:
-        """For each side where the largest end, and where the kept entries end; None if all are kept."""
+        """For each side the limits of the outliers and of the kept entries; None if all are kept."""
         elements = blocks.elements
-        wanted = threshold.floor_of(self.density, elements)
-        dropped = min(threshold.floor_of(self.gamma, elements), elements - wanted)
-        if wanted == elements:
+        count = threshold.floor_of(self.density, elements)
+        dropped = min(threshold.floor_of(self.gamma, elements), elements - count)
+        if count == elements:
             return None
-        return find_cuts(blocks, task_vectors, (dropped, dropped + wanted))
+        return find_cuts(blocks, task_vectors, (dropped, dropped + count))
 
     def part(self, group: Group, side: int) -> Part:
-        """The entries between the two cuts."""
+        """The task vector with all entries set to zero except those between the two limits."""
         delta, weight = task_vector(group, side), group.weights[side]
         if group.measured is None:
             return Part(delta, weight)
@@ -206,10 +206,10 @@ class Breadcrumbs(TaskArithmetic):
 class Dare(TaskArithmetic):
     """Drops entries at random and rescales the others (Yu et al., 2024, *Language models are super Mario*).
 
-    S keeps each entry with probability ρ and divides it by ρ. With ``sign`` this is what is called DARE-TIES.
+    S keeps each entry with probability ρ and divides it by ρ. With ``sign`` this is known as DARE-TIES.
 
     ``density`` is ρ (0.5). ``rescale``: ``inverse`` (1/ρ), ``l1`` (so that Σ|S(δ)| = Σ|δ| over the tensor), or
-    ``none``. ``seed`` (0): the same numbers for the same seed, tensor, and content of the side; see
+    ``none``. ``seed`` (0): the same seed, name of the tensor and content of the side give the same random numbers; see
     :mod:`gittheta.merges.arithmetic.counter_rng`. Raises MergeError for a density that is not above 0 and at most 1.
     """
 
@@ -224,22 +224,22 @@ class Dare(TaskArithmetic):
         check_fraction(self.name, "density", self.density)
 
     def measure(self, blocks: Blocks) -> tuple[float, ...] | None:
-        """By how much each side is to be scaled; None if that follows from the options."""
+        """The scale of each side with ``rescale=l1``; None otherwise. Raises MergeError without a base."""
         if self.rescale != "l1":
             return None
 
         def norms(group: Group) -> torch.Tensor:
-            found = []
+            sums = []
             for side in range(len(group.sides)):
                 delta = task_vector(group, side).abs_()
-                found += [leaf_sums(delta), leaf_sums(delta * self._kept(group, side))]
-            return torch.stack(found)
+                sums += [leaf_sums(delta), leaf_sums(delta * self._kept(group, side))]
+            return torch.stack(sums)
 
         sums = totals(blocks.map(norms))
         return tuple(whole / kept if kept else 1.0 for whole, kept in zip(sums[::2], sums[1::2], strict=True))
 
     def part(self, group: Group, side: int) -> Part:
-        """The entries that chance has kept."""
+        """The task vector with the entries that chance drops set to zero."""
         kept = self._kept(group, side)
         values = task_vector(group, side).mul_(kept)
         if self.rescale == "l1":
@@ -248,7 +248,7 @@ class Dare(TaskArithmetic):
 
     @property
     def factor(self) -> float:
-        """λ/ρ: applied to the sum, because votes that are even should not be swayed by how a quotient is rounded."""
+        """λ/ρ. The division is done on the sum: rounded quotients could tip an even vote on a sign."""
         return self.lambda_ / self.density if self.rescale == "inverse" else self.lambda_
 
     def _kept(self, group: Group, side: int) -> torch.Tensor:
@@ -262,8 +262,8 @@ class Della(TaskArithmetic):
     """Drops entries at random, small ones more often (Deep et al., 2024, *DELLA-Merging*).
 
     S keeps an entry with probability p = (ρ − ε) + 2ε·r/(n − 1) and divides it by p, where r is its rank by |δ| in its
-    row of n, from 0 for the smallest; of equal ones those that come first are the larger. A row is all elements with
-    the same first index, and a vector is one row. In rows of one element p = ρ.
+    row of n entries, from 0 for the smallest; of equal ones the first count as larger. A row is all elements with the
+    same first index, and a vector is one row. In rows of one element p = ρ.
 
     ``density`` is ρ (0.5), ``epsilon`` is ε (0.15), ``seed`` (0) as for :class:`Dare`. Raises MergeError unless both
     ρ − ε and ρ + ε lie between 0 and 1. (A density of 1 with epsilon 0 keeps everything.)
@@ -288,7 +288,7 @@ class Della(TaskArithmetic):
             )
 
     def part(self, group: Group, side: int) -> Part:
-        """The entries that chance has kept, each rescaled as its rank says."""
+        """The task vector with the entries that chance drops set to zero, and the others divided by their p."""
         delta = task_vector(group, side)
         chances = self._chances(delta)
         numbers = counter_rng.numbers(self.seed, group.digests[side], group.name, group.start, delta)
@@ -296,7 +296,7 @@ class Della(TaskArithmetic):
         return Part(delta.mul_(kept).div_(chances.to(delta.dtype)), group.weights[side], kept)
 
     def _chances(self, deltas: torch.Tensor) -> torch.Tensor:
-        """p of each entry, in float64."""
+        """p of each entry: float64, in the shape of ``deltas``."""
         length = deltas.shape[-1]
         if length == 1:
             return torch.full(deltas.shape, self.density, dtype=torch.float64, device=deltas.device)

@@ -1,1 +1,1 @@
-"""One module a metric: how two versions of a tensor differ."""
+"""One module for each metric: how two versions of a tensor differ."""

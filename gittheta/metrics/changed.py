@@ -1,4 +1,4 @@
-"""``changed``: which share of the elements have other bits."""
+"""``changed``: the share of the elements whose bits differ."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from gittheta.api import BlockPair, TensorSpec
 
 @dataclass(frozen=True)
 class Changed:
-    """Counts elements whose bits differ, of any dtype: +0 and -0 differ, a NaN and the same NaN do not.
+    """Counts elements of any dtype whose bits differ: +0 and -0 differ; two NaNs of the same bits do not.
 
-    Of packed dtypes, whose elements share bytes, and of block dtypes, whole bytes and whole blocks are counted.
+    For packed dtypes, whose elements share bytes, it counts bytes; for block dtypes, it counts blocks.
     """
 
     name: ClassVar[str] = "changed"
     unit: ClassVar[Literal["element"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
-        """Always."""
+        """True: it applies to every tensor."""
         return True
 
     def look(self, pair: BlockPair) -> tuple[int, int]:
-        """How many elements differ, and how many there are."""
+        """The number of elements that differ, and of all elements of the block."""
         size = pair.spec.dtype.itemsize
         old, new = (np.frombuffer(data, np.uint8).reshape(-1, size) for data in (pair.old, pair.new))
         return int(np.any(old != new, axis=1).sum()), len(old)
 
     def conclude(self, spec: TensorSpec, parts: Iterable[tuple[int, int]]) -> Mapping[str, float]:
-        """``changed``, from 0 to 1; 0 for a tensor without elements."""
+        """The number ``changed``, from 0 to 1; 0 for a tensor without elements."""
         changed = total = 0
         for part in parts:
             changed += part[0]

@@ -10,11 +10,15 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gittheta.api import BlockPair, TensorSpec
+from gittheta.numerics.floats import Doubles
+
+#: Squares of values between these neither overflow nor lose bits.
+_SMALLEST, _LARGEST = 2.0**-480, 2.0**480
 
 
 @dataclass(frozen=True)
 class Part:
-    """Of one block: sums of squares, and the largest change."""
+    """The measurements of one block."""
 
     change: float
     old: float
@@ -33,29 +37,46 @@ class Norm:
         return spec.dtype.arithmetic
 
     def look(self, pair: BlockPair) -> Part:
-        """Sums of squares in float64."""
+        """The norms and the largest change of a block, in float64."""
         old, new = pair.values()
         with np.errstate(over="ignore", invalid="ignore"):
             change = new - old
-            largest = float(np.abs(change).max(initial=0.0))
-            return Part(float(np.dot(change, change)), float(np.dot(old, old)), largest)
+        largest = _largest(change)
+        return Part(_norm(change, largest), _norm(old, _largest(old)), largest)
 
     def conclude(self, spec: TensorSpec, parts: Iterable[Part]) -> Mapping[str, float]:
         """``norm``, ``relative`` (0 if nothing changed, infinite if all of old is zero) and ``largest``.
 
         NaN and infinite values in the tensor make the numbers NaN or infinite.
         """
-        found = list(parts)
-        change = math.sqrt(_total(part.change for part in found))
-        old = math.sqrt(_total(part.old for part in found))
-        largest = float(np.max([part.largest for part in found], initial=0.0))
-        relative = change / old if old else math.inf if change else 0.0
-        return {"norm": change, "relative": relative, "largest": largest}
+        blocks = list(parts)
+        change = _total([part.change for part in blocks])
+        old = _total([part.old for part in blocks])
+        largest = float(np.max([part.largest for part in blocks], initial=0.0))
+        return {"norm": change, "relative": _ratio(change, old), "largest": largest}
 
 
-def _total(values: Iterable[float]) -> float:
-    """The exact sum, rounded once, so that the order of blocks does not matter; NaN where it has no meaning."""
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):
-        return math.nan
+def _largest(values: Doubles) -> float:
+    """The largest absolute value; NaN if one of them is NaN."""
+    return float(np.abs(values).max(initial=0.0))
+
+
+def _norm(values: Doubles, largest: float) -> float:
+    """The L2 norm of one block, without overflow or underflow on the way."""
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    if _SMALLEST <= largest <= _LARGEST:
+        return math.sqrt(float(np.dot(values, values)))
+    scaled = values / largest
+    return largest * math.sqrt(float(np.dot(scaled, scaled)))
+
+
+def _total(norms: list[float]) -> float:
+    """The norm of all blocks together; NaN if that of one of them is."""
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def _ratio(change: float, old: float) -> float:
+    if old:
+        return change / old
+    return math.inf if change > 0 else change

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
 
-from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError
-from gittheta.errors import ObjectCorrupt, ObjectMissing, StoreError
+from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError, TemporaryRemoteError
+from gittheta.errors import ObjectCorrupt, StoreError
 from gittheta.storage.files import check_file, copy_synced, open_to_read, read_at
 from gittheta.storage.objects import ObjectStore
+
+_HINT_PUSH = "push it again from a clone that has it: git theta push --all"
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,16 @@ class DirectoryRemote:
         with _refused(self.root):
             try:
                 self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
-            except ObjectCorrupt:
+            except ObjectCorrupt as error:
                 check_file(source, object_id)  # the likelier culprit, and the one that can be mended here
-                raise
+                raise TemporaryRemoteError(
+                    f"object {object_id} came out damaged at {self.root}", hint="check the disk there, then push again"
+                ) from error
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
         """A hard link where that is possible and customary, else a copy."""
         with _refused(self.root):
-            source = self._store.find(object_id)
-            if source is None:
-                raise RemoteError(f"object {object_id} is not at {self.root}")
+            source = self._found(object_id)
             if self.may_link:
                 try:
                     os.link(source, target)
@@ -72,20 +74,26 @@ class DirectoryRemote:
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """A range of the file."""
         with _refused(self.root):
-            source = self._store.find(object_id)
-            if source is None:
-                raise RemoteError(f"object {object_id} is not at {self.root}")
+            source = self._found(object_id)
             descriptor = open_to_read(source)
             try:
                 data = read_at(descriptor, offset, length)
             finally:
                 os.close(descriptor)
         if len(data) != length:
-            raise RemoteError(f"object {object_id} at {self.root} is shorter than {offset + length} bytes")
+            raise RemoteError(
+                f"object {object_id} at {self.root} is shorter than {offset + length} bytes", hint=_HINT_PUSH
+            )
         return data
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _found(self, object_id: ObjectId) -> Path:
+        source = self._store.find(object_id)
+        if source is None:
+            raise RemoteError(f"object {object_id} is not at {self.root}", hint=_HINT_PUSH)
+        return source
 
     @property
     def _store(self) -> ObjectStore:
@@ -94,10 +102,10 @@ class DirectoryRemote:
 
 @contextmanager
 def _refused(root: Path) -> Iterator[None]:
-    """Turns what goes wrong with the store there into a RemoteError; a damaged object is the caller's to deal with."""
+    """Turns what goes wrong with the store there into a RemoteError; not so a damaged object of ours."""
     try:
         yield
-    except (ObjectCorrupt, ObjectMissing):
+    except ObjectCorrupt:
         raise
     except (OSError, StoreError) as error:
         reason = error.what if isinstance(error, StoreError) else error.strerror or error

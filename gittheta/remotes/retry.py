@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,18 +32,18 @@ class RetryingRemote(Wrapper):
 
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """With retries; progress goes back by what an attempt that failed had counted."""
-        counted = _Counted(advance)
-        self._retrying(lambda state: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
+        with _counted(advance) as counted:
+            self._retrying(lambda state: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
-        """With retries, each into a new file."""
-        counted = _Counted(advance)
+        """With retries, each into a new file; progress goes back as that of uploads does."""
+        with _counted(advance) as counted:
 
-        def begin_again(state: RetryCallState) -> None:
-            counted.take_back()
-            target.unlink(missing_ok=True)
+            def begin_again(state: RetryCallState) -> None:
+                counted.take_back()
+                target.unlink(missing_ok=True)
 
-        self._retrying(begin_again)(self.inner.download, object_id, target, counted.advance)
+            self._retrying(begin_again)(self.inner.download, object_id, target, counted.advance)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """With retries."""
@@ -82,3 +83,14 @@ class _Counted:
     def take_back(self) -> None:
         self._advance(-self._done)
         self._done = 0
+
+
+@contextmanager
+def _counted(advance: Advance) -> Iterator[_Counted]:
+    """Progress that goes back where the last attempt fails too."""
+    counted = _Counted(advance)
+    try:
+        yield counted
+    except BaseException:
+        counted.take_back()
+        raise

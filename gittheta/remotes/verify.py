@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gittheta.api import Advance, ObjectId, TemporaryRemoteError
-from gittheta.errors import ObjectCorrupt
+from gittheta.errors import ObjectCorrupt, StoreError
 from gittheta.remotes.wrapper import Wrapper
 from gittheta.storage.files import check_file
+
+_HINT = "run the command again; if that does not help, push the object again from a clone that has it whole"
 
 
 @dataclass(frozen=True)
@@ -29,5 +32,8 @@ class VerifyingRemote(Wrapper):
         self.inner.download(object_id, target, advance)
         try:
             check_file(target, object_id)
-        except ObjectCorrupt as error:
-            raise TemporaryRemoteError(f"its copy of {object_id} is damaged") from error
+        except StoreError as error:
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+            what = "is damaged" if isinstance(error, ObjectCorrupt) else "did not arrive"
+            raise TemporaryRemoteError(f"its copy of {object_id} {what}", hint=_HINT) from error

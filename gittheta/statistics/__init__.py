@@ -1,4 +1,4 @@
-"""What a model's parameters do on data, for the merge methods ``fisher``, ``regmean`` and ``mats``.
+"""Statistics of a model's parameters over data, for the merge methods ``fisher``, ``regmean`` and ``mats``.
 
 ::
 
@@ -7,10 +7,10 @@
     fisher(model, loader).beside("model.safetensors")  # writes model.fisher.safetensors
     gram(model, loader).beside("model.safetensors")  # writes model.gram.safetensors
 
-then ``git add model.safetensors model.fisher.safetensors`` and commit: each side of a merge brings its own. ``loader``
-yields what a ``torch.utils.data.DataLoader`` does: batches of tensors whose first dimension counts examples. They are
-moved to the model's device. Everything is measured as in ``model.eval()``, and the model is left as it was found: its
-mode, gradients and hooks. How examples are put into batches makes no difference but for rounding.
+Then ``git add model.safetensors model.fisher.safetensors`` and commit: each side of a merge has its own statistics.
+``loader`` yields what a ``torch.utils.data.DataLoader`` yields: batches of tensors whose first dimension counts
+examples. They are moved to the model's device. The model runs in evaluation mode; its mode, gradients and hooks are
+restored afterwards. The size of the batches changes the results by rounding errors only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs a model over data and sums up: squared gradients, inputs of layers, gradients of their outputs."""
+"""Run a model over data and sum up squared gradients, inputs of layers, or gradients of their outputs."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ def fisher(
 ) -> Statistics:
     """The diagonal of the Fisher information: the mean over examples of the squared gradient of log p(y | x).
 
-    Without ``log_prob`` the model is a classifier: batches are ``(x, y)``, or mappings with ``labels``, and the model
-    gives logits of (examples, classes), or an object that has them. Otherwise ``log_prob(model, batch)`` gives log p of
-    each example; it must call the ``model`` that it is given. For a causal language model from Hugging Face::
+    The result has one tensor for each parameter, of the parameter's shape. Without ``log_prob`` the model must be a
+    classifier: batches are ``(x, y)``, or mappings with ``labels``, and the model returns logits of shape (examples,
+    classes), or an object with an attribute ``logits``. Otherwise ``log_prob(model, batch)`` returns log p of each
+    example; it must call the ``model`` that it gets. For a causal language model from Hugging Face::
 
         def log_prob(model, batch):
             logits = model(**batch).logits[:, :-1].log_softmax(-1)
             return logits.gather(-1, batch["input_ids"][:, 1:, None]).sum((1, 2))
 
-    ``labels="data"`` takes the labels as they are (the empirical Fisher), ``"sampled"`` draws one for each example from
-    the model with ``seed``, ``"expected"`` averages over all classes, at the price of one pass for each. Gradients of
-    ``at_once`` examples are held at the same time. Buffers of floats, which have no gradient, get zeros.
+    ``labels="data"`` uses the labels of the batches (the empirical Fisher); ``"sampled"`` draws a label for each
+    example from the model's probabilities, with ``seed``; ``"expected"`` averages over all classes, which takes one
+    pass for each class. Gradients of ``at_once`` examples are in memory at the same time. Buffers of floats get zeros,
+    because they have no gradient.
 
-    Raises ThetaError if there are no examples, or nothing depends on the parameters.
+    Raises ThetaError if there are no examples, or if log p does not depend on the parameters.
     """
     likelihood = Likelihood(log_prob, labels, seed)
     values = _parameters(model)
@@ -56,8 +58,8 @@ def fisher(
                 for begin in range(0, len(shares), at_once):
                     end = begin + at_once
                     _add_squares(sums, gradients.of(part(case, begin, end)), shares[begin:end])
-    found = _means(sums, examples)
-    return Statistics("fisher", _by_all_names(model, found) | _buffers(model), examples)
+    means = _means(sums, examples)
+    return Statistics("fisher", _by_all_names(model, means) | _buffers(model), examples)
 
 
 def gram(
@@ -65,10 +67,11 @@ def gram(
 ) -> Statistics:
     """XᵀX of the inputs of each linear layer (``torch.nn.Linear``), by the names of the layers' weights.
 
-    All dimensions of an input but the last count as examples. A weight that several layers share, or that is used
-    several times, gets the sum over all uses; one that was not used gets zeros. ``forward(model, batch)`` runs the
-    model; unless given, a batch is its input if it is a tensor, its arguments by name if it is a mapping (without
-    ``labels``), and otherwise what comes first in it is the input.
+    X has one row for each example and one column for each input, so that XᵀX has shape (inputs, inputs). All dimensions
+    of an input except the last count as examples. A weight that is used several times, or by several layers, gets the
+    sum over all uses; an unused one gets zeros. ``forward(model, batch)`` runs the model. Without it, the model is
+    called with the batch if that is a tensor, with its items as named arguments (without ``labels``) if it is a
+    mapping, and with its first item otherwise.
 
     Raises ThetaError if there are no examples.
     """
@@ -96,11 +99,12 @@ def output(
     labels: Labels = "data",
     seed: int = 0,
 ) -> Statistics:
-    """The mean over examples of ggᵀ, g the gradient of log p by a linear layer's output: for ``mats`` with K-FAC.
+    """The mean over examples of ggᵀ, where g is the gradient of log p by a linear layer's output.
 
-    Arguments are those of :func:`fisher`. Where an example has several places (tokens), their ggᵀ are added. What the
-    model says of one example must not depend on the others. Raises ThetaError if there are no examples, or nothing
-    depends on the parameters.
+    For the merge method ``mats`` with K-FAC. The result has shape (outputs, outputs) for each layer, by the names of
+    the layers' weights; arguments are those of :func:`fisher`. If an example has several positions (tokens), their ggᵀ
+    are added. The model's output for one example must not depend on the other examples. Raises ThetaError if there are
+    no examples, or if log p does not depend on the parameters.
     """
     likelihood = Likelihood(log_prob, labels, seed)
     layers = _layers(model)
@@ -118,14 +122,14 @@ def output(
             for case, shares in likelihood.cases(model, batch):
                 values = {name: each.requires_grad_() for name, each in _parameters(model).items()}
                 with _hooked(hooks), torch.enable_grad():
-                    found = likelihood.log_prob(_bound(model, values), case)
-                    # g times the root of its share: so that its square counts by that share.
-                    torch.autograd.grad((found * shares.sqrt().to(found)).sum(), [*values.values()], allow_unused=True)
+                    log_p = likelihood.log_prob(_bound(model, values), case)
+                    # g is multiplied by the root of its share, so that ggᵀ counts by the share.
+                    torch.autograd.grad((log_p * shares.sqrt().to(log_p)).sum(), [*values.values()], allow_unused=True)
     return Statistics("output", _by_all_names(model, _means(sums, examples)), examples)
 
 
 class _Gradients:
-    """The gradients of log p, example by example: all at once where torch can do that with the model."""
+    """Gradients of log p for each example: computed together where torch can do that with the model, else singly."""
 
     def __init__(self, model: nn.Module, log_prob: LogProb, values: Tensors) -> None:
         self._model = model
@@ -134,7 +138,7 @@ class _Gradients:
         self._together = True
 
     def of(self, batch: Any) -> Tensors:
-        """One more dimension than the parameters, in front."""
+        """For each parameter a tensor of shape (examples, *shape of the parameter)."""
         if self._together:
             try:
                 with warnings.catch_warnings():
@@ -142,30 +146,30 @@ class _Gradients:
                     return dict(vmap(grad(self._one), in_dims=(None, 0))(self._values, batch))
             except torch.OutOfMemoryError:
                 raise
-            except (RuntimeError, ValueError):  # control flow that depends on data, an operation that it does not know
+            except (RuntimeError, ValueError):  # control flow that depends on data, or an operation vmap does not know
                 self._together = False
-        found = [self._alone(part(batch, at, at + 1)) for at in range(length(batch))]
-        return {name: torch.stack(each) for name, each in zip(self._values, zip(*found, strict=True), strict=True)}
+        gradients = [self._alone(part(batch, at, at + 1)) for at in range(length(batch))]
+        return {name: torch.stack(each) for name, each in zip(self._values, zip(*gradients, strict=True), strict=True)}
 
     def _alone(self, batch: Any) -> tuple[torch.Tensor, ...]:
         values = {name: each.detach().requires_grad_() for name, each in self._values.items()}
         with torch.enable_grad():
             value = self._checked(self._log_prob(_bound(self._model, values), batch))
-            found = torch.autograd.grad(value, [*values.values()], allow_unused=True, materialize_grads=True)
-        return tuple(found)
+            gradients = torch.autograd.grad(value, [*values.values()], allow_unused=True, materialize_grads=True)
+        return tuple(gradients)
 
     def _one(self, values: Tensors, example: Any) -> torch.Tensor:
         batch = mapped(example, lambda each: each[None])
         return self._checked(self._log_prob(_bound(self._model, values), batch))
 
-    def _checked(self, found: torch.Tensor) -> torch.Tensor:
-        if found.numel() != 1:
-            raise ThetaError(f"log_prob gives {list(found.shape)} for one example", hint="it must give one number each")
-        return found.reshape(())
+    def _checked(self, log_p: torch.Tensor) -> torch.Tensor:
+        if log_p.numel() != 1:
+            raise ThetaError(f"log_prob gives {list(log_p.shape)} for one example", hint="it must give one number each")
+        return log_p.reshape(())
 
 
 def _bound(model: nn.Module, values: Tensors) -> Callable[..., Any]:
-    """The model with other values for its parameters; what shares one shares the other."""
+    """The model with these values for its parameters; shared parameters stay shared."""
     return lambda *args, **kwargs: functional_call(model, values, args, kwargs)
 
 
@@ -174,7 +178,7 @@ def _parameters(model: nn.Module) -> Tensors:
 
 
 def _exact(values: torch.Tensor) -> torch.device:
-    """A device that knows float64, near the values."""
+    """The device of the values, or the processor if that device lacks float64."""
     return torch.device("cpu") if values.device.type == "mps" else values.device
 
 
@@ -194,15 +198,15 @@ def _square(size: int, layer: nn.Module) -> torch.Tensor:
 
 
 def _names(model: nn.Module) -> dict[int, list[str]]:
-    """All names of each parameter."""
-    found: dict[int, list[str]] = {}
+    """All names of each parameter, by the identity of the parameter."""
+    names: dict[int, list[str]] = {}
     for name, each in model.named_parameters(remove_duplicate=False):
-        found.setdefault(id(each), []).append(name)
-    return found
+        names.setdefault(id(each), []).append(name)
+    return names
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """The linear layers, each with the first name of its weight, which others may share."""
+    """The linear layers, each with the first name of its weight. Layers that share a weight have the same name."""
     names = _names(model)
     layers = {id(each): (name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear)}
     return [(names.get(id(each.weight), [f"{name}.weight"])[0], each) for name, each in layers.values()]
@@ -212,10 +216,10 @@ def _first(layers: list[tuple[str, nn.Linear]]) -> dict[str, nn.Linear]:
     return dict(reversed(layers))
 
 
-def _by_all_names(model: nn.Module, found: Tensors) -> Tensors:
-    """The same by every name that a parameter has: a checkpoint may use any of them."""
+def _by_all_names(model: nn.Module, tensors: Tensors) -> Tensors:
+    """The tensors under every name of their parameters, because a checkpoint may use any of the names."""
     others = {names[0]: names for names in _names(model).values()}
-    return {name: each for first, each in found.items() for name in others.get(first, [first])}
+    return {name: each for first, each in tensors.items() for name in others.get(first, [first])}
 
 
 def _buffers(model: nn.Module) -> Tensors:
@@ -240,7 +244,7 @@ def _means(sums: Tensors, examples: int) -> Tensors:
 
 @contextmanager
 def _resting(model: nn.Module) -> Iterator[None]:
-    """The model as it is when it is used, afterwards as it was."""
+    """The model in evaluation mode; afterwards each module is back in its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -252,7 +256,7 @@ def _resting(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooked(hooks: Iterable[Callable[[], Any]]) -> Iterator[None]:
-    """With hooks, which are gone afterwards."""
+    """Register hooks, and remove them afterwards."""
     handles = []
     try:
         for register in hooks:

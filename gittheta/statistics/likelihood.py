@@ -1,4 +1,4 @@
-"""log p(y | x) of the examples in a batch, and whose y that is."""
+"""log p(y | x) of the examples in a batch, and where the labels y come from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import nn
 
 from gittheta.errors import ThetaError
 
-#: Of something that is called like the model, and a batch: log p of each example, one-dimensional.
+#: Takes the model (or a callable like it) and a batch, and returns log p of each example, one-dimensional.
 LogProb = Callable[[Callable[..., Any], Any], torch.Tensor]
-#: Whose labels count: those in the data, ones that the model draws, or all, by the model's probabilities.
+#: Where labels come from: the data, a draw from the model's probabilities, or all labels weighted by these.
 Labels = Literal["data", "sampled", "expected"]
 
 _GIVE_LOG_PROB = "pass log_prob=, a function of (model, batch) that gives log p of each example"
 
 
 class Likelihood:
-    """A model's log p, as given or that of a classifier, over the labels that were asked for."""
+    """How log p is computed (by a function of the user's, or as for a classifier), and over which labels."""
 
     def __init__(self, log_prob: LogProb | None, labels: Labels, seed: int) -> None:
         if labels not in ("data", "sampled", "expected"):
@@ -27,14 +27,14 @@ class Likelihood:
         if log_prob and labels != "data":
             raise ThetaError(
                 f"labels='{labels}' is only known for classifiers, and log_prob is given",
-                hint="let the batches have the labels that you want, and leave labels='data'",
+                hint="put the labels that you want into the batches, and leave labels='data'",
             )
         self.log_prob = log_prob or classified
         self._labels = labels
         self._random = torch.Generator().manual_seed(seed)
 
     def cases(self, model: nn.Module, batch: Any) -> Iterator[tuple[Any, torch.Tensor]]:
-        """The batch with each choice of labels, and how much that counts for each example."""
+        """The batch with each choice of labels, and the weight of that choice for each example: float64 (examples,)."""
         if self._labels == "data":
             yield batch, torch.ones(length(batch), dtype=torch.float64)
             return
@@ -49,7 +49,7 @@ class Likelihood:
 
 
 def classified(model: Callable[..., Any], batch: Any) -> torch.Tensor:
-    """log p of a classifier's examples."""
+    """log p of a classifier's examples, one-dimensional. Raises ThetaError if the labels are not classes."""
     logits, labels = logits_of(run(model, batch)), _labels(batch)
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise ThetaError(
@@ -60,14 +60,14 @@ def classified(model: Callable[..., Any], batch: Any) -> torch.Tensor:
 
 
 def run(model: Callable[..., Any], batch: Any) -> Any:
-    """Call the model on a batch's inputs: a tensor, a mapping (by name, without labels), or what comes first."""
+    """Call the model on a batch: with a tensor, a mapping's items by name (without labels), or a sequence's first."""
     if isinstance(batch, Mapping):
         return model(**{key: value for key, value in batch.items() if key != "labels"})
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
 def logits_of(result: Any) -> torch.Tensor:
-    """The logits in what a classifier gave. Raises ThetaError if there are none."""
+    """The logits in a classifier's result, (examples, classes). Raises ThetaError if there are none."""
     logits = getattr(result, "logits", result)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -92,7 +92,7 @@ def _relabelled(batch: Any, labels: torch.Tensor) -> Any:
 
 
 def tensors(batch: Any) -> Iterator[torch.Tensor]:
-    """All tensors in a batch."""
+    """All tensors in a batch, however it nests mappings and sequences."""
     if isinstance(batch, torch.Tensor):
         yield batch
     elif isinstance(batch, (Mapping, tuple, list)):
@@ -112,12 +112,12 @@ def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def part(batch: Any, begin: int, end: int) -> Any:
-    """Some of its examples."""
+    """The examples from index ``begin`` to ``end`` of a batch."""
     return mapped(batch, lambda each: each[begin:end])
 
 
 def length(batch: Any) -> int:
-    """How many examples it has. Raises ThetaError if its tensors do not agree."""
+    """The number of examples in a batch. Raises ThetaError if its tensors do not agree."""
     lengths = {len(each) if each.ndim else 0 for each in tensors(batch)}
     if len(lengths) != 1:
         raise ThetaError(

@@ -1,4 +1,4 @@
-"""Statistics as files beside the model's: ordinary checkpoints with the same names of parameters."""
+"""Statistics as files beside the model's: ordinary checkpoints that name their tensors like the model's."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gittheta.api import DTYPES, TensorSpec
 from gittheta.errors import ThetaError
 from gittheta.formats.safetensors import Safetensors
 
-#: So many elements are converted at a time.
+#: Elements that are converted to float32 and written at a time.
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """One kind of statistics, by the names of the parameters that they are about."""
+    """One kind of statistics of a model: a tensor for each parameter, by the parameter's name."""
 
-    #: ``fisher``, ``gram`` or ``output``: what merge methods call them, and part of the file's name.
+    #: ``fisher``, ``gram`` or ``output``: what merge methods call the statistics, and part of the file's name.
     kind: str
     tensors: Mapping[str, torch.Tensor]
-    #: How many examples were seen.
+    #: The number of examples that they were computed from.
     examples: int
 
     def __post_init__(self) -> None:
-        """Raises ThetaError for values that are not finite."""
+        """Raise ThetaError if a value is not finite."""
         for name, values in self.tensors.items():
             if not bool(torch.isfinite(values).all()):
                 raise ThetaError(
@@ -38,15 +38,15 @@ class Statistics:
                 )
 
     def beside(self, checkpoint: str | os.PathLike[str]) -> Path:
-        """Write the file where merges look for it, next to the model's, and say where that is."""
+        """Write the file next to the model's, where merges look for it, and return its path. Raises OSError."""
         path = sidecar(checkpoint, self.kind)
         self.write(path)
         return path
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file of float32 values, a piece at a time.
+        """Write a safetensors file of float32 values, in bounded memory. Raises OSError.
 
-        The same statistics give the same bytes. A file of that name is replaced when the new one is whole.
+        The same statistics give the same bytes. An existing file is replaced when the new one is complete.
         """
         target = Path(path)
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -63,11 +63,11 @@ class Statistics:
             unfinished.unlink(missing_ok=True)
 
     def _header(self) -> bytes:
-        # No number of examples: it differs from side to side, and metadata that differs does not merge.
-        described = {"format": "pt", "statistics": self.kind}
-        wanted = [TensorSpec(name, DTYPES["f32"], tuple(self.tensors[name].shape)) for name in sorted(self.tensors)]
-        composed = Safetensors().compose(wanted, described)
-        assert composed is not None  # noqa: S101 - it holds tensors of f32
+        # The number of examples is left out: it differs between sides, and metadata that differs does not merge.
+        metadata = {"format": "pt", "statistics": self.kind}
+        specs = [TensorSpec(name, DTYPES["f32"], tuple(self.tensors[name].shape)) for name in sorted(self.tensors)]
+        composed = Safetensors().compose(specs, metadata)
+        assert composed is not None  # noqa: S101 - safetensors can hold any tensor of f32
         return composed.skeleton
 
 

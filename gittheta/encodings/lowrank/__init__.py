@@ -1,1 +1,1 @@
-"""``lowrank``: a change that a few small matrices describe."""
+"""``lowrank``: the base plus a product of small matrices."""

@@ -1,7 +1,7 @@
-"""The difference of two tensors of floats, seen as a matrix, and how exactly each element of it is known.
+"""The difference of two tensors of floats as a matrix, and how exactly each of its elements is known.
 
-What is seen is the difference after rounding: each element lies anywhere within half a unit in the last place of the
-new tensor, and that unit is the larger the larger the element.
+Only the rounded difference can be seen: the true value lies within half a unit in the last place of the new tensor's
+element, and the unit is larger for larger elements.
 """
 
 from __future__ import annotations
@@ -21,27 +21,36 @@ from gittheta.numerics.planes import Words
 
 Reals = npt.NDArray[np.floating]
 
-#: Elements that are worked on at once, and that are read at once.
+#: Elements that are computed at a time (they should stay in the processor's cache), and that are read at a time.
 _CHUNK = 1 << 17
 _READ = 1 << 20
-#: Products of fewer rows are slow.
+#: The least rows of a chunk: matrix products of fewer rows are slow.
 _ROWS = 32
-#: What is kept in memory between passes.
+#: Bytes of values and weights that are kept in memory between passes, instead of being computed again.
 _KEEP = 64 << 20
-#: Weights differ by at most 4 to this power: with a few very exact elements, descent would not converge.
+#: Weights differ by at most 4 to this power. With a few very exact elements among others, descent would not converge.
 _SPAN = 2
-#: How much larger than what is the largest in most rows.
+#: An element this many times as large as the largest in a median row is an outlier: it was changed in another way, and
+#: would dominate the least squares.
 _OUTLYING = 24
-#: Float64 cannot tell less than this from nothing.
+#: A mean square below this share of the values' own counts as zero: float64 cannot resolve less.
 _LEAST = 2.0**-96
+#: Keeps the noise above zero.
 _TINY = 1e-60
+#: The exponent's bits of an f32, and the largest exponent of its finite numbers.
 _EXPONENT = np.uint32(0x7F800000)
 _MAX_EXPONENT = 254
+#: Elements whose median exponent stands for the whole tensor's.
+_TYPICAL = 1 << 13
 
 
 @dataclass
 class Difference:
-    """``new - base`` in rows and columns, with a weight for each element: 1 for the most exact ones, by 1 / unit²."""
+    """``new - base`` as a matrix, with a weight for each element. For one thread.
+
+    The weight is 1 / unit², where the unit is that in the element's last place, scaled so that the most exact elements
+    have weight 1. Values and weights have the dtype ``real``.
+    """
 
     new: TensorReader
     base: TensorReader
@@ -50,11 +59,11 @@ class Difference:
     def __post_init__(self) -> None:
         self.rows, self.columns = matrix_shape(self.new.spec)
         self._dtype = self.new.spec.dtype
-        #: The float in which the difference is exact, or nearly so.
+        #: The dtype in which the difference is exact, or nearly so.
         self.real = np.dtype(np.float64 if self._dtype.name in ("f32", "f64") else np.float32)
         #: The exponent, with the bias of f32, below which all elements count as equally exact.
         self._floor = self._typical() - _SPAN
-        #: What is larger is no part of the pattern, and counts as unknown.
+        #: Larger differences do not belong to the pattern: they get weight 0.
         self._limit = float_info.max
         self._keeps = 2 * self.real.itemsize * self.rows * self.columns <= _KEEP
 
@@ -64,12 +73,15 @@ class Difference:
         return float(2.0 ** (self._floor - 128 - self._dtype.mantissa_bits))
 
     def blur(self, noise: float) -> None:
-        """Let no element count as more exact than by this mean square."""
+        """Count no element as known more exactly than up to an error of this mean square."""
         more = floor(log2(sqrt(3 * noise) / self.half)) if noise else 0
         self._floor = min(_MAX_EXPONENT, self._floor + max(0, more))
 
     def limit(self, values: Reals) -> bool:
-        """Let no element count that is much larger than in most of these rows. Says whether there are any in them."""
+        """Ignore elements that are much larger than in most of these rows. True if these rows have any.
+
+        ``values`` has shape (rows, columns).
+        """
         largest = np.abs(values).max(axis=1)
         largest = largest[largest > 0]
         if not len(largest):
@@ -78,13 +90,13 @@ class Difference:
         return bool(largest.max() > self._limit)
 
     def noise(self, values: Reals, weights: Reals) -> float:
-        """The mean square of what rounding adds to elements of these weights."""
+        """The mean square of the errors that rounding adds to elements of these values and weights."""
         least = float(np.square(values, dtype=np.float64).mean()) * _LEAST + _TINY
         known = weights[weights > 0]
         return max(least, self.half**2 / 3 * float((1 / known).mean(dtype=np.float64))) if known.size else least
 
     def chunks(self) -> Iterator[tuple[slice, Reals, Reals]]:
-        """All of it, a few rows at a time: which, values, weights."""
+        """The whole difference, a few rows at a time: the rows, their values and their weights, (rows, columns)."""
         if self._kept:
             yield from self._kept
             return
@@ -101,7 +113,7 @@ class Difference:
                 yield chunk
 
     def sample(self, rows: int, step: int, runs: int = 8) -> tuple[Reals, Reals]:
-        """Values and weights of some rows, in runs that are evenly spread; of each ``step``-th column."""
+        """Values and weights of some rows, in evenly spread runs, and of every ``step``-th column: (rows, columns)."""
         runs = runs if rows < self.rows else 1
         parts = []
         for run in range(runs):
@@ -111,9 +123,9 @@ class Difference:
         return np.concatenate([values for values, _ in parts]), np.concatenate([weights for _, weights in parts])
 
     def _typical(self) -> int:
-        """The exponent of the median element."""
+        """The exponent of the median element of a run in the middle, with the bias of f32."""
         size = self._dtype.itemsize
-        count = min(self.new.spec.elements, 1 << 13)
+        count = min(self.new.spec.elements, _TYPICAL)
         first = (self.new.spec.elements - count) // 2
         sizes = np.abs(to_float64(self.new.read(first * size, (first + count) * size), self._dtype))
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
@@ -129,7 +141,7 @@ class Difference:
 
     def _of(self, new: Words, base: Words) -> tuple[Reals, Reals]:
         values = self._reals(new)
-        # Of f64, the exponents of its values as f32.
+        # For f64, these are the exponents of the values converted to f32.
         bits = values.astype(np.float32, copy=False).view(np.uint32) & _EXPONENT
         lowest = np.uint32(self._floor << 23)
         np.clip(bits, lowest, np.uint32(min(self._floor + 40, _MAX_EXPONENT) << 23), out=bits)
@@ -138,7 +150,7 @@ class Difference:
         np.subtract(np.uint32(127 << 23), bits, out=bits)
         weights = bits.view(np.float32).astype(self.real, copy=False)
         values -= self._reals(base)
-        # No number is within limits either.
+        # A NaN is never within the limits.
         if not -self._limit <= values.min() <= values.max() <= self._limit:
             unknown = ~(np.abs(values) <= self._limit)
             values[unknown] = 0

@@ -1,4 +1,4 @@
-"""A change told by a few small matrices."""
+"""A change of weights that a few small matrices describe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ GAINS = ("rows", "columns")
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix ``left`` if ``right`` is None, else ``left @ right``.
+    """The matrix ``left @ right``, or ``left`` if ``right`` is None.
 
-    ``left`` is (rows, rank), or (rows, columns); ``right`` is (rank, columns). Of float64, float32 or float16;
-    values of bf16 come as float32.
+    ``left`` has shape (rows, rank), or (rows, columns) without ``right``; ``right`` has shape (rank, columns). Both are
+    float64, float32 or float16; values of bf16 are held as float32.
     """
 
     left: Floats
@@ -31,11 +31,12 @@ class Product:
 
 @dataclass(frozen=True)
 class WeightChange:
-    """The difference D between a tensor and its base, both seen as matrices of ``shape[0]`` rows.
+    """The change from a base to a tensor, both treated as matrices of ``shape[0]`` rows.
 
-    D is ``scaling * first``, ``scaling * first ∘ second`` (Hadamard) or ``scaling * first ⊗ second`` (Kronecker). With
-    a ``gain``, which has one factor for each row (``gain_axis`` 0) or column (1), the tensor is ``gain ∘ (base + D)``.
-    With ``rounded``, D is rounded to the tensor's dtype before it is added.
+    The tensor is base + D, where D is ``scaling * first``, ``scaling * first ∘ second`` (Hadamard) or
+    ``scaling * first ⊗ second`` (Kronecker). With a ``gain``, which has one factor for each row (``gain_axis`` 0) or
+    column (1), the tensor is ``gain ∘ (base + D)``. If ``rounded``, D is rounded to the tensor's dtype before it is
+    added.
     """
 
     first: Product
@@ -48,79 +49,83 @@ class WeightChange:
 
 
 @dataclass(frozen=True)
-class Telling:
-    """A :class:`WeightChange` as it is computed with."""
+class ExactChange:
+    """A :class:`WeightChange` in the form in which it is computed: the same bits on every machine."""
 
     products: tuple[Exact, ...]
     combination: Combination
     scaling: float
     gain: Doubles | None
     gain_axis: int
-    #: What D is rounded to before it is added; None: it is not.
+    #: The dtype to which D is rounded before it is added, or None.
     rounding: Dtype | None
 
     @property
     def parameters(self) -> dict[str, str]:
-        """What the manifest says of it, in the order of the keys."""
-        found = {"rank": ",".join(product.rank for product in self.products)}
+        """The parameters of the link in the manifest, sorted by key."""
+        parameters = {"rank": ",".join(product.rank for product in self.products)}
         if self.gain is not None:
-            found["gain"] = GAINS[self.gain_axis]
+            parameters["gain"] = GAINS[self.gain_axis]
         if self.combination != "product":
-            found["combination"] = self.combination
-        return dict(sorted(found.items()))
+            parameters["combination"] = self.combination
+        return dict(sorted(parameters.items()))
 
     def difference(self, rows: slice, columns: slice) -> Doubles:
-        """A part of D."""
+        """These rows and columns of D: float64."""
         first, last = self.products[0], self.products[-1]
         if self.combination == "kronecker":
-            found = _kronecker(first, last, rows, columns)
+            change = _kronecker(first, last, rows, columns)
         else:
-            found = first.tile(rows, columns)
+            change = first.tile(rows, columns)
             if self.combination == "hadamard":
-                found *= last.tile(rows, columns)
-        found *= self.scaling
-        return found
+                change *= last.tile(rows, columns)
+        change *= self.scaling
+        return change
 
     def apply(self, base: Doubles, rows: slice, columns: slice) -> Doubles:
-        """A part of the tensor, before it is rounded to its dtype; ``base`` is the same part of the base."""
-        found = self.difference(rows, columns)
+        """These rows and columns of the tensor, as float64, not yet rounded; ``base`` is the same part of the base."""
+        values = self.difference(rows, columns)
         if self.rounding is not None:
-            found = to_float64(from_float64(found.ravel(), self.rounding), self.rounding).reshape(found.shape)
-        found += base
+            values = to_float64(from_float64(values.ravel(), self.rounding), self.rounding).reshape(values.shape)
+        values += base
         if self.gain is not None:
-            found *= self.gain[rows, None] if self.gain_axis == 0 else self.gain[columns]
-        return found
+            values *= self.gain[rows, None] if self.gain_axis == 0 else self.gain[columns]
+        return values
 
 
 def has_matrix(spec: TensorSpec) -> bool:
-    """Whether a tensor can be seen as a matrix of numbers."""
+    """Whether a tensor can be treated as a matrix of floats."""
     return len(spec.shape) >= 2 and spec.elements > 0 and has_arithmetic(spec.dtype)
 
 
 def matrix_shape(spec: TensorSpec) -> tuple[int, int]:
-    """Rows and columns of a tensor seen as a matrix: its first dimension, and all others. Raises PayloadError."""
+    """Rows and columns of a tensor as a matrix: its first dimension, and the product of all others.
+
+    Raises PayloadError if the tensor cannot be treated as a matrix.
+    """
     if not has_matrix(spec):
-        raise PayloadError(f"a tensor of {spec.dtype.name} and shape {spec.shape} has no rank")
+        raise PayloadError(f"a tensor of {spec.dtype.name} and shape {spec.shape} is not a matrix of floats")
     return spec.shape[0], spec.elements // spec.shape[0]
 
 
 def _kronecker(first: Exact, last: Exact, rows: slice, columns: slice) -> Doubles:
-    """A part of the Kronecker product of two matrices."""
+    """These rows and columns of the Kronecker product of two matrices: float64."""
     height, width = last.shape
     middle = (rows.start // height + 1) * height
     if rows.stop - height < rows.start < middle < rows.stop:
-        # From the end of one copy of the second matrix to the beginning of the next: not all that lies between.
+        # The rows go from the end of one copy of the second matrix to the beginning of the next: computed in two parts,
+        # because one tile would span all rows of the second matrix between them.
         parts = (slice(rows.start, middle), slice(middle, rows.stop))
         return np.concatenate([_kronecker(first, last, part, columns) for part in parts])
     outer, inner = _spread(rows, height)
     across, within = _spread(columns, width)
-    found: Doubles = first.tile(*_span(outer, across))[outer - outer.min()][:, across - across.min()]
-    found *= last.tile(*_span(inner, within))[inner - inner.min()][:, within - within.min()]
-    return found
+    part: Doubles = first.tile(*_span(outer, across))[outer - outer.min()][:, across - across.min()]
+    part *= last.tile(*_span(inner, within))[inner - inner.min()][:, within - within.min()]
+    return part
 
 
 def _spread(part: slice, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each index of a part of a Kronecker product, those of its two factors."""
+    """For each index of a part of a Kronecker product, the indices in its first and in its second factor."""
     at = np.arange(part.start, part.stop)
     return at // size, at % size
 

@@ -1,4 +1,4 @@
-"""The bytes of a change told by a few small matrices. Specified in ``docs/spec/encodings/lowrank.md``."""
+"""The payload of a change that a few small matrices describe. Specified in ``docs/spec/encodings/lowrank.md``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from gittheta.encodings.lowrank.exact import (
     Floats,
     Integers,
     Scales,
-    lone,
+    plain_matrix,
     product,
     product_of_floats,
     scales_of,
 )
-from gittheta.encodings.lowrank.factors import COMBINATIONS, Combination, Product, Telling, WeightChange, matrix_shape
+from gittheta.encodings.lowrank.factors import (
+    COMBINATIONS,
+    Combination,
+    ExactChange,
+    Product,
+    WeightChange,
+    matrix_shape,
+)
 from gittheta.numerics.floats import Doubles
 from gittheta.numerics.planes import Bytes, Words, join_rotated, pack, split_rotated, unpack
 
@@ -33,18 +40,23 @@ _PRODUCT = struct.Struct("<BBhBIII")
 _NONE, _BF16, _F16, _F32, _F64, _INTEGERS = 0, 1, 2, 3, 4, 16
 _WIDTHS = {_BF16: 2, _F16: 2, _F32: 4, _F64: 8}
 MIN_BITS, MAX_BITS = 2, 32
-#: Beside the gain: D is rounded before it is added.
+#: A flag beside the gain's: D is rounded before it is added.
 _ROUNDED = 4
 _NO_SHIFTS = np.zeros(0, np.int32)
-#: Factors may have so many values, and take so many bytes, more than the tensor itself.
+#: The numbers of values and of bytes by which factors may exceed the tensor itself: only tiny tensors need them.
 _SPARE_VALUES = 1 << 14
 _SPARE = 1 << 16
+#: Bytes; a payload is held in memory as a whole.
 _MAX_PAYLOAD = 1 << 26
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A product of integers, ``left @ right`` times 2^-``exponent``, to be stored as these, of so many bits each."""
+class IntegerProduct:
+    """``left @ right`` times 2^-``exponent``, where both factors are integers and are stored as such.
+
+    ``left`` has shape (rows, rank), ``right`` (rank, columns); ``bits`` is the width of the integers of either;
+    ``extra`` is as in :class:`Scales`.
+    """
 
     left: Integers
     right: Integers
@@ -54,7 +66,7 @@ class Whole:
 
 
 def write(change: WeightChange, spec: TensorSpec) -> bytes:
-    """The payload of a change that is given in floats. Raises PayloadError if it cannot be one."""
+    """The payload of a change given in floats. Raises PayloadError if it does not fit the tensor or the format."""
     _check_change(change)
     gain = 0 if change.gain is None else change.gain_axis + 1
     flags = gain | _ROUNDED if change.rounded else gain
@@ -72,17 +84,17 @@ def write(change: WeightChange, spec: TensorSpec) -> bytes:
     return _bounded(head + pack(planes), spec)
 
 
-def write_whole(whole: Whole, spec: TensorSpec) -> bytes:
-    """The payload of a product that is given in integers."""
-    kinds = [_INTEGERS + bits for bits in whole.bits]
-    scales = Scales(whole.exponent, _NO_SHIFTS, whole.extra)
-    head = _HEAD.pack(0, 0, 1.0) + _product_head(kinds, scales, [whole.left.T.shape, whole.right.shape])
-    planes = _split_integers(whole.left.T, whole.bits[0]) + _split_integers(whole.right, whole.bits[1])
+def write_integers(product: IntegerProduct, spec: TensorSpec) -> bytes:
+    """The payload of a product given in integers. Raises PayloadError if it is larger than the tensor."""
+    kinds = [_INTEGERS + bits for bits in product.bits]
+    scales = Scales(product.exponent, _NO_SHIFTS, product.extra)
+    head = _HEAD.pack(0, 0, 1.0) + _product_head(kinds, scales, [product.left.T.shape, product.right.shape])
+    planes = _split_integers(product.left.T, product.bits[0]) + _split_integers(product.right, product.bits[1])
     return _bounded(head + pack(planes), spec)
 
 
-def read(payload: memoryview, spec: TensorSpec) -> Telling:
-    """What a payload tells. ``payload`` is hostile input: raises PayloadError before it makes anything allocate."""
+def read(payload: memoryview, spec: TensorSpec) -> ExactChange:
+    """Read a payload. It is hostile input: raises PayloadError before memory is allocated for wrong sizes."""
     rows, columns = matrix_shape(spec)
     combination, flags, scaling, heads, rest = _read_heads(payload)
     gain = flags & ~_ROUNDED
@@ -96,15 +108,16 @@ def read(payload: memoryview, spec: TensorSpec) -> Telling:
     planes, rest = unpack(rest, counts)
     if len(rest):
         raise PayloadError("a payload of factors that is too long")
-    found = iter(planes)
-    products = tuple(head.join(found) for head in heads)
-    gains = matrices[-1].join(found)[0] if gain else None
-    return Telling(products, combination, scaling, gains, max(0, gain - 1), spec.dtype if flags & _ROUNDED else None)
+    following = iter(planes)
+    products = tuple(head.join(following) for head in heads)
+    gains = matrices[-1].join(following)[0] if gain else None
+    rounding = spec.dtype if flags & _ROUNDED else None
+    return ExactChange(products, combination, scaling, gains, max(0, gain - 1), rounding)
 
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A factor as it is stored: of a left one, the columns come as rows."""
+    """Dtype and shape of a factor as stored; a left factor is stored transposed."""
 
     kind: int
     rows: int
@@ -116,11 +129,11 @@ class _Matrix:
 
     @property
     def width(self) -> int:
-        """How many planes it has."""
+        """Bytes of one value, which is also the number of byte planes."""
         return _WIDTHS[self.kind] if self.kind < _INTEGERS else -(-(self.kind - _INTEGERS) // 8)
 
     def join(self, planes: Iterator[Bytes]) -> Doubles:
-        """Its values, of the next planes."""
+        """The values, from the next planes: float64, (rows, columns). Raises PayloadError unless they are finite."""
         mine = [next(planes) for _ in range(self.width)]
         if self.kind >= _INTEGERS:
             return _join_integers(mine, self.kind - _INTEGERS).reshape(self.rows, self.columns)
@@ -128,7 +141,7 @@ class _Matrix:
         join_rotated(mine, words)
         values = _from_words(words, self.kind)
         if not np.isfinite(values).all():
-            raise PayloadError("factors that are no numbers")
+            raise PayloadError("factors that are not finite")
         return values.reshape(self.rows, self.columns)
 
 
@@ -148,10 +161,10 @@ class _ProductHead:
         return [_Matrix(left, self.rank, self.rows), _Matrix(right, self.rank, self.columns)]
 
     def join(self, planes: Iterator[Bytes]) -> Exact:
-        """The product, of the next planes. Raises PayloadError if sums could be inexact."""
+        """The product, from the next planes. Raises PayloadError if sums could be inexact."""
         values = [matrix.join(planes) for matrix in self.matrices]
         if len(values) == 1:
-            return lone(values[0])
+            return plain_matrix(values[0])
         if self.kinds[0] >= _INTEGERS:
             return product(values[0], values[1], self.scales.exponent, self.scales.extra)
         return product_of_floats(values[0], values[1], self.scales)
@@ -194,16 +207,16 @@ def _read_product_head(payload: memoryview) -> tuple[_ProductHead, memoryview]:
     shifts = np.frombuffer(payload, "<i2", count, _PRODUCT.size).astype(np.int32)
     most = (0, 0) if alone else (MAX_EXPONENT, MAX_EXTRA)
     if abs(exponent) > most[0] or extra > most[1] or (abs(shifts) > MAX_SHIFT).any():
-        raise PayloadError("a power of two that no factor needs")
+        raise PayloadError("a power of two beyond its bounds")
     head = _ProductHead((left, right), Scales(exponent, shifts, extra), rows, columns, rank)
     return head, payload[_PRODUCT.size + 2 * count :]
 
 
-def _check_shapes(combination: Combination, shapes: Sequence[tuple[int, int]], wanted: tuple[int, int]) -> None:
+def _check_shapes(combination: Combination, shapes: Sequence[tuple[int, int]], expected: tuple[int, int]) -> None:
     first, last = shapes[0], shapes[-1]
     whole = (first[0] * last[0], first[1] * last[1]) if combination == "kronecker" else first
-    if whole != wanted or (combination == "hadamard" and last != wanted):
-        raise PayloadError(f"factors of {' and '.join(map(str, shapes))} do not make a matrix of {wanted}")
+    if whole != expected or (combination == "hadamard" and last != expected):
+        raise PayloadError(f"factors of {' and '.join(map(str, shapes))} do not make a matrix of {expected}")
 
 
 def _bounded(payload: bytes, spec: TensorSpec) -> bytes:
@@ -219,15 +232,15 @@ def _check_change(change: WeightChange) -> None:
     if (change.second is None) != (change.combination == "product") or change.gain_axis not in (0, 1):
         raise PayloadError(f"a change by '{change.combination}' of {1 if change.second is None else 2} products")
     if any(matrix is not None and (matrix.ndim != 2 or not 0 < matrix.size < 1 << 32) for matrix in matrices):
-        raise PayloadError("factors that are no matrices")
+        raise PayloadError("factors that are not matrices")
     if not isfinite(change.scaling) or any(
         not np.isfinite(matrix).all() for matrix in (*matrices, change.gain) if matrix is not None
     ):
-        raise PayloadError("factors that are no numbers")
+        raise PayloadError("factors that are not finite")
 
 
 def _prepared(product: Product) -> tuple[Scales, list[Floats]]:
-    """How a product is computed, and its matrices as they are stored."""
+    """The scales of a product, and its matrices as they are stored (the left one transposed)."""
     if product.right is None:
         return Scales(0, _NO_SHIFTS, 0), [product.left]
     matrices = [product.left.T, product.right]
@@ -237,7 +250,7 @@ def _prepared(product: Product) -> tuple[Scales, list[Floats]]:
 
 
 def _kind(matrix: Floats) -> int:
-    """The narrowest dtype that holds every value of a matrix."""
+    """The narrowest kind of float that holds every value of a matrix exactly."""
     with np.errstate(over="ignore"):
         single = matrix.astype(np.float32)
         if not np.array_equal(single, matrix):
@@ -257,14 +270,14 @@ def _to_words(matrix: Floats, kind: int) -> Words:
 
 
 def _from_words(words: Words, kind: int) -> Doubles:
-    with np.errstate(invalid="ignore"):  # NaNs that signal
+    with np.errstate(invalid="ignore"):  # signalling NaNs, which are refused afterwards
         if kind == _BF16:
             return (words.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
         return words.view(f"<f{_WIDTHS[kind]}").astype(np.float64)
 
 
 def _split_integers(values: Integers, bits: int) -> list[Bytes]:
-    """Integers of two's complement, their highest bit moved to the top of 32, byte by byte from there."""
+    """The byte planes, highest first, of integers of ``bits`` bits in two's complement, moved to the top of 32 bits."""
     words = values.ravel().view(np.uint32) << np.uint32(32 - bits)
     return [(words >> np.uint32(24 - 8 * at)).astype(np.uint8) for at in range(-(-bits // 8))]
 

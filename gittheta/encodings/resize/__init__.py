@@ -1,1 +1,1 @@
-"""``resize``: rows or columns of the base in another order, some new ones between them."""
+"""``resize``: rows or columns of the base in another order, perhaps with new ones between them."""

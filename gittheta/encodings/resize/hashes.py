@@ -1,7 +1,8 @@
-"""Hashes of rows and of columns: the sums of their words, each times a random odd number, modulo 2^64; two of each.
+"""Hashes of rows and of columns: the sum of their words, each times a random odd number, modulo 2^64.
 
-Being sums, hashes of rows can leave columns out, and those of columns can follow rows to where they went, without
-anything being moved. What they get wrong is mended by the correction that stands above each prediction.
+Each row and column has two such hashes. Because they are sums, hashes of rows can leave columns out, and hashes of
+columns can follow rows that moved, without moving any data. A wrong match does no harm: the correction above each
+prediction repairs it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from gittheta.numerics.planes import Bytes
 Flags = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
+#: Elements that are read at a time: one block of the base.
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A tensor seen as rows of columns of cells of so many bytes."""
+    """A tensor as a grid of rows and columns; each cell has ``cell`` bytes."""
 
     rows: int
     columns: int
@@ -32,7 +34,7 @@ class Grid:
 
     @classmethod
     def of(cls, spec: TensorSpec) -> Grid:
-        """The first dimension, the second, and the others. The tensor must have elements."""
+        """Rows are the first dimension, columns the second, cells all others. The tensor must have elements."""
         rows = spec.shape[0] if spec.shape else 1
         columns = spec.shape[1] if len(spec.shape) > 1 else 1
         return cls(rows, columns, spec.nbytes // (rows * columns), spec.dtype)
@@ -44,36 +46,40 @@ class Grid:
 
     @property
     def block(self) -> int:
-        """Bytes that are best read at once."""
+        """Bytes to read at a time."""
         return _BLOCK * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A tensor and what of it takes part: two random numbers for each row and each column, zeros for those left out."""
+    """A tensor and the weights of its rows and columns in hashes; weights of zero leave a row or column out."""
 
     values: TensorReader
     grid: Grid
+    #: For rows and for columns: two random numbers each, (rows, 2) and (columns, 2).
     weights: tuple[Hashes, Hashes] = field(repr=False)
-    #: Whether all columns take part, each with its own number.
+    #: Whether all columns take part, each with its own numbers.
     whole: bool = True
 
     def count(self, axis: int) -> int:
+        """The number of rows (axis 0) or columns (axis 1)."""
         return self.grid.columns if axis else self.grid.rows
 
 
 def side_of(values: TensorReader) -> Axis:
+    """A tensor of which all rows and columns take part."""
     grid = Grid.of(values.spec)
     return Axis(values, grid, (_random(grid.rows, 1), _random(grid.columns, 2)))
 
 
 def weighted(side: Axis, axis: int, weights: Hashes) -> Axis:
+    """A copy with other weights for its rows (axis 0) or columns (axis 1)."""
     both = (side.weights[0], weights) if axis else (weights, side.weights[1])
     return Axis(side.values, side.grid, both, whole=side.whole and axis == 0)
 
 
 def _random(count: int, salt: int) -> Hashes:
-    """Pairs of odd numbers, the same each time (splitmix64)."""
+    """Pairs of pseudo-random odd numbers (splitmix64), the same at each call: uint64, (count, 2)."""
     state = np.arange(1, 2 * count + 1, dtype=np.uint64)
     state += np.uint64(salt << 40)
     state *= np.uint64(0x9E3779B97F4A7C15)
@@ -85,7 +91,11 @@ def _random(count: int, salt: int) -> Hashes:
 
 
 def hashes(side: Axis, axis: int, loose: bool = False) -> Hashes:
-    """Of each row or column; zero for those that are. Loose: of signs and mantissas alone."""
+    """The two hashes of each row (axis 0) or column (axis 1): uint64, (rows or columns, 2).
+
+    Rows and columns of zeros hash to zero. ``loose`` hashes only signs and mantissas, so that multiples by a power of
+    two are equal.
+    """
     return _hash_columns(side, loose) if axis else _hash_rows(side, loose)
 
 
@@ -101,28 +111,28 @@ def _hash_rows(side: Axis, loose: bool) -> Hashes:
         weights = (weights[active][:, None] * _random(grid.cell // size, 3)).reshape(-1, 2)
         active = None if len(active) == grid.columns else active
     factors = [np.ascontiguousarray(weights[:, at]) for at in (0, 1)]
-    found = np.empty((grid.rows, 2), np.uint64)
+    hashed = np.empty((grid.rows, 2), np.uint64)
     for first, part in pieces(side):
         if active is not None:
             part = part.reshape(len(part), -1, grid.cell).take(active, axis=1).reshape(len(part), -1)
         words = _words(part, size, grid.dtype, loose)
         for at in (0, 1):
-            np.einsum("ij,j->i", words, factors[at], out=found[first : first + len(part), at])
-    return found
+            np.einsum("ij,j->i", words, factors[at], out=hashed[first : first + len(part), at])
+    return hashed
 
 
 def _hash_columns(side: Axis, loose: bool) -> Hashes:
-    found = np.zeros((side.grid.columns, 2), np.uint64)
+    hashed = np.zeros((side.grid.columns, 2), np.uint64)
     weights = side.weights[0]
     for first, part in pieces(side, weights[:, 0] != 0):
         cells = hash_cells(part, side.grid, loose)
         for at in (0, 1):
-            found[:, at] += np.einsum("i,ij->j", weights[first : first + len(part), at], cells)
-    return found
+            hashed[:, at] += np.einsum("i,ij->j", weights[first : first + len(part), at], cells)
+    return hashed
 
 
 def hash_cells(part: Bytes, grid: Grid, loose: bool = False) -> Hashes:
-    """One number for each cell of some rows."""
+    """One number for each cell of some rows: uint64, (rows, columns)."""
     size = _word_size(grid.cell)
     words = _words(part, size, grid.dtype, loose).reshape(len(part), grid.columns, -1)
     if grid.cell == size:
@@ -139,7 +149,7 @@ def _words(part: Bytes, size: int, dtype: Dtype, loose: bool) -> Hashes:
         words = words & words.dtype.type(sum(mask << at for at in range(0, 8 * size, bits)))
     if size < 8:
         return words.astype(np.uint64)
-    mixed: Hashes = words >> np.uint64(32)  # the top bits alone would vanish in a product
+    mixed: Hashes = words >> np.uint64(32)  # in a product modulo 2^64 the top bits hardly count
     mixed ^= words
     return mixed
 
@@ -149,7 +159,10 @@ def _word_size(nbytes: int) -> int:
 
 
 def pieces(side: Axis, flags: Flags | None = None) -> Iterator[tuple[int, Bytes]]:
-    """Rows as bytes, after the index of the first of them; only those from the first to the last flag of each block."""
+    """Rows as bytes, (rows, bytes of a row), a few at a time, each after the index of its first row.
+
+    With ``flags``, one for each row, only the rows from the first to the last flagged one of each block.
+    """
     row, rows = side.grid.row, side.grid.rows
     step, small = max(1, side.grid.block // row), max(1, side.grid.block // row // 8)
     for first in range(0, rows, step):

@@ -1,7 +1,8 @@
-"""``resize``: rows or columns grown, trimmed, permuted or duplicated, as in a vocabulary or a layer that was widened.
+"""``resize``: rows or columns were added, removed, permuted or duplicated, as in a vocabulary or a widened layer.
 
-A tensor is seen as rows of columns of cells: its first dimension, its second, and all others together. Each row,
-or each column, is one of the base's, or unknown, which is told as zeros. Elements are copied, never computed with.
+A tensor is treated as a grid: its first dimension gives rows, its second columns, and all others the cells. A map says
+for each row, or each column, which one of the base it copies; a new one is predicted as zeros. Elements are copied,
+never computed.
 """
 
 from __future__ import annotations
@@ -23,43 +24,50 @@ from gittheta.numerics.planes import Bytes, join, pack, split, unpack
 
 _ROWS, _COLUMNS = 1, 2
 _FROM = re.compile(r"[1-9][0-9]{0,18}(x[1-9][0-9]{0,18})*", re.ASCII)
+#: The largest base, in bytes.
 _MAX_BYTES = 1 << 62
-#: Maps of so few runs are copied run by run.
+#: The longest text of a shape: 64 dimensions of 19 digits, and the letters between.
+_MAX_FROM = 1280
+#: A map of fewer runs than this is copied run by run, which is faster than gathering single cells.
 _FEW = 16
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Applies to whole bytes of any dtype."""
+    """Applies to tensors of any dtype whose elements are whole bytes."""
 
     name: ClassVar[str] = "resize"
     kind: ClassVar[Literal["predictor"]] = "predictor"
 
     def find(self, new: TensorReader, base: TensorReader) -> Finding | None:
-        """Where each row or column comes from, if most of them come from somewhere."""
+        """The maps of rows and columns, if most of them come from the base."""
         maps = find_maps(new, base)
         if maps is None:
             return None
         rows, columns = maps
         flags = (_ROWS if rows is not None else 0) | (_COLUMNS if columns is not None else 0)
-        payload = bytes((flags,)) + b"".join(_pack_map(found) for found in maps if found is not None)
+        payload = bytes((flags,)) + b"".join(_pack_map(each) for each in maps if each is not None)
         if 2 * len(payload) > new.spec.nbytes:
             return None
         return Finding(payload, (("from", "x".join(map(str, base.spec.shape))),))
 
     def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
-        """The same name and dtype, and the shape that the parameter tells."""
-        if set(parameters) != {"from"} or len(parameters["from"]) > 1280 or not _FROM.fullmatch(parameters["from"]):
+        """The base has the tensor's name and dtype, and the shape in the parameter ``from``. Raises PayloadError."""
+        if (
+            set(parameters) != {"from"}
+            or len(parameters["from"]) > _MAX_FROM
+            or not _FROM.fullmatch(parameters["from"])
+        ):
             raise PayloadError("'resize' takes one parameter, such as from=32000x1024")
         shape = tuple(map(int, parameters["from"].split("x")))
         if len(shape) != len(spec.shape) or shape[2:] != spec.shape[2:]:
-            raise PayloadError(f"a tensor of shape {spec.shape} is not made of one of {shape}")
+            raise PayloadError(f"a tensor of shape {spec.shape} cannot come from one of shape {shape}")
         if prod(shape) * spec.dtype.bits > 8 * _MAX_BYTES:
             raise PayloadError(f"a base of shape {shape} is too large")
         return TensorSpec(spec.name, spec.dtype, shape)
 
     def open(self, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]) -> Rearranged:
-        """The maps, each index checked."""
+        """Read the maps and check each index. Raises PayloadError."""
         base = self.base_spec(spec, parameters)
         if spec.dtype.bits % 8 or not spec.elements:
             raise PayloadError("no whole bytes to copy")
@@ -75,7 +83,7 @@ class Resize:
         if len(rest):
             raise PayloadError("a resize of the wrong length")
         if (rows is None and new.rows != old.rows) or (columns is None and new.columns != old.columns):
-            raise PayloadError("a resize does not tell where all rows and columns come from")
+            raise PayloadError("a resize does not say where all rows and columns come from")
         if rows is not None and base.nbytes > LARGE and np.any(np.diff(rows[rows >= 0]) < 0):
             raise PayloadError("rows of a large base must be taken in order")
         if columns is not None and max(new.row, old.row) > MAX_ROW:
@@ -83,9 +91,9 @@ class Resize:
         return Rearranged(new, old, rows, columns)
 
 
-def _pack_map(found: Map) -> bytes:
-    """Differences from the index that would come next: runs are zeros."""
-    steps = np.diff(found, prepend=-1) - 1
+def _pack_map(origins: Map) -> bytes:
+    """A map as differences from the index that would come next, so that runs become zeros."""
+    steps = np.diff(origins, prepend=-1) - 1
     folded = np.where(steps < 0, -2 * steps - 1, 2 * steps)
     width = next(width for width in (1, 2, 4) if int(folded.max()) < 1 << 8 * width)
     return bytes((width,)) + pack(split(folded.astype(f"<u{width}")), matches=True)
@@ -98,18 +106,18 @@ def _unpack_map(payload: memoryview, count: int, limit: int) -> tuple[Map, memor
         raise PayloadError("a map of unknown width")
     width = payload[0]
     planes, rest = unpack(payload[1:], [count] * width)
-    found = unzigzag(join(planes)).view(f"<i{width}").astype(np.int64)
-    found += 1
-    np.cumsum(found, out=found)
-    found -= 1
-    if int(found.min()) < -1 or int(found.max()) >= limit:
+    origins = unzigzag(join(planes)).view(f"<i{width}").astype(np.int64)
+    origins += 1
+    np.cumsum(origins, out=origins)
+    origins -= 1
+    if int(origins.min()) < -1 or int(origins.max()) >= limit:
         raise PayloadError("a map names a row or column that the base does not have")
-    return found, rest
+    return origins, rest
 
 
 @dataclass(frozen=True, eq=False)
 class Rearranged:
-    """Rows and columns of the base; where a map is None, all of them in their order."""
+    """A prediction: rows and columns of the base as their maps say; a map of None keeps all in their order."""
 
     grid: Grid
     base: Grid
@@ -117,7 +125,10 @@ class Rearranged:
     columns: Map | None
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
-        """The end of a row, whole rows and part of a row, or what lies in one piece in the base."""
+        """The predicted bytes from offset ``begin`` to ``end``.
+
+        Read at once where they lie in one piece in the base; else as the end of a row, whole rows, and part of a row.
+        """
         row = self.grid.row
         first, last = begin // row, -(-end // row)
         shift = self._shift(first, last)
@@ -137,21 +148,21 @@ class Rearranged:
         return out.data
 
     def _shift(self, first: int, last: int) -> int | None:
-        """How far on these rows lie in the base, if they lie there as they are."""
+        """By how many bytes these rows lie further on in the base; None if they do not lie there in one piece."""
         if self.columns is not None or first >= last:
             return None
         if self.rows is None:
             return 0
-        found = self.rows[first:last]
-        if found[0] < 0 or found[-1] - found[0] != last - first - 1 or np.any(np.diff(found) != 1):
+        sources = self.rows[first:last]
+        if sources[0] < 0 or sources[-1] - sources[0] != last - first - 1 or np.any(np.diff(sources) != 1):
             return None
-        return (int(found[0]) - first) * self.grid.row
+        return (int(sources[0]) - first) * self.grid.row
 
     def _source(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 
     def _part(self, index: int, offset: int, out: Bytes, base: TensorReader) -> None:
-        """Part of one row, from an offset."""
+        """Fill ``out`` with part of a row, from an offset in bytes on."""
         source = self._source(index) * self.base.row
         if source < 0:
             return
@@ -171,7 +182,7 @@ class Rearranged:
         out[:] = cells.reshape(-1)[offset - first * cell :][: len(out)]
 
     def _whole(self, first: int, out: Bytes, base: TensorReader) -> None:
-        """Whole rows, from the first."""
+        """Fill ``out`` with whole rows, from index ``first`` on."""
         rows = np.arange(first, first + len(out)) if self.rows is None else self.rows[first : first + len(out)]
         known = np.flatnonzero(rows >= 0)
         order = known[np.argsort(rows[known], kind="stable")]
@@ -182,7 +193,10 @@ class Rearranged:
             self._spread(window.reshape(-1, self.base.row), sources[begin:end] - low, order[begin:end], out)
 
     def _spread(self, window: Bytes, rows: Map, places: Map, out: Bytes) -> None:
-        """Put rows of a window, ascending and perhaps several times, in their places, their columns arranged."""
+        """Copy rows of a window of the base to their places in ``out``, with their columns arranged.
+
+        ``rows`` are ascending indices in the window, perhaps with repetitions; ``places`` are indices in ``out``.
+        """
         fresh = np.diff(rows, prepend=-1) > 0
         distinct = rows[fresh]
         if len(distinct) != len(window):
@@ -200,7 +214,7 @@ class Rearranged:
 
 
 def _windows(sources: Map, base: Grid) -> Iterator[tuple[int, int]]:
-    """Runs of ascending rows that begin in the same block of the base: read at once, with what lies between."""
+    """Cut ascending rows into runs that begin in the same block of the base; a run is read at once, gaps included."""
     blocks = sources * base.row // base.block
     edges = np.flatnonzero(np.diff(blocks)) + 1
     if len(sources):
@@ -208,7 +222,7 @@ def _windows(sources: Map, base: Grid) -> Iterator[tuple[int, int]]:
 
 
 def _take(rows: Bytes, columns: Map, out: Bytes) -> None:
-    """Cells of some rows, by their columns; those without are left as they are."""
+    """Copy cells of some rows to ``out``, by a map of columns; cells of new columns stay zero."""
     unknown = columns < 0
     runs_on = np.where(unknown[:-1], unknown[1:], np.diff(columns) == 1)
     edges = np.flatnonzero(~runs_on) + 1

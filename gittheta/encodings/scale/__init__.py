@@ -1,1 +1,1 @@
-"""``scale``: a factor for each row or column."""
+"""``scale``: the base with each row or each column multiplied by a factor."""

@@ -1,4 +1,4 @@
-"""The search for factors: each element tells between which bounds its factor lies; what bounds have in common is it."""
+"""The search for factors: each element bounds its factor; a factor lies in the intersection of its elements' bounds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from gittheta.numerics.planes import Words
 
 Factors = npt.NDArray[np.float64]
 
-#: Mantissa bits that a factor is tried with; few of them cost few bytes.
+#: Bits of mantissa to try for a factor, fewest first, because fewer compress better: a power of two, then the mantissas
+#: of e4m3, bf16, f16, a width between, and f32.
 _BITS = (0, 3, 7, 10, 15, 23)
 _LARGEST = np.finfo(np.float64).max
 
 
 class Fit:
-    """Bounds of each factor's size, and its sign, made narrower by each part of the tensor that is looked at."""
+    """Bounds of each factor's absolute value, and its sign; every part of the tensor narrows them. For one thread."""
 
     def __init__(self, count: int, dtype: Dtype, axis: int) -> None:
         self._dtype = dtype
@@ -27,7 +28,10 @@ class Fit:
         self._sign = np.zeros(count)
 
     def narrow(self, at: slice, new: Words, base: Words) -> None:
-        """Take in a part of the matrix; ``at``: the rows or columns that it is a part of."""
+        """Narrow the bounds by a part of the matrix.
+
+        ``new`` and ``base`` are its words, (rows, columns); ``at`` are the indices of its factors.
+        """
         along = 1 - self._axis
         low, high = bounds(new, base, self._dtype)
         flipped = (new ^ base) >> new.dtype.type(8 * new.itemsize - 1)
@@ -43,13 +47,13 @@ class Fit:
             lowest[empty], highest[empty] = _deepest(lows, highs) if along else _deepest(lows.T, highs.T)
         np.maximum(lowest, self._low[at], out=lowest)
         np.minimum(highest, self._high[at], out=highest)
-        agree = lowest <= highest  # else what was seen first stands
+        agree = lowest <= highest  # else the bounds of earlier parts stay
         self._sign[at] = np.where(self._sign[at], self._sign[at], 1)
         self._low[at] = np.where(agree, lowest, self._low[at])
         self._high[at] = np.where(agree, highest, self._high[at])
 
     def factors(self) -> Factors:
-        """A float32 for each; 1 where nothing is known."""
+        """The factors, one-dimensional: float32 values held as float64; 1 where nothing is known."""
         factors = _simplest(self._low, self._high)
         factors *= np.where(self._sign < 0, -1, 1)
         with np.errstate(over="ignore"):
@@ -59,14 +63,18 @@ class Fit:
 
 
 def bounds(new: Words, base: Words, dtype: Dtype) -> tuple[Doubles, Doubles]:
-    """Between which numbers the size of each element's factor lies: the ends of what is rounded to it, by the base."""
+    """For each element, the least and the largest absolute value of a factor that turns ``base`` into ``new``.
+
+    These are the ends of the interval that rounds to the new value, divided by the base's value. Both results are
+    float64, in the shape of the words.
+    """
     kind = new.dtype.type
     mask = kind((1 << (8 * new.itemsize - 1)) - 1)
     sizes = new & mask
     value, old = values_of(sizes, dtype), values_of(base & mask, dtype)
     low = values_of((sizes - (sizes > 0)).astype(new.dtype), dtype)
     high = values_of(sizes + kind(1), dtype)
-    exact = new.itemsize < 8  # the middle of two float64 is none: their neighbours have to do
+    exact = new.itemsize < 8  # the middle of two neighbours is not a float64: the neighbours themselves are the ends
     with np.errstate(all="ignore"):
         for bound in (low, high):
             if exact:
@@ -77,7 +85,7 @@ def bounds(new: Words, base: Words, dtype: Dtype) -> tuple[Doubles, Doubles]:
             known = np.isfinite(value) & np.isfinite(old) & (old > 0)
             low = np.where(known & np.isfinite(low), low, 0)
             high = np.where(known & np.isfinite(high), high, _LARGEST)
-    if exact:  # what lies in the middle is rounded to even: to an odd element, the ends themselves are not
+    if exact:  # a value in the middle rounds to the even neighbour, so the ends do not belong to an odd element
         odd = sizes & kind(1)
         low.view(np.uint64)[...] += odd
         high.view(np.uint64)[...] -= odd
@@ -85,13 +93,17 @@ def bounds(new: Words, base: Words, dtype: Dtype) -> tuple[Doubles, Doubles]:
 
 
 def values_of(words: Words, dtype: Dtype) -> Doubles:
+    """The values of words of a dtype: float64, in the shape of the words."""
     return to_float64(words.data.cast("B"), dtype).reshape(words.shape)
 
 
 def _deepest(low: Doubles, high: Doubles) -> tuple[Doubles, Doubles]:
-    """For each row, what most of its intervals have in common, because all of them have nothing."""
+    """For each row, the interval that the most of its intervals contain; for rows whose intervals do not all meet.
+
+    ``low`` and ``high`` have shape (rows, intervals); both results have one number for each row.
+    """
     ends = np.concatenate([low, high], axis=1).view(np.uint64)
-    # The last bit of a number, which hardly matters, says where an interval ends, so that sorting needs no order.
+    # The last bit of a number, which hardly matters, marks the ends of intervals: so the marks are sorted along.
     ends &= ~np.uint64(1)
     ends[:, low.shape[1] :] |= np.uint64(1)
     ends = np.sort(ends.view(np.float64), axis=1).view(np.uint64)
@@ -102,15 +114,15 @@ def _deepest(low: Doubles, high: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def _simplest(low: Doubles, high: Doubles) -> Factors:
-    """A number between the bounds, of few bits if there is one."""
+    """A number between each pair of bounds, with as few bits of mantissa as possible."""
     with np.errstate(over="ignore"):
         middle = low / 2 + high / 2
-    found = np.where((low <= 1) & (high >= 1), 1.0, np.where(low == 0, 0.0, np.nan))
+    simplest = np.where((low <= 1) & (high >= 1), 1.0, np.where(low == 0, 0.0, np.nan))
     for bits in _BITS:
         number = middle.view(np.uint64) + np.uint64(1 << (51 - bits))
         rounded = (number & ~np.uint64((1 << (52 - bits)) - 1)).view(np.float64)
-        fits = np.isnan(found) & (low <= rounded) & (rounded <= high)
-        found[fits] = rounded[fits]
-    missing = np.isnan(found)
-    found[missing] = middle[missing]
-    return found
+        fits = np.isnan(simplest) & (low <= rounded) & (rounded <= high)
+        simplest[fits] = rounded[fits]
+    missing = np.isnan(simplest)
+    simplest[missing] = middle[missing]
+    return simplest

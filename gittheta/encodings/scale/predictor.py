@@ -1,7 +1,7 @@
-"""``scale``: one factor for each row, or for each column, as (IA)³ leaves it when it is folded in.
+"""``scale``: the base with each row or each column multiplied by a factor, as after an (IA)³ adapter was folded in.
 
-The product of a float32 factor and a value of at most 29 bits is exact in float64, so that a prediction is the base
-times the factor, rounded as hardware rounds it: the same bits on every machine.
+The product of a float32 factor and a value of at most 29 bits is exact in float64, and rounding it once to the dtype
+gives the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from gittheta.encodings.scale.factors import Factors, Fit, bounds, values_of
 from gittheta.numerics.floats import Doubles, as_words, from_float64, has_arithmetic, to_float64
 from gittheta.numerics.planes import Words, join_rotated, pack, split_rotated, unpack
 
-#: Factors that one tensor may have: the reader holds them all.
+#: The most factors of one tensor: the reader holds all of them in memory (32 MiB of float64).
 MAX_FACTORS = 1 << 22
-#: The bytes of the factors are at most one in so many of the tensor's, or it is not worth looking.
+#: Factors may take at most one in this many bytes of the tensor: with more, little could be saved.
 _SHARE = 8
-#: Elements that are worked on at once: what fits the cache.
+#: Elements that are computed at a time: as float64 they take 1 MiB, so that they stay in the processor's cache.
 _CHUNK = 1 << 17
-#: Elements that are read at once.
+#: Elements that are read at a time: one block of the base.
 _PIECE = 1 << 20
-#: A sample is so many groups of so many rows of at most so many columns.
+#: A sample is three groups of eight rows, of at most 1024 columns: each group usually lies in one block of the base,
+#: which must be decoded for it.
 _SAMPLES, _ROWS, _COLUMNS = 3, 8, 1024
-#: So many of the elements a prediction must get right, and so many of those that changed.
+#: The shares of all elements, and of the changed ones, that a prediction must get right. With less, the correction
+#: above it would be large, and `delta` does as well. Most elements may be unchanged, so they alone prove nothing.
 _RIGHT, _RIGHT_OF_CHANGED = 0.9, 0.5
-#: In a glance at a few elements of some rows or columns, so many of these must be explained by a factor in full.
+#: At a first look at a few elements, the share of rows or columns in which one factor must explain every element. Low,
+#: because a single outlier spoils a row; it only has to rule out changes that are not a scaling.
 _AGREEING = 0.25
+#: The elements of each row of the sample in that first look at factors of rows, and the columns in one at columns.
+_GLANCE_ALONG, _GLANCE_ACROSS = 16, 64
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class _Grid:
 
     @classmethod
     def of(cls, spec: TensorSpec, axis: int) -> _Grid | None:
-        """Tensors of fewer than two dimensions are one row."""
+        """The tensor as a matrix; one of fewer than two dimensions is one row. None if factors make no sense."""
         if len(spec.shape) < 2:
             return None if axis else cls(spec, axis, 1, spec.elements)
         if not spec.elements:
@@ -55,13 +60,13 @@ class _Grid:
 
     @property
     def factors(self) -> int:
-        """How many factors there are."""
+        """The number of factors."""
         return self.columns if self.axis else self.rows
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Applies to the floats that arithmetic is known of."""
+    """Applies to floats whose values :mod:`gittheta.numerics.floats` can convert."""
 
     name: ClassVar[str] = "scale"
     kind: ClassVar[Literal["predictor"]] = "predictor"
@@ -83,12 +88,12 @@ class Scale:
         return None
 
     def base_spec(self, spec: TensorSpec, parameters: Mapping[str, str]) -> TensorSpec:
-        """The tensor's own dtype and shape."""
+        """The base has the tensor's own dtype and shape. Raises PayloadError."""
         _read_grid(spec, parameters)
         return spec
 
     def open(self, payload: memoryview, spec: TensorSpec, parameters: Mapping[str, str]) -> Scaled:
-        """The factors."""
+        """Read the factors. Raises PayloadError."""
         grid = _read_grid(spec, parameters)
         planes, rest = unpack(payload, [grid.factors] * 4)
         if len(rest):
@@ -114,13 +119,13 @@ def _read_grid(spec: TensorSpec, parameters: Mapping[str, str]) -> _Grid:
 
 @dataclass(frozen=True)
 class Scaled:
-    """The base times the factors."""
+    """A prediction: the base times the factors. ``factors`` is float64, one for each row or column."""
 
     grid: _Grid
     factors: Factors
 
     def read(self, begin: int, end: int, base: TensorReader) -> memoryview:
-        """Chunk by chunk, because float64 takes several times the room."""
+        """The predicted bytes from offset ``begin`` to ``end``; chunk by chunk, because float64 takes more memory."""
         dtype = self.grid.spec.dtype
         data = base.read(begin, end)
         out = np.empty(end - begin, np.uint8)
@@ -132,7 +137,10 @@ class Scaled:
         return out.data
 
     def _multiply(self, values: Doubles, first: int) -> None:
-        """In place; the first of the values is that element of the tensor: the end of a row, rows, part of a row."""
+        """Multiply in place the flat values that begin at element ``first`` of the tensor.
+
+        They are the end of a row, then whole rows, then the beginning of a row.
+        """
         width = self.grid.columns
         head = min(-first % width, len(values))
         whole = head + (len(values) - head) // width * width
@@ -149,13 +157,13 @@ class Scaled:
 
 
 def _words(values: TensorReader, first: int, last: int) -> Words:
-    """The elements from the first to the last."""
+    """The elements from index ``first`` to ``last`` as words."""
     size = values.spec.dtype.itemsize
     return as_words(values.read(first * size, last * size), size)
 
 
 def _sample(values: TensorReader, grid: _Grid) -> Words:
-    """Some rows, in a few groups so that few blocks of the base must be decoded; the first columns of wide ones."""
+    """Some rows, in a few groups so that few blocks of the base must be decoded; of wide rows the first columns."""
     count = min(_ROWS, grid.rows)
     starts = sorted({(grid.rows - count) * at // (_SAMPLES - 1) for at in range(_SAMPLES)})
     width = min(grid.columns, _COLUMNS)
@@ -168,11 +176,11 @@ def _sample(values: TensorReader, grid: _Grid) -> Words:
 
 
 def _is_plausible(new: Words, base: Words, grid: _Grid) -> bool:
-    """Whether factors explain a sample, and not only what did not change."""
+    """Whether factors explain a sample, and its changed elements too; ``new`` and ``base`` are (rows, columns)."""
     changed = new != base
     if not changed.any():
         return False
-    step = max(1, new.shape[1] // (64 if grid.axis else 16))
+    step = max(1, new.shape[1] // (_GLANCE_ACROSS if grid.axis else _GLANCE_ALONG))
     low, high = bounds(new[:, ::step], base[:, ::step], grid.spec.dtype)
     if np.mean(low.max(axis=1 - grid.axis) <= high.min(axis=1 - grid.axis)) < _AGREEING:
         return False
@@ -187,7 +195,7 @@ def _is_plausible(new: Words, base: Words, grid: _Grid) -> bool:
 
 
 def _is_right(new: TensorReader, base: TensorReader, grid: _Grid, factors: Factors) -> bool:
-    """Whether most elements come out right, in some pieces of the tensor."""
+    """Whether the factors predict most elements right, judged by some pieces of the tensor."""
     prediction = Scaled(grid, factors)
     size = grid.spec.dtype.itemsize
     right, total = 0, 0
@@ -218,7 +226,10 @@ def _fit(new: TensorReader, base: TensorReader, grid: _Grid) -> Factors:
 
 
 def _pieces(grid: _Grid, size: int) -> Iterator[tuple[int, int, int]]:
-    """The first element of each piece, its rows and columns: whole rows, or parts of one that is too long."""
+    """The first element, the rows and the columns of each piece of at most ``size`` elements.
+
+    A piece is some whole rows, or part of one row if rows are longer.
+    """
     if grid.columns <= size:
         step = size // grid.columns
         for row in range(0, grid.rows, step):

@@ -123,7 +123,9 @@ def test_devices_that_are_not_there(small: Repo) -> None:
     assert "warning: the device cuda:77 is not there" in said
     merged = sha256(small.read())
     small.git("reset", "-q", "--hard", "HEAD^")
-    assert "'toaster' is no device" in small.fails("-c", "theta.device=toaster", "merge", "--no-edit", "side", status=1)
+    assert "not a device: 'toaster'" in small.fails(
+        "-c", "theta.device=toaster", "merge", "--no-edit", "side", status=1
+    )
     small.git("merge", "--abort")
     small.git("merge", "-q", "--no-edit", "side")
     assert small.sha() == merged

@@ -192,7 +192,7 @@ BROKEN |= {
         ("option of take", "method = 'take'\nfrom = 'ours'\ndensity = 1", "`take` has no option 'density'"),
         ("take from nobody", "method = 'take'\nfrom = 'us'", "`take` from 'us'"),
         ("take from nowhere", "method = 'take'", "`take` does not say from where"),
-        ("no number", "method = 'dare'\nlambda = 1e999", "lambda of dare is 'inf', which is no number"),
+        ("no number", "method = 'dare'\nlambda = 1e999", "lambda of dare is 'inf', which is not a finite number"),
         ("a word", "method = 'task_arithmetic'\nsign = 'never'", "sign of task_arithmetic is 'never'"),
         ("weights", "method = 'linear'\nweight = [1, 2, 3]", "3 weights for 2 sides"),
         ("nonfinite", "method = 'linear'\nnonfinite = 'ignore'", "nonfinite is 'ignore'"),
@@ -230,10 +230,10 @@ def test_with_rules_without_meaning_a_merge_is_a_conflict_that_can_be_settled(si
 @pytest.mark.slow
 def test_what_is_wrong_with_git_config(sides: Repo) -> None:
     for key, value, said, status in [
-        ("method", "", "'' (git -c theta.merge) is no method", 51),
-        ("method", "TIES", "'TIES' (git -c theta.merge) is no method", 51),
+        ("method", "", "not a method: '' (git -c theta.merge)", 51),
+        ("method", "TIES", "not a method: 'TIES' (git -c theta.merge)", 51),
         ("method", "nonesuch", "(git -c theta.merge)", 10),
-        ("more.method", "ties", "'more.method' (git -c theta.merge) is no option", 51),
+        ("more.method", "ties", "not an option: 'more.method' (git -c theta.merge)", 51),
         ("density", "0.2", "no option 'density' in linear", 40),
         ("weight", "1,2,3", "3 weights for 2 sides (weight=1,2,3)", 40),
     ]:
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_git_config(sides: Repo) -> None:
     told = sides.fails("-c", "theta.merge.method", "theta", "merge-plan", "--no-numbers", "side", status=51)
     assert "theta.merge.method has no value" in told
     sides.git("config", "theta.device", "toaster")
-    assert "'toaster' is no device" in sides.fails("merge", "--no-edit", "side", status=1)
+    assert "not a device: 'toaster'" in sides.fails("merge", "--no-edit", "side", status=1)
     assert sides.status() == f"UU {M}\n"
 
 

@@ -132,7 +132,7 @@ def test_targets_that_are_not_there_are_counted(tmp_path: Path) -> None:
     tensors = {name: array for module in "qkv" for name, array in lora(f"base_model.model.model.{module}").items()}
     message = refused(save(tmp_path, LORA, tensors))
     assert "'model.k.weight'" in message
-    assert "1 more of its 3 targets" in message
+    assert "1 more of the adapter's 3 targets" in message
     assert "shard" in message
 
 

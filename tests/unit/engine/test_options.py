@@ -50,14 +50,14 @@ def test_text_becomes_what_the_field_declares() -> None:
 @pytest.mark.parametrize(
     ("option", "text", "said"),
     [
-        ("lambda", "nan", "lambda of odd is 'nan', which is no number"),
+        ("lambda", "nan", "lambda of odd is 'nan', which is not a finite number"),
         ("lambda", "inf", "no number"),
         ("lambda", "1e999", "no number"),
         ("lambda", "", "no number"),
         ("lambda", "much", "no number"),
         ("limit", "none", "no number"),
-        ("count", "1.5", "no whole number"),
-        ("count", "9" * 5000, "no whole number"),
+        ("count", "1.5", "not a whole number"),
+        ("count", "9" * 5000, "not a whole number"),
         ("sign", "maybe", "true or false"),
         ("scope", "model", "tensor, global"),
         ("density", "0.2", "no option 'density'"),

@@ -244,8 +244,8 @@ WIDE = torch.ones(2, 3)
         (RegMean(), {}, "are missing"),
         (Fisher(), {}, "are missing"),
         (Fisher(), {"fisher": [torch.ones(3), WIDE]}, r"\[3\], not \[2, 3\]"),
-        (RegMean(), {"gram": [torch.eye(3), torch.full((3, 3), torch.nan)]}, "no sum of squares"),
-        (RegMean(), {"gram": [-torch.eye(3), torch.eye(3)]}, "no sum of squares"),
+        (RegMean(), {"gram": [torch.eye(3), torch.full((3, 3), torch.nan)]}, "not sums of squares"),
+        (RegMean(), {"gram": [-torch.eye(3), torch.eye(3)]}, "not sums of squares"),
     ],
 )
 def test_statistics_that_cannot_be_used(method: Merge, known: dict[str, list[torch.Tensor]], message: str) -> None:

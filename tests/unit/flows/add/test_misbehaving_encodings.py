@@ -39,7 +39,7 @@ def _finding(answer: str) -> str:
 
 PLUGINS = {
     "a payload of no bytes": _finding("Finding(b'')"),
-    "parameters that no manifest can hold": _finding("Finding(b'x', (('Key', 'a b'),))"),
+    "parameters that a manifest cannot hold": _finding("Finding(b'x', (('Key', 'a b'),))"),
     "parameters that are not in order": _finding("Finding(b'x', (('b', '1'), ('a', '2')))"),
     "another base at decoding": (
         "class Mine(Predicting):\n"

@@ -243,4 +243,4 @@ def test_more_tiny_frames_than_any_writer_makes(shelf: RepoShelf) -> None:
     tiny = frame(b"\1\0\1\0\0\0\0", b"\0")
     places = shelf.put(*[tiny] * (1 << 6)) * 256
     error = refused(shelf, (Link("dense", places),), data, spec)
-    assert "absurdly small blocks" in error.what
+    assert "too many small blocks" in error.what
