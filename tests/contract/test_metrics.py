@@ -64,7 +64,7 @@ class Flawed:
     """Counts changed bytes, with a fault that the suite should find."""
 
     name: ClassVar[str] = "flawed"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
     fault: str = ""
 
     def applies(self, spec: TensorSpec) -> bool:
