@@ -1,52 +1,17 @@
-"""Statistics of small models against what one can work out by hand, and as files."""
+"""Statistics of small models against what one can work out by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from gittheta.engine.in_memory import merge
 from gittheta.errors import ThetaError
-from gittheta.statistics import Statistics, fisher, gram, output, sidecar
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in the engine; and several workers of a test run do not wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def classes(count: int, of: int, seed: int) -> torch.Tensor:
-    return torch.randint(of, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def linear(inputs: int, outputs: int, seed: int, bias: bool = True) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    with torch.no_grad():
-        for at, each in enumerate(layer.parameters()):
-            each.copy_(random(*each.shape, seed=seed + at) / 2)
-    return layer
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-9))
-
-
-X, Y = random(37, 4, seed=1), classes(37, 3, seed=2)
-BATCHES = [(X[:20], Y[:20]), (X[20:], Y[20:])]
+from gittheta.statistics import fisher, gram, output
+from tests.support.examples import BATCHES, Deep, X, Y, classes, close, linear, random
 
 
 class TestFisherOfALogisticModel:
@@ -119,30 +84,6 @@ class Awkward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layer(x) if x.sum().item() > -1e9 else x
-        return result
-
-
-class Deep(nn.Module):
-    """Convolution, normalisation, dropout, a shared layer, a frozen one, one without use, buffers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(1, 3, 3, padding=1)
-        self.norm = nn.BatchNorm1d(3)
-        self.drop = nn.Dropout(0.5)
-        self.shared = nn.Linear(12, 12)
-        self.head = nn.Linear(12, 3, bias=False)
-        self.spare = nn.Linear(5, 2)
-        self.tied = nn.Linear(12, 3, bias=False)
-        self.tied.weight = self.head.weight
-        self.register_buffer("scratch", torch.ones(2), persistent=False)
-        self.head.weight.requires_grad_(False)
-        self.norm.eval()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop(self.norm(self.conv(x[:, None]))).flatten(1)
-        x = self.shared(self.shared(x).tanh())
-        result: torch.Tensor = self.head(x) + self.tied(x.tanh())
         return result
 
 
@@ -331,71 +272,3 @@ class TestLikelihood:
 def test_log_prob_must_give_one_number_an_example() -> None:
     with pytest.raises(ThetaError, match=r"\[1, 3\] for one example"):
         fisher(linear(4, 3, seed=1), BATCHES, log_prob=lambda model, batch: model(batch[0]))
-
-
-class TestFiles:
-    def test_are_what_the_library_reads(self, tmp_path: Path) -> None:
-        torch.manual_seed(0)
-        found = fisher(Deep(), BATCHES)
-        path = found.beside(tmp_path / "model.safetensors")
-        assert path == tmp_path / "model.fisher.safetensors" == sidecar(tmp_path / "model.safetensors", "fisher")
-        with safe_open(path, "pt") as file:
-            assert file.metadata() == {"format": "pt", "statistics": "fisher"}
-            assert sorted(file.keys()) == sorted(found.tensors)
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                assert torch.equal(file.get_tensor(name), found.tensors[name].float())
-
-    def test_same_bytes_and_nothing_else(self, tmp_path: Path) -> None:
-        values = {
-            "b": random(3, 5, seed=1),
-            "a": torch.ones(()),
-            "empty": torch.ones(0, 4),
-            "long": torch.ones(1 << 21),
-        }
-        Statistics("gram", values, 3).write(tmp_path / "one")
-        (tmp_path / "two").write_bytes(b"older")
-        Statistics("gram", dict(reversed(values.items())), 3).write(str(tmp_path / "two"))
-        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-        assert sorted(each.name for each in tmp_path.iterdir()) == ["one", "two"]
-
-    def test_a_failure_leaves_the_file_that_was_there(self, tmp_path: Path) -> None:
-        (tmp_path / "one").write_bytes(b"older")
-        with pytest.raises(NotImplementedError):
-            Statistics("gram", Failing(a=torch.ones(2)), 1).write(tmp_path / "one")
-        assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("one", b"older")]
-
-    def test_serve_a_merge(self, tmp_path: Path) -> None:
-        """Two models, each of which knows other inputs: regmean and fisher do better than the mean on both."""
-        teacher, sides, known = linear(6, 3, seed=1, bias=False), [], []
-        for side in range(2):
-            model = linear(6, 3, seed=1, bias=False)
-            seen = random(200, 6, seed=5 + side) * (torch.arange(6) // 3 == side)
-            with torch.no_grad():
-                model.weight += random(3, 6, seed=7 + side) * (torch.arange(6) // 3 != side)
-            labels = teacher(seen).argmax(-1)
-            paths = {
-                each.kind: each.beside(tmp_path / f"{side}.safetensors") for each in collected(model, seen, labels)
-            }
-            sides.append({"weight": model.weight.detach()})
-            known.append(paths)
-        for method in ("fisher", "regmean", "mats"):
-            options: dict[str, Any] = {} if method != "mats" else {"iterations": 50}
-            base = {"weight": teacher.weight.detach()}
-            merged = merge(base, sides, method, statistics=known, device="cpu", **options)
-            assert torch.allclose(merged["weight"], teacher.weight.detach(), atol=1e-4), method
-
-
-def collected(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Statistics]:
-    return [fisher(model, [(x, y)], labels="expected"), gram(model, [x])]
-
-
-class Failing(dict[str, torch.Tensor]):
-    """Breaks when it is read for the second time: after the header."""
-
-    reads = 0
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        self.reads += 1
-        if self.reads > 1:
-            raise NotImplementedError
-        return super().__getitem__(name)
