@@ -12,8 +12,7 @@ from torch import nn
 
 from gittheta.engine.in_memory import merge
 from gittheta.statistics import Statistics, fisher, gram, sidecar
-from tests.support.examples import BATCHES, linear, random
-from tests.unit.statistics.test_collect import Deep
+from tests.support.examples import BATCHES, Deep, linear, random
 
 
 class TestFiles:
