@@ -1,4 +1,4 @@
-"""A checkpoint whose tensors are told from others comes back for ever, here and by the specification alone."""
+"""A checkpoint whose tensors are derived from others comes back for ever, here and by the specification alone."""
 
 from __future__ import annotations
 

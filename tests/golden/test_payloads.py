@@ -23,7 +23,7 @@ SPECIFICATION = HERE.parents[1] / "docs/spec/encodings"
 
 @dataclass(frozen=True)
 class Golden:
-    """One line of payloads.json. ``base`` is the shape of what it is told from; ``digest`` is that of the result."""
+    """One line of payloads.json. ``base`` is the shape of what it is derived from; ``digest`` is that of the result."""
 
     name: str
     encoding: str

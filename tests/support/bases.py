@@ -38,7 +38,7 @@ def stanza(text: bytes) -> Stanza:
     return parse_manifest(text).stanzas[0]
 
 
-def told_from(text: bytes) -> Digest | None:
+def base_digest(text: bytes) -> Digest | None:
     """The digest of the base; None if the tensor stands by itself."""
     recipe = stanza(text).recipe
     return recipe[0].base

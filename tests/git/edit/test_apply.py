@@ -175,7 +175,7 @@ def test_a_file_that_git_does_not_know_yet(repo: Repo) -> None:
 
 
 def test_a_fine_tuned_file_that_was_never_added(repo: Repo) -> None:
-    """The add tells the whole change from HEAD's version."""
+    """The add finds the whole change from HEAD's version."""
     tensors = model(128, "f32")
     repo.commit(checkpoint(tensors))
     alone = sum(path.stat().st_size for path in repo.objects())

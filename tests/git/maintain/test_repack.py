@@ -58,7 +58,7 @@ def test_recipes_become_flat_and_history_stays(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_added_next_is_told_from_the_flat_version(repo: Repo) -> None:
+def test_what_is_added_next_is_derived_from_the_flat_version(repo: Repo) -> None:
     versions = _versions(4)
     _committed(repo, versions[:3])
     repo.git("theta", "repack", M)

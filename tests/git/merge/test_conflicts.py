@@ -1,4 +1,4 @@
-"""Conflicts between models: listed, settled tensor by tensor, finished with plain git; nothing is lost on the way."""
+"""Conflicts between models: listed, resolved tensor by tensor, finished with plain git; nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def sides(world: World, built: Template) -> Repo:
 
 def conflicts(place: Place, *paths: str) -> dict[str, list[str]]:
     """Tensors that are in conflict, by file."""
-    return {each["path"]: [tensor["name"] for tensor in each["tensors"]] for each in told(place, *paths)}
+    return {each["path"]: [tensor["name"] for tensor in each["tensors"]] for each in conflicts_of(place, *paths)}
 
 
-def told(place: Place, *paths: str) -> list[dict[str, Any]]:
+def conflicts_of(place: Place, *paths: str) -> list[dict[str, Any]]:
     """What is said about conflicts."""
     found: list[dict[str, Any]] = json.loads(place.git("theta", "conflicts", "--json", *paths))
     return found
@@ -50,9 +50,9 @@ def trailers(repo: Repo, revision: str = "HEAD") -> list[str]:
     return [line for line in found.splitlines() if line]
 
 
-def test_settled_tensor_by_tensor(sides: Repo) -> None:
+def test_resolved_tensor_by_tensor(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
-    (found,) = told(sides)
+    (found,) = conflicts_of(sides)
     assert found["sides"] == ["ours", "theirs"]
     assert found["tensors"][0] == {"name": "i", "reason": "i64 values changed differently on both sides"}
     resolve = ("theta", "resolve", M)
@@ -74,7 +74,7 @@ def test_settled_tensor_by_tensor(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_settle_changes_nothing(sides: Repo) -> None:
+def test_what_cannot_resolve_changes_nothing(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     resolve = ("theta", "resolve", M)
     for words, said, status in [
@@ -120,7 +120,7 @@ def test_what_was_done_to_the_file_meanwhile_is_not_lost(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_settled_by_hand_is_not_said_to_be_computed(sides: Repo) -> None:
+def test_what_was_resolved_by_hand_is_not_said_to_be_computed(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     sides.git("theta", "resolve", M, "take", "--from", "theirs")
     sides.write(M, checkpoint(MIXED))
@@ -312,7 +312,7 @@ def test_clashing_metadata(sides: Repo) -> None:
     said = sides.git("theta", "resolve", M, "take", "--from", "theirs")
     assert f"git theta resolve {M} --metadata ours or --metadata theirs" in said
     assert sides.read() == checkpoint(OURS, {"k": "ours"})
-    (found,) = told(sides)
+    (found,) = conflicts_of(sides)
     assert ("metadata" in found["objections"][0], found["tensors"], found["settled"]) == (True, [], False)
     assert "all settled" in sides.git("theta", "resolve", M, "--metadata", "theirs")
     assert metadata_of(sides.read()) == {"k": "theirs"}
@@ -323,7 +323,7 @@ def test_clashing_metadata(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None:
+def test_values_that_are_not_finite_are_resolved_like_others(sides: Repo) -> None:
     """What turns out only when tensors are read: all of them are named at once."""
     nan, mine = np.full((6, 4), np.nan, np.float32), normal(5, 6, 4)
     sides.git("checkout", "-q", "side")
@@ -351,7 +351,7 @@ def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None
 
 @pytest.mark.slow
 def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
-    """Without the driver; or if it was killed. Nothing may look settled then."""
+    """Without the driver; or if it was killed. Nothing may look resolved then."""
     sides.fails("-c", "merge.theta.driver=false", "merge", "--no-edit", "side", status=1)
     sides.git("checkout", "--ours", "--", M)
     assert conflicts(sides) == {M: ["i", "j"]}
@@ -361,7 +361,7 @@ def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
     sides.git("reset", "-q", "--hard", "HEAD^")
     sides.commit(checkpoint(BASE | {"w": normal(9, 6, 4)}))
     sides.fails("-c", "merge.theta.driver=false", "merge", "--no-edit", "side", status=1)
-    (found,) = told(sides)
+    (found,) = conflicts_of(sides)
     assert (found["tensors"], found["settled"]) == ([], False)
     assert f"git checkout --merge -- {M}" in sides.git("theta", "conflicts")
     sides.git("checkout", "--merge", "--", M)

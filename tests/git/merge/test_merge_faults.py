@@ -173,7 +173,7 @@ def test_no_space(sides: Repo, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_no_space_to_settle_a_conflict(sides: Repo) -> None:
+def test_no_space_to_resolve_a_conflict(sides: Repo) -> None:
     conflict(sides)
     done = limited(sides, " ".join(RESOLVE), 100)
     assert done.returncode == 20, done.stderr

@@ -1,4 +1,4 @@
-"""What a merge would do, told beforehand; what it did, told by the commit; and whether it can be repeated."""
+"""What a merge would do, shown beforehand; what it did, recorded in the commit; and whether it can be repeated."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
     assert sides.git("theta", "merge-plan", "--replay", "HEAD") == f"{M}: reproduces to the bit\n"
     (sides.path / "k.safetensors").unlink()
     copy = world.clone(sides.path)
-    told = json.loads(copy.git("theta", "merge-plan", "--replay", "origin/main", "--json"))
-    assert told == [{"path": M, "different": [], "problem": ""}]
+    replayed = json.loads(copy.git("theta", "merge-plan", "--replay", "origin/main", "--json"))
+    assert replayed == [{"path": M, "different": [], "problem": ""}]
     assert copy.status() == ""
     sides.write(M, checkpoint(OURS | {"both": normal(99, 300, 300)}))
     sides.git("commit", "-q", "-a", "--amend", "--no-edit")

@@ -38,10 +38,10 @@ def found(repo: Repo) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, settled: bool) -> None:
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, resolved: bool) -> None:
     ours = asked.sha()
-    if settled:
+    if resolved:
         asked.git("theta", "resolve", M, "linear")
     said = asked.run("checkout", "--merge", "--", M).stderr
     assert "tensor 't': changed differently on all sides" in said

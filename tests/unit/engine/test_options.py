@@ -81,8 +81,8 @@ def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
     recipe = ConfiguredMethod.make(
         REGISTRY, "odd", {"sign": "yes", "weight": "1,2", "nonfinite": "propagate"}, {"lambda": "2"}
     )
-    told = recipe.described()
-    assert told == {
+    options = recipe.described()
+    assert options == {
         "lambda": "2.0",
         "count": "3",
         "sign": "true",
@@ -90,7 +90,7 @@ def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
         "weight": "1,2",
         "nonfinite": "propagate",
     }
-    assert ConfiguredMethod.make(REGISTRY, "odd", told) == recipe
+    assert ConfiguredMethod.make(REGISTRY, "odd", options) == recipe
 
 
 @pytest.mark.torch

@@ -253,7 +253,7 @@ class TestLikelihood:
             ((X, Y, Y), "neither"),
         ],
     )
-    def test_that_cannot_be_told(self, collect: Any, batch: Any, message: str) -> None:
+    def test_that_cannot_be_found_out(self, collect: Any, batch: Any, message: str) -> None:
         with pytest.raises(ThetaError, match=f"(?s){message}.*log_prob="):
             collect(linear(4, 3, seed=1), [batch])
 

@@ -50,7 +50,7 @@ def test_an_object_is_its_head_and_what_was_appended(store: ObjectStore) -> None
     assert list(store.all()) == [name]
 
 
-def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
+def test_pending_places_say_where_parts_lie(store: ObjectStore) -> None:
     pack = PackWriter(store, 1 << 26)
     assert pack.append((b"abc", b"d")) == PendingPlace(0, len(OBJECT_HEAD), 4)
     assert pack.append((b"xyz",)) == PendingPlace(0, len(OBJECT_HEAD) + 4, 3)
@@ -65,16 +65,16 @@ def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
 
 def test_a_full_object_is_followed_by_another(store: ObjectStore) -> None:
     pack = PackWriter(store, 100)
-    spots = [pack.append((bytes([at]) * 30,)) for at in range(10)]
+    pending = [pack.append((bytes([at]) * 30,)) for at in range(10)]
     names = pack.finish()
     assert len(names) == len(set(names)) == 4
-    assert [spot.index for spot in spots] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert [place.index for place in pending] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
 
 
 def test_neighbours_become_one_place() -> None:
     names = [ObjectId("a" * 64), ObjectId("b" * 64)]
-    spots = [PendingPlace(0, 16, 4), PendingPlace(0, 20, 6), PendingPlace(0, 30, 1), PendingPlace(1, 31, 2)]
-    assert places(spots, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
+    pending = [PendingPlace(0, 16, 4), PendingPlace(0, 20, 6), PendingPlace(0, 30, 1), PendingPlace(1, 31, 2)]
+    assert places(pending, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
 
 
 def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore) -> None:
@@ -132,9 +132,9 @@ def test_whole_objects_pass_the_check_and_others_do_not(store: ObjectStore) -> N
     name = packed(store, b"some bytes", b"and more")
     path = store.home_of(name)
     whole = path.read_bytes()
-    told: list[int] = []
-    store.check(name, told.append)
-    assert sum(told) == len(whole)
+    progress: list[int] = []
+    store.check(name, progress.append)
+    assert sum(progress) == len(whole)
     for at in range(len(whole)):
         spoil(path, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(ObjectCorrupt, match=name):

@@ -123,7 +123,7 @@ def test_layers_widened_without_changing_the_function(dtype: str) -> None:
         assert np.array_equal(mapped(opened(found, new).columns), np.r_[0:96, copies])
 
 
-def test_rows_that_moved_on_after_they_were_resized_are_told_by_their_place() -> None:
+def test_rows_that_moved_on_after_they_were_resized_are_found_by_their_place() -> None:
     base = weights(300, 64)
     tuned = values_of(base) + 2e-4 * random(9).standard_normal((300, 64))
     grown = of_values("bf16", np.concatenate([tuned, values_of(weights(10, 64, seed=10))]))
@@ -133,7 +133,7 @@ def test_rows_that_moved_on_after_they_were_resized_are_told_by_their_place() ->
     assert np.array_equal(mapped(opened(RESIZE.find(both, base), both).columns), np.arange(60))
 
 
-def test_a_few_tuned_rows_among_moved_ones_are_told_by_their_neighbours() -> None:
+def test_a_few_tuned_rows_among_moved_ones_are_found_by_their_neighbours() -> None:
     base = weights(300, 64)
     values = values_of(base)
     values[[0, 50, 51, 299]] *= 1.03

@@ -25,7 +25,7 @@ from tests.support.versions import commit, few, file_of, names, weights
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("shape", [(10, 20), (20, 20), (400, 2), (2000,)])
-def test_large_tensors_are_told_from_their_bases(repo: Repo, shape: tuple[int, ...]) -> None:
+def test_large_tensors_are_derived_from_their_bases(repo: Repo, shape: tuple[int, ...]) -> None:
     """Above WHOLE block by block on all workers, above HOLD from a spool."""
     values = weights(1, shape)
     commit(repo, file_of(values))
@@ -181,8 +181,8 @@ def test_a_damaged_block_of_a_large_tensor_is_named(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("broken", ["cut short", "too long"])
-def test_a_broken_file_shares_tensors_that_were_told_from_others(repo: Repo, broken: str) -> None:
-    """Pieces of an opaque file may be told by predictors, which need to know the shape."""
+def test_a_broken_file_shares_tensors_that_were_derived_from_others(repo: Repo, broken: str) -> None:
+    """Pieces of an opaque file may be derived by predictors, which need to know the shape."""
     chance = np.random.default_rng(5)
     old = chance.normal(0, 0.02, (256, 256)).astype(np.float32)
     factors = chance.normal(0, 0.05, (256, 2)), chance.normal(0, 0.05, (2, 256))

@@ -35,16 +35,16 @@ def versions(base: dict[str, str], *sides: dict[str, str], path: str = "m.safete
 
 
 def trailers(made: Versions, *rules: Rule) -> tuple[str, ...]:
-    """The trailers, after a look whether they tell the same plan."""
+    """The trailers, after a look whether they give the same plan."""
     plan = plan_merge(made, Policy(rules), Registry())
     lines = trailers_of(made, plan)
-    told = parse_trailers(lines)
-    again = plan_merge(made, told.policy, Registry())
+    parsed = parse_trailers(lines)
+    again = plan_merge(made, parsed.policy, Registry())
     assert not plan.conflicts
     assert [described(decision, again.methods) for decision in again.decisions] == [
         described(decision, plan.methods) for decision in plan.decisions
     ]
-    assert told.paths == ((made.path,) if lines else ())
+    assert parsed.paths == ((made.path,) if lines else ())
     return lines
 
 
@@ -100,7 +100,7 @@ def test_what_changed_alike_is_not_drawn_in() -> None:
     assert "tensors=b" in lines[0]
 
 
-def test_settled_one_by_one() -> None:
+def test_resolved_one_by_one() -> None:
     rules = (
         Rule("resolve linear", "linear", (("weight", "1,3"),), tensors=("a",), verbs=BOTH),
         Rule("resolve linear", "linear", (("weight", "3,1"),), tensors=("b", "d"), verbs=BOTH),
@@ -151,5 +151,5 @@ def test_lines_of_others_are_passed_over() -> None:
         "",
         "Theta-Mergex: m ties",
     ]
-    told = parse_trailers(lines)
-    assert (told.paths, len(told.policy.rules), told.labels) == (("m",), 1, ())
+    parsed = parse_trailers(lines)
+    assert (parsed.paths, len(parsed.policy.rules), parsed.labels) == (("m",), 1, ())
