@@ -28,8 +28,8 @@ def interpreters() -> Iterator[tuple[str, Path]]:
     for minor in range(OLDEST, NEWEST + 1):
         if sys.version_info[:2] == (3, minor):
             continue
-        found = (shutil.which(f"python3.{minor}", path=folder) for folder in _folders(minor))
-        python = next((each for each in found if each and _runs(each, minor)), None)
+        result = (shutil.which(f"python3.{minor}", path=folder) for folder in _folders(minor))
+        python = next((each for each in result if each and _runs(each, minor)), None)
         if python:
             yield f"3.{minor}", Path(python)
 
@@ -43,10 +43,10 @@ def _folders(minor: int) -> list[str]:
 
 def _runs(python: str, minor: int) -> bool:
     """Whether it is what its name says: pyenv puts programs on PATH that only explain how to choose a version."""
-    said = subprocess.run(
+    message = subprocess.run(
         [python, "-c", "import sys, venv, sqlite3; print(sys.version_info[1])"], capture_output=True, check=False
     )
-    return said.returncode == 0 and said.stdout.strip() == str(minor).encode()
+    return message.returncode == 0 and message.stdout.strip() == str(minor).encode()
 
 
 def environment(version: str, python: Path) -> Path:

@@ -35,8 +35,8 @@ def test_a_theta_toml_of_then_still_means_the_same() -> None:
 @pytest.mark.parametrize("case", WANTED["choices"], ids=lambda case: f"{case['verb']} {case['path']} {case['tensor']}")
 def test_the_rules_of_then_still_decide_the_same(case: dict[str, Any]) -> None:
     choice = Policy(parse_rules(TOML)).choice(case["path"], case["tensor"], Verb(case["verb"]))
-    found = {"method": choice.method, "own": dict(choice.options), "offered": dict(choice.offered)}
-    assert found == {key: case[key] for key in found}
+    results = {"method": choice.method, "own": dict(choice.options), "offered": dict(choice.offered)}
+    assert results == {key: case[key] for key in results}
 
 
 def test_the_trailers_of_then_still_give_back_the_same_policy() -> None:

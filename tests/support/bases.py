@@ -22,8 +22,8 @@ def weights(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 def few(values: np.ndarray, seed: int) -> np.ndarray:
     """Some elements are others, as large as any."""
     changed = values.copy()
-    chance = np.random.default_rng(seed)
-    changed.flat[chance.choice(values.size, 30, replace=False)] = chance.standard_normal(30)
+    rng = np.random.default_rng(seed)
+    changed.flat[rng.choice(values.size, 30, replace=False)] = rng.standard_normal(30)
     return changed
 
 

@@ -23,15 +23,15 @@ def weights(seed: int, *shape: int) -> np.ndarray:
 
 def values_in(tensor: Raw) -> np.ndarray:
     """The values that a tensor holds after rounding."""
-    found = from_bf16(tensor[2]) if tensor[0] == "BF16" else np.frombuffer(tensor[2], np.float32)
-    return found.reshape(tensor[1])
+    result = from_bf16(tensor[2]) if tensor[0] == "BF16" else np.frombuffer(tensor[2], np.float32)
+    return result.reshape(tensor[1])
 
 
 def few(values: np.ndarray, seed: int, share: float = 0.005) -> np.ndarray:
     changed: np.ndarray = values.copy()
-    chance = np.random.default_rng(seed)
-    at = chance.choice(values.size, int(values.size * share), replace=False)
-    changed.flat[at] = chance.standard_normal(len(at)) * 0.02
+    rng = np.random.default_rng(seed)
+    at = rng.choice(values.size, int(values.size * share), replace=False)
+    changed.flat[at] = rng.standard_normal(len(at)) * 0.02
     return changed
 
 
@@ -63,9 +63,9 @@ def some(values: np.ndarray) -> np.ndarray:
 def stepped(values: np.ndarray) -> np.ndarray:
     """A step of reinforcement learning: some elements of bf16 move by one unit."""
     words = np.frombuffer(bf16(values)[2], np.uint16).copy()
-    chance = np.random.default_rng(96)
-    at = chance.choice(len(words), int(len(words) * 0.012), replace=False)
-    words[at] += chance.choice(np.array([1, 65535], np.uint16), len(at))
+    rng = np.random.default_rng(96)
+    at = rng.choice(len(words), int(len(words) * 0.012), replace=False)
+    words[at] += rng.choice(np.array([1, 65535], np.uint16), len(at))
     return from_bf16(words.tobytes()).reshape(values.shape)
 
 
@@ -76,11 +76,11 @@ def stored(repo: Repo, before: Set[str] = frozenset()) -> int:
 
 def costs(repo: Repo, before: Set[str] = frozenset()) -> dict[str, int]:
     """Bytes that each tensor takes in objects that were not there before."""
-    found = {}
+    results = {}
     for name, lines in re.findall(r"^\[(.*)\]\n((?:[^\[].*\n)*)", repo.manifest(), re.M):
         places = re.findall(r"([0-9a-f]{64}):\d+\+(\d+)", lines)
-        found[name] = sum(int(length) for object_id, length in places if object_id not in before)
-    return found
+        results[name] = sum(int(length) for object_id, length in places if object_id not in before)
+    return results
 
 
 def names(repo: Repo) -> set[str]:

@@ -88,8 +88,8 @@ def tensors_of(content: bytes) -> dict[str, Raw]:
 def metadata_of(content: bytes) -> dict[str, str]:
     """The ``__metadata__`` of a safetensors file."""
     length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return found
+    result: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return result
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:

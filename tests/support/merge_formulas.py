@@ -40,9 +40,9 @@ def count_of(fraction: float, elements: int) -> int:
 
 
 def marked(size: int, places: Array) -> Array:
-    found = np.zeros(size)
-    found[places] = 1
-    return found
+    result = np.zeros(size)
+    result[places] = 1
+    return result
 
 
 @cache
@@ -65,9 +65,9 @@ def sparsified(method: Any, side: Side, rows: int) -> tuple[Array, Array]:
     if isinstance(method, Ties):
         kept = marked(size, by_size(delta)[: count_of(method.density, size)])
     elif isinstance(method, Breadcrumbs):
-        wanted = count_of(method.density, size)
-        skipped = min(count_of(method.gamma, size), size - wanted)
-        kept = marked(size, by_size(delta)[skipped : skipped + wanted])
+        expected = count_of(method.density, size)
+        skipped = min(count_of(method.gamma, size), size - expected)
+        kept = marked(size, by_size(delta)[skipped : skipped + expected])
     elif isinstance(method, Dare):
         kept = random_numbers(method.seed, side.digest, "x", size) < round(Fraction(str(method.density)) * 2**53)
         scale = {"none": 1.0, "inverse": 1 / method.density}
@@ -91,8 +91,8 @@ def family(method: Any, base: Array, sides: Sequence[Side], rows: int) -> Array:
     weights = np.array([[side.weight] for side in sides])
     if method.sign:
         votes = values * (weights if method.election == "weighted" else 1)
-        wanted = np.where(votes.sum(0) >= -1e-14, 1, -1)  # they may be even but for how a quotient is rounded
-        kept = np.sign(votes) == wanted
+        expected = np.where(votes.sum(0) >= -1e-14, 1, -1)  # they may be even but for how a quotient is rounded
+        kept = np.sign(votes) == expected
     change = (values * weights * kept).sum(0)
     if method.normalize:
         divisor = (kept * (weights if method.divisor == "weight" else 1)).sum(0)

@@ -170,10 +170,10 @@ def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: 
     assert (repo.sha(), repo.status()) == (shas[3], "")
     repo.git("checkout", "-q", "main")
     repo.write(M, OTHER)
-    said = repo.run("add", M).stderr
-    assert "theta.encodings" in said
-    assert "psychic" in said
-    assert "git theta plugins" in said
+    message = repo.run("add", M).stderr
+    assert "theta.encodings" in message
+    assert "psychic" in message
+    assert "git theta plugins" in message
     assert shown(repo)["w"][0] == "sparse"
 
 

@@ -61,8 +61,8 @@ def _conflicts(repo: Repo, *words: str) -> str:
 @pytest.mark.slow
 def test_disjoint_changes_are_composed(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"c": normal(13, 40, 10)})
-    said = repo.run("merge", "--no-edit", "side").stderr
-    assert f"{M}: 2 unchanged, 1 taken from ours, 1 taken from theirs" in said
+    message = repo.run("merge", "--no-edit", "side").stderr
+    assert f"{M}: 2 unchanged, 1 taken from ours, 1 taken from theirs" in message
     assert repo.read() == checkpoint(BASE | {"a": normal(11, 40, 10), "c": normal(13, 40, 10)})
     assert len(repo.git("rev-list", "--parents", "-1", "HEAD").split()) == 3
     repo.healthy()
@@ -91,9 +91,9 @@ def test_what_both_changed_becomes_the_mean(repo: Repo) -> None:
     mine = base | {"f": ours, "h": half, "w": bf16(ours), "d": double}
     yours = base | {"f": theirs, "h": other_half, "w": bf16(theirs), "d": other_double}
     _diverge(repo, checkpoint(mine), checkpoint(yours), checkpoint(base))
-    said = repo.run("merge", "--no-edit", "side").stderr
-    assert "4 merged by linear" in said
-    assert "1 unchanged" in said
+    message = repo.run("merge", "--no-edit", "side").stderr
+    assert "4 merged by linear" in message
+    assert "1 unchanged" in message
     rounded = bf16(_mean(from_bf16(bf16(ours)[2]), from_bf16(bf16(theirs)[2])).reshape(40, 10))
     expected: dict[str, np.ndarray | Raw] = base | {
         "f": _mean(ours, theirs),
@@ -188,10 +188,10 @@ def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     for name, case in CONFLICTS.items():
-        said = [line for line in done.stderr.splitlines() if line.startswith(f"CONFLICT ({name}.safetensors): ")]
-        assert len(said) == 1, name
-        assert "tensor 'b': " in said[0]
-        assert case.reason in said[0], name
+        messages = [line for line in done.stderr.splitlines() if line.startswith(f"CONFLICT ({name}.safetensors): ")]
+        assert len(messages) == 1, name
+        assert "tensor 'b': " in messages[0]
+        assert case.reason in messages[0], name
         assert f"Merge conflict in {name}.safetensors" in done.stdout
         assert repo.read(f"{name}.safetensors") == checkpoint(case.versions[1]), name
     assert sorted(repo.status().splitlines()) == sorted(
@@ -203,8 +203,8 @@ def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
 def test_ways_out_of_a_conflict(repo: Repo) -> None:
     _sides(repo, {"n": np.arange(9) + 1}, {"n": np.arange(9) + 2})
     ours, theirs = repo.sha(), sha256(checkpoint(BASE | {"n": np.arange(9) + 2}))
-    said = _conflicts(repo)
-    assert f"git theta resolve {M} take --from theirs" in said
+    message = _conflicts(repo)
+    assert f"git theta resolve {M} take --from theirs" in message
     repo.git("merge", "--abort")
     assert repo.sha() == ours
     repo.healthy()
@@ -339,9 +339,9 @@ def test_a_merge_without_the_driver_conflicts_in_words(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"a": normal(12, 40, 10)})
     ours = repo.sha()
     repo.git("config", "--global", "--remove-section", "merge.theta")
-    said = repo.fails("merge", "--no-edit", "side", status=1)
-    assert M in said
-    assert "git theta install" in said
+    message = repo.fails("merge", "--no-edit", "side", status=1)
+    assert M in message
+    assert "git theta install" in message
     assert repo.status() == f"UU {M}\n"
     repo.git("merge", "--abort")
     assert repo.sha() == ours

@@ -62,8 +62,8 @@ def preview(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> 
     """The plan of a merge; ``once`` is what `git -c theta.merge.KEY=VALUE` says, the rest are options like -X."""
     keys = {f"merge.{key}": value for key, value in (once or {}).items()}
     with configured(keys), Workspace.open(repo.path) as workspace:
-        (found,) = merge_previews(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
-        return found.plan
+        (result,) = merge_previews(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
+        return result.plan
 
 
 def planned(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> dict[str, tuple[str, str]]:
@@ -141,7 +141,7 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
     )
     said = sides.run("merge", "--no-edit", "side").stderr
     assert "1 unchanged, 1 taken from theirs, 1 merged by linear, 1 merged by task_arithmetic" in said
-    found = {
+    results = {
         name: np.frombuffer(raw[2], np.float32).reshape(BASE[name].shape)
         for name, raw in tensors_of(sides.read()).items()
     }
@@ -149,10 +149,10 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
         {name: value.astype(np.float64) for name, value in each.items()} for each in (OURS, THEIRS, BASE)
     )
     mean = (3 * ours["embed.weight"] + theirs["embed.weight"]) / 4
-    assert np.array_equal(found["embed.weight"], mean.astype(np.float32))
-    assert np.array_equal(found["layer.norm"], THEIRS["layer.norm"])
+    assert np.array_equal(results["embed.weight"], mean.astype(np.float32))
+    assert np.array_equal(results["layer.norm"], THEIRS["layer.norm"])
     up = base["layer.up"] + 0.5 * (ours["layer.up"] + theirs["layer.up"] - 2 * base["layer.up"])
-    np.testing.assert_allclose(found["layer.up"], up, rtol=1e-6)
+    np.testing.assert_allclose(results["layer.up"], up, rtol=1e-6)
     message = sides.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)")
     assert [line.split()[1] for line in message.split("\n") if line] == ["linear", "take", "task_arithmetic"]
     assert "reproduces to the bit" in sides.git("theta", "merge-plan", "--replay", "HEAD")
@@ -160,7 +160,7 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_theta_toml_that_is_no_file_of_rules(sides: Repo) -> None:
+def test_a_theta_toml_that_is_not_a_file_of_rules(sides: Repo) -> None:
     sides.commit(TAKE_BASE.encode(), "theta.toml/theta.toml")
     assert planned(sides) == everywhere("linear", "default")
     sides.git("rm", "-q", "-r", "theta.toml")

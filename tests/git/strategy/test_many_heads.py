@@ -43,8 +43,8 @@ def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, resolved: b
     ours = asked.sha()
     if resolved:
         asked.git("theta", "resolve", M, "linear")
-    said = asked.run("checkout", "--merge", "--", M).stderr
-    assert "tensor 't': changed differently on all sides" in said
+    message = asked.run("checkout", "--merge", "--", M).stderr
+    assert "tensor 't': changed differently on all sides" in message
     assert asked.sha() == ours
     assert "t: changed differently" in asked.git("theta", "conflicts")
     asked.git("theta", "resolve", M, "linear")

@@ -84,15 +84,15 @@ def test_a_header_length_that_lies(length: int) -> None:
 
 
 @pytest.mark.parametrize("metadata", [["a"], "text", 5, {"a": 1}, {"a": None}, {"a": {"b": "c"}}, True])
-def test_metadata_that_is_no_table_of_strings_breaks_the_format(metadata: object) -> None:
+def test_metadata_that_is_not_a_table_of_strings_breaks_the_format(metadata: object) -> None:
     with pytest.raises(FormatError):
         split(safetensors([("w", "U8", [1], b"x")], metadata=metadata))
 
 
 def test_a_header_for_the_wanted_tensors_in_their_order() -> None:
-    for wanted in ((W, B), (B, W), (B,), ()):
-        header = merged({}, {}, {}, *wanted)
-        assert list(header) == [spec.name for spec in wanted]
+    for expected in ((W, B), (B, W), (B,), ()):
+        header = merged({}, {}, {}, *expected)
+        assert list(header) == [spec.name for spec in expected]
     header = merged({}, {}, {}, B, W)
     assert header["w"] == {"dtype": "BF16", "shape": [2, 3], "data_offsets": [4, 16]}
     assert header["b"] == {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}

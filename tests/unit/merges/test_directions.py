@@ -129,17 +129,17 @@ class TestKnownAnswers:
 
     def test_karcher_of_two_is_on_the_arc_where_the_weights_say(self) -> None:
         a, b = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.6, 0.8], dtype=torch.float64)
-        found = merged(Karcher(iterations=100, tolerance=0.0), a, b, weights=(1, 3))
-        assert math.atan2(*found.tolist()[::-1]) == pytest.approx(0.75 * math.acos(0.6))
+        result = merged(Karcher(iterations=100, tolerance=0.0), a, b, weights=(1, 3))
+        assert math.atan2(*result.tolist()[::-1]) == pytest.approx(0.75 * math.acos(0.6))
 
     def test_karcher_of_nearly_parallel_vectors_keeps_its_precision(self) -> None:
         start = random("f64", 5000)
         for size in (1e-2, 1e-5, 1e-8, 1e-11):
             sides = [start + random("f64", 5000, seed=seed, size=size) for seed in (1, 2, 3)]
-            found = wide(merged(Karcher(), *sides))
+            result = wide(merged(Karcher(), *sides))
             mean = np.mean([wide(side) for side in sides], axis=0)
             # On so small a part of the sphere the mean is all but the arithmetic one.
-            assert np.abs(found - mean).max() <= 4 * size**2 + 1e-14
+            assert np.abs(result - mean).max() <= 4 * size**2 + 1e-14
 
     def test_model_stock_trusts_what_agrees(self) -> None:
         base = torch.zeros(4)
@@ -148,8 +148,8 @@ class TestKnownAnswers:
         a, b = torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 0, 1, 0])  # c = 1/2, t = 2/3
         assert merged(ModelStock(), a, b, base=base).tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0])
         a, b = torch.tensor([1.0, 0]), torch.tensor([-0.5, math.sqrt(0.75)])  # c = -1/2, t = -2
-        found = merged(ModelStock(), a, b, base=torch.zeros(2)).tolist()
-        assert found == pytest.approx([-0.5, -math.sqrt(0.75)])
+        result = merged(ModelStock(), a, b, base=torch.zeros(2)).tolist()
+        assert result == pytest.approx([-0.5, -math.sqrt(0.75)])
 
     def test_model_stock_of_identical_tiny_changes_is_that_change(self) -> None:
         base = random("f32", 1000, size=1e-30).double()
@@ -209,6 +209,6 @@ class TestBits:
         base = torch.ones_like(side)
         count = 2 if getattr(method, "side_count", None) else 3
         for theta0 in (base, side, torch.zeros_like(side)):
-            found = merged(method, *[side] * count, base=theta0)
-            assert found.dtype == side.dtype
-            assert torch.equal(found.view(torch.uint8), side.view(torch.uint8))
+            result = merged(method, *[side] * count, base=theta0)
+            assert result.dtype == side.dtype
+            assert torch.equal(result.view(torch.uint8), side.view(torch.uint8))

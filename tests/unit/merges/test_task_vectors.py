@@ -299,6 +299,6 @@ def test_options_out_of_range_are_refused_with_a_hint(make: Callable[[], object]
 
 
 @pytest.mark.parametrize("method", [Ties(), Dare(), Della(), Sce(), Ram()], ids=repr)
-def test_without_a_base_there_is_no_task_vector(method: Any) -> None:
+def test_without_a_base_there_is_not_a_task_vector(method: Any) -> None:
     with pytest.raises(MergeError, match="no merge base"):
         method.merge(Group("x", None, (BASE,), (1.0,), (Digest(b"d"),), measured=Selection(None, (1.0,))))

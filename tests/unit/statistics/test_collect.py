@@ -23,25 +23,25 @@ class TestFisherOfALogisticModel:
     @pytest.mark.parametrize("at_once", [1, 16, 100])
     def test_of_the_labels(self, at_once: int) -> None:
         error = nn.functional.one_hot(Y, 3) - self.p
-        found = fisher(self.model, BATCHES, at_once=at_once)
-        assert (found.kind, found.examples) == ("fisher", 37)
-        assert close(found.tensors["weight"], torch.einsum("bi,bj->ij", error**2, X**2) / 37)
-        assert close(found.tensors["bias"], (error**2).mean(0))
+        result = fisher(self.model, BATCHES, at_once=at_once)
+        assert (result.kind, result.examples) == ("fisher", 37)
+        assert close(result.tensors["weight"], torch.einsum("bi,bj->ij", error**2, X**2) / 37)
+        assert close(result.tensors["bias"], (error**2).mean(0))
 
     def test_expected(self) -> None:
         variance = self.p * (1 - self.p)  # Σ_c p_c·(1[c = i] − p_i)²
-        found = fisher(self.model, BATCHES, labels="expected")
-        assert close(found.tensors["weight"], torch.einsum("bi,bj->ij", variance, X**2) / 37)
-        assert close(found.tensors["bias"], variance.mean(0))
+        result = fisher(self.model, BATCHES, labels="expected")
+        assert close(result.tensors["weight"], torch.einsum("bi,bj->ij", variance, X**2) / 37)
+        assert close(result.tensors["bias"], variance.mean(0))
 
     def test_sampled(self) -> None:
         many = [(X[:4].repeat(500, 1), torch.zeros(2000, dtype=torch.long))]
-        found = fisher(self.model, many, labels="sampled", seed=5, at_once=2000).tensors["bias"]
+        result = fisher(self.model, many, labels="sampled", seed=5, at_once=2000).tensors["bias"]
         variance = self.p[:4] * (1 - self.p[:4])
-        assert torch.allclose(found.float(), variance.mean(0), rtol=0.15)
+        assert torch.allclose(result.float(), variance.mean(0), rtol=0.15)
         again = [fisher(self.model, many, labels="sampled", seed=seed, at_once=500).tensors["bias"] for seed in (5, 6)]
-        assert torch.allclose(again[0], found, rtol=1e-6)
-        assert not torch.allclose(again[1], found, rtol=1e-6)
+        assert torch.allclose(again[0], result, rtol=1e-6)
+        assert not torch.allclose(again[1], result, rtol=1e-6)
 
     def test_batches_make_no_difference(self) -> None:
         whole = fisher(self.model, [(X, Y)]).tensors
@@ -60,8 +60,8 @@ class TestFisherOfALogisticModel:
 
         batches = [{"pixels": x, "labels": y} for x, y in BATCHES]
         for labels in ("data", "expected"):
-            found = fisher(Wrapped(self.model), batches, labels=labels).tensors["inner.weight"]
-            assert close(found, fisher(self.model, BATCHES, labels=labels).tensors["weight"])
+            result = fisher(Wrapped(self.model), batches, labels=labels).tensors["inner.weight"]
+            assert close(result, fisher(self.model, BATCHES, labels=labels).tensors["weight"])
 
     def test_other_likelihoods(self) -> None:
         """A regression with unit variance: the gradient by the bias is the residual."""
@@ -114,70 +114,72 @@ class TestFisherOfOtherModels:
     def test_layers_of_many_kinds(self) -> None:
         torch.manual_seed(0)
         model = Deep()
-        found = fisher(model, BATCHES).tensors
-        assert found.keys() == {name for name, each in model.state_dict().items() if each.is_floating_point()}
-        assert not found["norm.running_var"].any()
-        assert not found["spare.weight"].any()
-        assert torch.equal(found["tied.weight"], found["head.weight"])
+        result = fisher(model, BATCHES).tensors
+        assert result.keys() == {name for name, each in model.state_dict().items() if each.is_floating_point()}
+        assert not result["norm.running_var"].any()
+        assert not result["spare.weight"].any()
+        assert torch.equal(result["tied.weight"], result["head.weight"])
         for name, each in self.by_hand(model, (X, Y)).items():
-            assert close(found[name], each), name
+            assert close(result[name], each), name
 
     def test_a_transformer(self) -> None:
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         model = nn.Sequential(nn.Embedding(10, 8), layer, nn.Flatten(), nn.Linear(8 * 5, 3))
         tokens, labels = classes(60, 10, seed=3).reshape(12, 5), classes(12, 3, seed=4)
-        found = fisher(model, [(tokens, labels)]).tensors
+        result = fisher(model, [(tokens, labels)]).tensors
         for name, each in self.by_hand(model, (tokens, labels)).items():
-            assert close(found[name], each), name
+            assert close(result[name], each), name
         known = gram(model, [(tokens, labels)])
         assert {"1.linear1.weight", "1.linear2.weight", "3.weight"} <= known.tensors.keys()
         assert all(known.tensors[name].any() for name in ("1.linear1.weight", "1.linear2.weight", "3.weight"))
 
     def test_where_examples_must_be_taken_one_by_one(self) -> None:
-        found = fisher(Awkward(), BATCHES).tensors
-        assert close(found["layer.weight"], fisher(linear(4, 3, seed=3), BATCHES).tensors["weight"])
+        result = fisher(Awkward(), BATCHES).tensors
+        assert close(result["layer.weight"], fisher(linear(4, 3, seed=3), BATCHES).tensors["weight"])
 
     def test_bf16(self) -> None:
-        found = fisher(linear(4, 3, seed=3).bfloat16(), [(X.bfloat16(), Y)]).tensors["weight"]
-        assert found.dtype == torch.float64
-        assert torch.allclose(found.float(), fisher(linear(4, 3, seed=3), [(X, Y)]).tensors["weight"].float(), rtol=0.1)
+        result = fisher(linear(4, 3, seed=3).bfloat16(), [(X.bfloat16(), Y)]).tensors["weight"]
+        assert result.dtype == torch.float64
+        assert torch.allclose(
+            result.float(), fisher(linear(4, 3, seed=3), [(X, Y)]).tensors["weight"].float(), rtol=0.1
+        )
 
 
 class TestGram:
     def test_is_the_product_of_the_inputs(self) -> None:
         model = nn.Sequential(linear(4, 6, seed=3), nn.Tanh(), linear(6, 3, seed=5))
-        found = gram(model, BATCHES)
+        result = gram(model, BATCHES)
         hidden = model[:2](X).detach()
-        assert (found.kind, found.examples) == ("gram", 37)
-        assert found.tensors.keys() == {"0.weight", "2.weight"}
-        assert close(found.tensors["0.weight"], X.double().mT @ X.double())
-        assert close(found.tensors["2.weight"], hidden.double().mT @ hidden.double())
+        assert (result.kind, result.examples) == ("gram", 37)
+        assert result.tensors.keys() == {"0.weight", "2.weight"}
+        assert close(result.tensors["0.weight"], X.double().mT @ X.double())
+        assert close(result.tensors["2.weight"], hidden.double().mT @ hidden.double())
 
     def test_inputs_of_any_shape_and_batches_of_any_kind(self) -> None:
         model, inputs = linear(4, 3, seed=3), random(2, 5, 7, 4, seed=1)
         flat = inputs.double().reshape(-1, 4)
         by_name = gram(model, [{"input": inputs, "labels": torch.zeros(2)}]).tensors["weight"]
-        for found in (gram(model, [inputs]).tensors["weight"], gram(model, [[inputs]]).tensors["weight"], by_name):
-            assert close(found, flat.mT @ flat)
+        for result in (gram(model, [inputs]).tensors["weight"], gram(model, [[inputs]]).tensors["weight"], by_name):
+            assert close(result, flat.mT @ flat)
         called = gram(model, [(torch.zeros(2), inputs)], forward=lambda model, batch: model(batch[1]))
         assert close(called.tensors["weight"], flat.mT @ flat)
 
     def test_shared_and_tied_layers_have_the_sum(self) -> None:
         torch.manual_seed(0)
         model, inputs = Deep(), dict[str, list[torch.Tensor]]()
-        found = gram(model, BATCHES).tensors
+        result = gram(model, BATCHES).tensors
         model.eval()
         for name, layer in model.named_modules():
             layer.register_forward_pre_hook(lambda _, args, name=name: inputs.setdefault(name, []).append(args[0]))
         model(X)
         shared, tied = inputs["shared"], inputs["head"] + inputs["tied"]
         assert len(shared) == 2
-        assert close(found["shared.weight"], products(shared).detach())
-        assert close(found["head.weight"], products(tied).detach())
-        assert torch.equal(found["tied.weight"], found["head.weight"])
-        assert found["spare.weight"].shape == (5, 5)
-        assert not found["spare.weight"].any()
+        assert close(result["shared.weight"], products(shared).detach())
+        assert close(result["head.weight"], products(tied).detach())
+        assert torch.equal(result["tied.weight"], result["head.weight"])
+        assert result["spare.weight"].shape == (5, 5)
+        assert not result["spare.weight"].any()
 
 
 class TestOutput:
@@ -191,11 +193,11 @@ class TestOutput:
 
     def test_shared_layers(self) -> None:
         torch.manual_seed(0)
-        found = output(Deep(), BATCHES).tensors
-        assert found.keys() == {"shared.weight", "head.weight", "tied.weight", "spare.weight"}
-        assert found["shared.weight"].shape == (12, 12)
-        assert found["tied.weight"].any()
-        assert not found["spare.weight"].any()
+        result = output(Deep(), BATCHES).tensors
+        assert result.keys() == {"shared.weight", "head.weight", "tied.weight", "spare.weight"}
+        assert result["shared.weight"].shape == (12, 12)
+        assert result["tied.weight"].any()
+        assert not result["spare.weight"].any()
 
     def test_with_gram_it_is_fisher_where_one_example_is_all(self) -> None:
         """ggᵀ ⊗ xxᵀ of a single example is its Fisher information; here its diagonal."""

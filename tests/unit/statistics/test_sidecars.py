@@ -18,14 +18,14 @@ from tests.support.examples import BATCHES, Deep, linear, random
 class TestFiles:
     def test_are_what_the_library_reads(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        found = fisher(Deep(), BATCHES)
-        path = found.beside(tmp_path / "model.safetensors")
+        result = fisher(Deep(), BATCHES)
+        path = result.beside(tmp_path / "model.safetensors")
         assert path == tmp_path / "model.fisher.safetensors" == sidecar(tmp_path / "model.safetensors", "fisher")
         with safe_open(path, "pt") as file:
             assert file.metadata() == {"format": "pt", "statistics": "fisher"}
-            assert sorted(file.keys()) == sorted(found.tensors)
+            assert sorted(file.keys()) == sorted(result.tensors)
             for name in file.keys():  # noqa: SIM118 - it is no mapping
-                assert torch.equal(file.get_tensor(name), found.tensors[name].float())
+                assert torch.equal(file.get_tensor(name), result.tensors[name].float())
 
     def test_same_bytes_and_nothing_else(self, tmp_path: Path) -> None:
         values = {

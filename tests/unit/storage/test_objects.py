@@ -240,7 +240,7 @@ def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: ObjectS
     assert not old.exists()
 
 
-def test_other_files_among_the_objects_are_no_objects(store: ObjectStore) -> None:
+def test_other_files_among_the_objects_are_not_objects(store: ObjectStore) -> None:
     name = packed(store, b"something")
     (store.home_of(name).parent / "notes.txt").write_text("hello")
     assert list(store.all()) == [name]

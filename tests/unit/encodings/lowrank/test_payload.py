@@ -84,9 +84,9 @@ def _samples() -> list[tuple[Finding, TensorSpec]]:
         change, shape = CHANGES[name](rng)
         samples.append((describe(change, spec_of("bf16", *shape)), spec_of("bf16", *shape)))
     base = weights(rng, 64, 96)
-    found = LowRank().find(folded(base, 2, 5e-4), base)
-    assert found is not None
-    samples.append((found, base.spec))
+    finding = LowRank().find(folded(base, 2, 5e-4), base)
+    assert finding is not None
+    samples.append((finding, base.spec))
     return samples
 
 

@@ -177,7 +177,7 @@ def test_only_tracked_checkpoints_serve(tracked: Repo) -> None:
 @pytest.mark.parametrize(
     "other", [file_of(V1, "v"), file_of(V1.reshape(50, 80)), safetensors([("w", "I32", SHAPE, V1.tobytes())])]
 )
-def test_another_name_shape_or_dtype_elsewhere_is_no_base(tracked: Repo, other: bytes) -> None:
+def test_another_name_shape_or_dtype_elsewhere_is_not_a_base(tracked: Repo, other: bytes) -> None:
     commit(tracked, other, "other.safetensors")
     assert base_digest(commit(tracked, file_of(V2))) is None
 

@@ -101,7 +101,7 @@ def test_an_unknown_name_is_a_warning_with_a_hint_and_only_where_something_chang
 
 
 @pytest.mark.parametrize("text", ["", " , ", "Dense", "sparse;dense", "../x", "sparse dense!"])
-def test_a_setting_that_is_no_list_of_names(repo: Repo, text: str) -> None:
+def test_a_setting_that_is_not_a_list_of_names(repo: Repo, text: str) -> None:
     setting(repo, text)
     with pytest.raises(ConfigError, match=r"theta\.encodings") as caught:
         repo.clean(file_of(weights(1)))

@@ -183,9 +183,9 @@ def test_a_damaged_block_of_a_large_tensor_is_named(repo: Repo) -> None:
 @pytest.mark.parametrize("broken", ["cut short", "too long"])
 def test_a_broken_file_shares_tensors_that_were_derived_from_others(repo: Repo, broken: str) -> None:
     """Pieces of an opaque file may be derived by predictors, which need to know the shape."""
-    chance = np.random.default_rng(5)
-    old = chance.normal(0, 0.02, (256, 256)).astype(np.float32)
-    factors = chance.normal(0, 0.05, (256, 2)), chance.normal(0, 0.05, (2, 256))
+    rng = np.random.default_rng(5)
+    old = rng.normal(0, 0.02, (256, 256)).astype(np.float32)
+    factors = rng.normal(0, 0.05, (256, 2)), rng.normal(0, 0.05, (2, 256))
     values = {"low": (old + factors[0] @ factors[1]).astype(np.float32), "scaled": old * np.float32(1.5)}
     values["grown"] = np.concatenate([old, old[:8] + np.float32(1)])
     entries = [(name, "F32", value.shape, value.tobytes()) for name, value in values.items()]

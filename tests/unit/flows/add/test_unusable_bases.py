@@ -157,8 +157,8 @@ def test_a_base_of_a_stranger_that_lies(repo: Repo, known: bool) -> None:
 def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
     commit(repo, file_of(V1))
     manifest = parse_manifest(commit(repo, file_of(V2)))
-    found = manifest.stanzas[0]
-    sparse, dense = found.recipe
+    result = manifest.stanzas[0]
+    sparse, dense = result.recipe
     bad: list[Recipe] = [
         (dense,),
         (sparse, replace(sparse, base=digest(V1)), dense),
@@ -167,7 +167,7 @@ def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
         (sparse, replace(dense, places=(replace(dense.places[0], offset=1),))),
     ]
     for recipe in bad:
-        repo.stage(format_manifest(replace(manifest, stanzas=(replace(found, recipe=recipe),))))
+        repo.stage(format_manifest(replace(manifest, stanzas=(replace(result, recipe=recipe),))))
         git(repo.top, "commit", "-q", "--allow-empty", "-m", "odd")
         forget(repo)
         text = repo.add(file_of(V3))
@@ -176,18 +176,18 @@ def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("case", ["unknown above", "unknown below", "parameters"])
-def test_a_recipe_of_head_that_cannot_be_read_is_no_base(repo: Repo, case: str) -> None:
+def test_a_recipe_of_head_that_cannot_be_read_is_not_a_base(repo: Repo, case: str) -> None:
     commit_and_check(repo, file_of(V1))
     commit_and_check(repo, file_of(V2))
     manifest = parse_manifest(repo.add(file_of(V2)))
-    (found,) = manifest.stanzas
-    sparse, dense = found.recipe
+    (result,) = manifest.stanzas
+    sparse, dense = result.recipe
     recipe = {
         "unknown above": (replace(sparse, encoding="quantum"), dense),
         "unknown below": (sparse, replace(dense, encoding="quantum")),
         "parameters": (sparse, replace(sparse, encoding="resize", parameters=(("from", "9"),)), dense),
     }[case]
-    repo.stage(format_manifest(replace(manifest, stanzas=(replace(found, recipe=recipe),))))
+    repo.stage(format_manifest(replace(manifest, stanzas=(replace(result, recipe=recipe),))))
     git(repo.top, "commit", "-q", "-m", "odd")
     text = repo.add(file_of(V3))
     assert repo.smudge(text) == file_of(V3)

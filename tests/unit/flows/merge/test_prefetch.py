@@ -44,10 +44,10 @@ def values_of(side: Side) -> bytes:
 def test_what_both_sides_changed_is_read_once(repo: Repo) -> None:
     given = versions(repo, b=normal(12, 40, 10))
     with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
-        found = reading.taken("a")
+        result = reading.taken("a")
         for side in given.sides:
             stanza = next(stanza for stanza in side.manifest.stanzas if stanza.spec.name == "a")
-            assert bytes(found[stanza.digest].read(0, 1600)) == values_of(side)
+            assert bytes(result[stanza.digest].read(0, 1600)) == values_of(side)
         assert reading.taken("a") == reading.taken("b") == reading.taken("still") == {}
 
 

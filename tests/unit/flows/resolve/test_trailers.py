@@ -80,7 +80,7 @@ def test_several_rules() -> None:
     assert "tensors=" not in lines[1]
 
 
-def test_globs_that_overlap_are_no_riddle() -> None:
+def test_globs_that_overlap_are_not_ambiguous() -> None:
     """In file order the tensors of the second rule come first, and its glob fits those of the first as well."""
     first, second = (
         Rule("1", "take", (("from", "theirs"),), tensors=("*embed.tokens*",)),
