@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterable
 from hashlib import sha256
+from importlib import import_module, invalidate_caches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -14,24 +16,39 @@ import numpy as np
 import pytest
 
 from gittheta import testing
-from gittheta.api import API_VERSION, DTYPES, BlockPair, ObjectId, RemoteContext, RemoteError, RemotePlugin, TensorSpec
+from gittheta.api import (
+    API_VERSION,
+    DTYPES,
+    BlockPair,
+    ObjectId,
+    Remote,
+    RemoteContext,
+    RemoteError,
+    RemotePlugin,
+    TensorSpec,
+)
 from gittheta.codec.measure import measure
 from gittheta.codec.tensor_store import TensorStore
 from gittheta.limits import Limits
-from gittheta.testing import EncodingConformance, InMemory, tensor
+from gittheta.testing import EncodingConformance, InMemory, MetricConformance, RemoteConformance, tensor
 
 PAGE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 _BLOCK = re.compile(r"^(?:[^\n]*`(gittheta_\w+)\.py`:\n\n)?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+_FOLDER = TemporaryDirectory()
+
+
 def _run_the_page() -> dict[str, ModuleType]:
-    """What each block of Python defines, by the file that the page calls it; the last one uses the others."""
+    """Each block of Python as a module, by the name that the page gives its file; the last one uses the others."""
+    sys.path.append(_FOLDER.name)
     modules = {}
     for at, (name, code) in enumerate(_BLOCK.findall(PAGE)):
-        module = ModuleType(name or f"readme_block_{at}")
-        sys.modules[module.__name__] = module
-        exec(code, vars(module))  # noqa: S102 - it is our own documentation
-        modules[module.__name__] = module
+        module = name or f"readme_block_{at}"
+        Path(_FOLDER.name, f"{module}.py").write_text(code)
+        invalidate_caches()
+        sys.modules.pop(module, None)  # another test may have one of that name
+        modules[module] = import_module(module)
     return modules
 
 
@@ -55,8 +72,8 @@ def test_every_plugin_says_for_which_api_it_is(plugin: type[Any]) -> None:
 
 
 def test_every_suite_of_the_page_is_there_and_every_suite_is_on_the_page() -> None:
-    named = set(re.findall(r"\w+Conformance", PAGE))
-    assert named <= set(testing.__all__)
+    suites = {name for name in testing.__all__ if name.endswith("Conformance")}
+    assert set(re.findall(r"\w+Conformance", PAGE)) == suites
 
 
 class TestTheExampleOfATest(list(MODULES.values())[-1].TestNpy):  # type: ignore[misc]
@@ -75,6 +92,28 @@ def test_a_format_lays_out_a_file_that_numpy_reads(tmp_path: Path) -> None:
     (tmp_path / "new.npy").write_bytes(composed.skeleton + bytes(24))
     array = np.load(tmp_path / "new.npy")
     assert (array.shape, array.dtype) == ((2, 3), np.float32)
+
+
+class TestFlips(MetricConformance):
+    """The metric of the page keeps the contract of metrics."""
+
+    metric = MODULES["gittheta_flips"].Flips()
+    unchanged = None  # all elements may differ, and no sign
+
+
+class TestShelf(RemoteConformance):
+    """The remote of the page keeps the contract of remotes."""
+
+    plugin = MODULES["gittheta_shelf"].Shelf
+
+    def open_remote(self, folder: Path) -> Remote:
+        (folder / "shelf").mkdir(exist_ok=True)
+        remote: Remote = MODULES["gittheta_shelf"].Shelf.open("shelf:shelf", RemoteContext(folder))
+        return remote
+
+    def plant(self, folder: Path, object_id: ObjectId, data: bytes) -> bool:
+        (folder / "shelf" / object_id).write_bytes(data)
+        return True
 
 
 # -- the metric --------------------------------------------------------------------------------------------------------
