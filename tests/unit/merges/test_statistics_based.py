@@ -262,7 +262,7 @@ def test_weights_that_make_no_sense(method: Merge, weights: tuple[float, ...]) -
 
 @pytest.mark.parametrize("method", [RegMean(), Mats()], ids=lambda method: method.name)
 def test_only_matrices(method: Merge) -> None:
-    with pytest.raises(MergeError, match="no matrix"):
+    with pytest.raises(MergeError, match="not a matrix"):
         method.merge(group([torch.ones(3)] * 2, base=torch.ones(3), gram=[torch.eye(3)] * 2))
 
 
