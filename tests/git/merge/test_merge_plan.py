@@ -163,7 +163,7 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
         assert "not a merge in which tensors were computed" in sides.fails(
             "theta", "merge-plan", "--replay", name, status=50
         )
-    assert "no commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)
+    assert "not a commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)
 
 
 @pytest.mark.slow
