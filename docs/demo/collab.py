@@ -81,7 +81,7 @@ def train(model: nn.Module, data: Digits, optimizer: torch.optim.Optimizer, epoc
 @torch.no_grad()
 def accuracy(file: Path, data: Digits) -> float:
     """The share of images that a saved model reads correctly."""
-    return (load_model(file)(data.images).argmax(1) == data.labels).float().mean().item()
+    return float((load_model(file)(data.images).argmax(1) == data.labels).float().mean())
 
 
 def dealt(data: Digits) -> dict[str, Digits]:

@@ -20,7 +20,7 @@ class Changed:
     """
 
     name: ClassVar[str] = "changed"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
         """True: it applies to every tensor."""

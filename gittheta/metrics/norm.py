@@ -31,7 +31,7 @@ class Norm:
     """The L2 norm of new - old, that norm over the norm of old, and the largest change of one element."""
 
     name: ClassVar[str] = "norm"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
         """Floats."""

@@ -135,7 +135,7 @@ def test_files_and_memory_may_be_mixed(tmp_path: Path) -> None:
     assert torch.equal(load_file(paths[0])["n"], extra["n"])
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     cut, other, empty = (tmp_path / name for name in ("cut.safetensors", "other", "empty"))
     save_file(A, cut)
     cut.write_bytes(cut.read_bytes()[:-3])
@@ -193,11 +193,11 @@ def test_options_without_meaning() -> None:
     refused("takes 2 sides", BASE, [A, B, C], method="slerp")
     refused("not a device", BASE, [A, B], device="toaster", error=ConfigError)
     refused("for 2 sides", BASE, [A, B], method="fisher", statistics=[{"fisher": A}])
-    said = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
-    assert "tensor 'z.weight'" in said
+    message = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
+    assert "tensor 'z.weight'" in message
     whole = {name: values.to(torch.int32) for name, values in A.items()}
-    said = refused("side 2 are i32", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {"fisher": whole}])
-    assert "tensor 'z.weight'" in said
+    message = refused("side 2 are i32", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {"fisher": whole}])
+    assert "tensor 'z.weight'" in message
 
 
 def test_values_that_are_not_finite() -> None:

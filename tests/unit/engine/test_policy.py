@@ -168,8 +168,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_rules_that_mean_nothing_are_an_error_that_names_them(text: str) -> None:
-    content, said = BROKEN[text]
-    with pytest.raises(ConfigError, match=f"^theta.toml: .*{said}") as caught:
+    content, message = BROKEN[text]
+    with pytest.raises(ConfigError, match=f"^theta.toml: .*{message}") as caught:
         parse_rules(content)
     assert caught.value.hint
     assert len(str(caught.value)) < 500
