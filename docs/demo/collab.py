@@ -172,7 +172,7 @@ class Project:
     def _all_take_part(self, number: int) -> None:
         with ThreadPoolExecutor(len(self.contributors)) as at_once:
             people = self.contributors
-            parts = [at_once.submit(each.take_part, number, self.method == "fisher") for each in people]
+            parts = [at_once.submit(each.take_part, number, with_fisher=self.method == "fisher") for each in people]
         for part in parts:
             part.result()
 

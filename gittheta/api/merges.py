@@ -48,11 +48,17 @@ class Group:
     labels: tuple[str, ...] = ()
 
     @property
-    def deltas(self) -> tuple[torch.Tensor, ...]:
-        """The task vectors δᵢ = θᵢ − θ0. Raises MergeError without a base."""
+    def theta0(self) -> torch.Tensor:
+        """The base θ0. Raises MergeError without a base."""
         if self.base is None:
             raise MergeError("there is no merge base, and so no task vector", tensor=self.name, hint=HINT_NO_BASE)
-        return tuple(side - self.base for side in self.sides)
+        return self.base
+
+    @property
+    def deltas(self) -> tuple[torch.Tensor, ...]:
+        """The task vectors δᵢ = θᵢ − θ0. Raises MergeError without a base."""
+        base = self.theta0
+        return tuple(side - base for side in self.sides)
 
 
 #: Where the statistics of a checkpoint lie by default: ``model.fisher.safetensors`` beside ``model.safetensors``.

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from gittheta.cli import TRACE
@@ -14,20 +15,28 @@ from gittheta.flows.workspace import Workspace
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-#: Work shorter than this shows no progress.
+#: Seconds after which a user wants to know how far a piece of work is.
 PATIENCE = 2.0
 
 
 class Console:
-    """A reporter for people: progress after two seconds if stderr is a terminal, traces if GITTHETA_TRACE is set."""
+    """A reporter for people: progress after two seconds if stderr is a terminal, traces if GITTHETA_TRACE is set.
 
-    def __init__(self) -> None:
+    Safe to use from several threads: one lock orders all that is shown, and there is one progress bar at most.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        """Work shorter than ``patience`` seconds shows no progress."""
+        self._patience = patience
+        #: Taken again by a method that calls another.
+        self._lock = RLock()
         self._tracing = os.environ.get(TRACE, "0").lower() not in ("", "0", "false", "no")
         self._terminal = sys.stderr.isatty()
         self._began = self._started = time.monotonic()
         self._what = ""
         self._total = 0
-        self._done = 0
+        #: Bytes of the present piece of work that are done.
+        self.done = 0
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -46,26 +55,28 @@ class Console:
 
     def start(self, what: str, total: int) -> None:
         """A piece of work begins."""
-        self.stop()
-        self._what, self._total, self._done = what, total, 0
-        self._started = time.monotonic()
+        with self._lock:
+            self.stop()
+            self._what, self._total, self.done = what, total, 0
+            self._started = time.monotonic()
 
     def advance(self, amount: int) -> None:
-        """So many bytes more are done."""
-        self._done += amount
-        if not self._terminal or not self._what or time.monotonic() - self._started < PATIENCE:
-            return
-        if self._bar is None:
-            self._show()
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done)
+        """``amount`` bytes more are done."""
+        with self._lock:
+            self.done += amount
+            if not self._terminal or not self._what or time.monotonic() - self._started < self._patience:
+                return
+            if self._bar is None:
+                self._show()
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=self.done)
 
     def stop(self) -> None:
         """Put the progress bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        self._what = ""
+        with self._lock:
+            bar, self._bar, self._what = self._bar, None, ""
+            if bar is not None:
+                bar.stop()
 
     def _show(self) -> None:
         from rich.console import Console as RichConsole
@@ -77,11 +88,12 @@ class Console:
         self._bar.start()
 
     def _write(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text, end="", markup=False, highlight=False)
-        else:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        with self._lock:
+            if self._bar is not None:
+                self._bar.console.print(text, end="", markup=False, highlight=False)
+            else:
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
 
 def open_workspace() -> Workspace:

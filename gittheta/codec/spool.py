@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Spool:
     """Takes the bytes of a tensor in order; a tensor of more than ``held`` bytes moves to a temporary file.
 
-    One thread appends; several may read what was appended before. The file loses its name at once where the system
-    allows that, so that it vanishes whatever happens.
+    Safe to use from several threads: one appends, all may read what was appended before. The file loses its name at
+    once where the system allows that, so that it vanishes whatever happens.
     """
 
     def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
@@ -33,15 +33,24 @@ class Spool:
     def append(self, block: memoryview) -> None:
         """Add the next bytes; their buffer must not change afterwards. Raises StoreError if writing fails."""
         if self._file is None and self.size + len(block) > self._held:
-            self._file = open_unnamed(self._store.temporary())
-            for held in self._blocks:
-                self._write(self._file, held)
-            self._blocks.clear()
+            self._move_to_file()
         if self._file is None:
             self._blocks.append(block)
         else:
             self._write(self._file, block)
         self.size += len(block)
+
+    def _move_to_file(self) -> None:
+        """Others may read meanwhile: the file is not seen before all is in it, nor are blocks taken from a list."""
+        descriptor = open_unnamed(self._store.temporary())
+        try:
+            for held in self._blocks:
+                self._write(descriptor, held)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._file = descriptor
+        self._blocks = []
 
     def _write(self, descriptor: int, block: memoryview) -> None:
         with translated(self._store.root):
@@ -54,8 +63,9 @@ class Spool:
 
     def read(self, begin: int, end: int) -> memoryview:
         """The raw bytes from offset ``begin`` to ``end``, which must have been appended before. Raises StoreError."""
+        blocks = self._blocks  # first: they are there until there is a file
         if self._file is None:
-            return HeldReader(self.spec, self._blocks).read(begin, end)
+            return HeldReader(self.spec, blocks).read(begin, end)
         with translated(self._store.root):
             return memoryview(read_at(self._file, begin, end - begin))
 

@@ -148,12 +148,14 @@ def check_layout(layout: Layout, what: str) -> None:
         assert spec.bits % 8 == 0, f"{what}: '{spec.name}' is not a whole number of bytes"
         assert len(spec.name.encode()) <= 4096, f"{what}: a name too long for a manifest"
         assert len(spec.shape) <= 64, f"{what}: '{spec.name}' has too many dimensions"
-        assert all(0 <= size <= 1 << 62 for size in spec.shape), f"{what}: '{spec.name}' has an impossible shape"
+        sizes = (*spec.shape, spec.elements)
+        assert all(0 <= size <= 1 << 62 for size in sizes), f"{what}: '{spec.name}' has an absurd shape"
         known = (
             spec.dtype.name not in DTYPES if spec.dtype.kind == "block" else DTYPES.get(spec.dtype.name) == spec.dtype
         )
         assert known, f"{what}: '{spec.name}' has a dtype that manifests do not know"
-        assert spec.elements % spec.dtype.unit == 0, f"{what}: '{spec.name}' has parts of a block"
+        last = spec.shape[-1] if spec.shape else 1
+        assert last % spec.dtype.unit == 0, f"{what}: '{spec.name}' has parts of a block in its last dimension"
         end = segment.offset + spec.nbytes
     assert end <= layout.length, f"{what}: the last tensor reaches beyond the file"
     names = {segment.spec.name for segment in layout.segments}

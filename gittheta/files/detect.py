@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import TYPE_CHECKING, BinaryIO
 
 from gittheta.errors import FormatError, PluginError
@@ -20,6 +21,7 @@ from gittheta.storage.manifest import (
 if TYPE_CHECKING:
     from gittheta.api import Format, Reporter
     from gittheta.codec.stream import ByteStream
+    from gittheta.model import TensorSpec
     from gittheta.registry import Registry
 
 #: Bytes of a file that a format gets to decide whether the file has that format.
@@ -75,11 +77,11 @@ def check_layout(layout: Layout) -> None:
     end = 0
     for segment in layout.segments:
         spec = segment.spec
-        if segment.offset < end or spec.bits % 8 or spec.elements % spec.dtype.unit:
+        if segment.offset < end or spec.bits % 8 or not _has_whole_blocks(spec):
             raise FormatError(f"tensor '{spec.name}' overlaps another, or does not consist of whole bytes")
         if not _is_known(spec.dtype):
             raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
-        if len(spec.shape) > MAX_DIMENSIONS or min(spec.shape, default=0) < 0 or len(spec.name.encode()) > MAX_NAME:
+        if not _is_possible(spec.shape) or len(spec.name.encode()) > MAX_NAME:
             raise FormatError(f"tensor '{spec.name[:80]}' has a shape or name beyond the limits of manifests")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
@@ -87,6 +89,17 @@ def check_layout(layout: Layout) -> None:
     _check_names(layout)
     if layout.length - sum(segment.spec.nbytes for segment in layout.segments) > MAX_SKELETON:
         raise FormatError("more bytes outside the tensors than manifests allow")
+
+
+def _has_whole_blocks(spec: TensorSpec) -> bool:
+    """Whether the last dimension is a multiple of the elements that the dtype stores together."""
+    return spec.dtype.unit == 1 or (bool(spec.shape) and spec.shape[-1] % spec.dtype.unit == 0)
+
+
+def _is_possible(shape: tuple[int, ...]) -> bool:
+    """Whether a manifest can hold the shape."""
+    sizes = (*shape, prod(shape))
+    return len(shape) <= MAX_DIMENSIONS and min(sizes) >= 0 and max(sizes) <= MAX_BYTES
 
 
 def _check_names(layout: Layout) -> None:
@@ -103,6 +116,6 @@ def _check_names(layout: Layout) -> None:
 
 def _is_known(dtype: Dtype) -> bool:
     if dtype.kind == "block":
-        sizes = 2 <= dtype.unit <= MAX_BLOCK_UNIT and 1 <= dtype.itemsize <= MAX_BLOCK_UNIT
+        sizes = 2 <= dtype.unit <= MAX_BLOCK_UNIT and 8 <= dtype.bits <= 8 * MAX_BLOCK_UNIT
         return bool(_WORD.fullmatch(dtype.name)) and dtype.name not in DTYPES and dtype.bits % 8 == 0 and sizes
     return DTYPES.get(dtype.name) == dtype

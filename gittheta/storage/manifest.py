@@ -15,6 +15,7 @@ from math import prod
 from gittheta.errors import ManifestError
 from gittheta.model import (
     DTYPES,
+    EMPTY_DIGEST,
     OPAQUE,
     Digest,
     Dtype,
@@ -228,13 +229,20 @@ def _parse(text: str) -> Manifest:
         line = text.count("\n", 0, position) + 1
         raise error.but(what=f"malformed manifest, at line {line}: {error.what}") from None
     manifest = Manifest(header[1], skeleton, tuple(stanzas.values()))
-    if (f" {header[2]}" if header[2] else "") != _seal(manifest):
+    _check_whole(manifest, version, header[2])
+    return manifest
+
+
+def _check_whole(manifest: Manifest, version: int, seal: str | None) -> None:
+    """Raise ManifestError unless the parts of a manifest, each of which is well formed, fit each other."""
+    if (f" {seal}" if seal else "") != _seal(manifest):
         raise ManifestError("the format line does not fit the pieces of the file")
     if _version(manifest) != version:
         raise ManifestError(f"a manifest of version {version} that should be one of version {_version(manifest)}")
     _check_sizes(manifest)
     _check_aliases(manifest)
-    return manifest
+    if manifest.format == OPAQUE:
+        _check_pieces(manifest)
 
 
 def _stanza(match: re.Match[str]) -> Stanza:
@@ -319,8 +327,21 @@ def _check_aliases(manifest: Manifest) -> None:
         raise ManifestError("too many other names of tensors, or one that appears twice")
     if aliases and not {stanza.spec.name for stanza in manifest.stanzas}.isdisjoint(aliases):
         raise ManifestError("another name of a tensor that is also the name of a tensor")
-    if aliases and manifest.format == OPAQUE:
-        raise ManifestError("pieces of a file without known structure have no other names")
+
+
+def _check_pieces(manifest: Manifest) -> None:
+    """The pieces of a file without known structure follow each other, and each is called by its offset."""
+    if manifest.skeleton != Skeleton(0, 0, EMPTY_DIGEST, ()):
+        raise ManifestError("a file without known structure has no skeleton")
+    offset = 0
+    for stanza in manifest.stanzas:
+        if stanza.aliases:
+            raise ManifestError("pieces of a file without known structure have no other names")
+        if stanza.spec.name != str(offset) or not stanza.spec.nbytes:
+            raise ManifestError(f"a piece named '{stanza.spec.name}' that should be at {offset} and have bytes")
+        offset += stanza.spec.nbytes
+    if not offset:
+        raise ManifestError("an empty file has no manifest")
 
 
 def _digest(word: str) -> Digest:

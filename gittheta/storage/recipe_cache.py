@@ -147,7 +147,7 @@ class RecipeCache:
         """After an error: rename a damaged file; else do without the cache for the rest of this process."""
         self._close()
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
-        if damaged or self.path.is_dir():
+        if damaged or os.path.isdir(self.path):  # which never raises
             aside = self.path.with_name(f"{self.path.name}.damaged")
             self._trace(f"the cache {self.path} is damaged ({error}); it is renamed to {aside.name} and replaced")
             try:
