@@ -287,7 +287,7 @@ class RunningDigest:
     ``parallel`` uses all processors for each block; it is for when nothing else needs them.
     """
 
-    def __init__(self, parallel: bool = False) -> None:
+    def __init__(self, *, parallel: bool = False) -> None:
         self._hash = blake3(max_threads=blake3.AUTO if parallel else 1)
 
     def update(self, block: bytes | memoryview) -> None:

@@ -74,7 +74,7 @@ def collect_garbage() -> None:
     gc.enable()
 
 
-def keep_memory(of_this_process: bool = True) -> None:
+def keep_memory(*, of_this_process: bool = True) -> None:
     """Tell the allocator to keep memory that was used once, where there is an allocator that listens (glibc).
 
     Blocks of a few MiB are allocated and freed by the thousand while a checkpoint passes through; with glibc's defaults

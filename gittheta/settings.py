@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ConfigError
-from gittheta.git.repository import Repository
+
+if TYPE_CHECKING:
+    from gittheta.git.repository import Repository
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

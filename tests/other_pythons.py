@@ -28,8 +28,8 @@ def interpreters() -> Iterator[tuple[str, Path]]:
     for minor in range(OLDEST, NEWEST + 1):
         if sys.version_info[:2] == (3, minor):
             continue
-        found = (shutil.which(f"python3.{minor}", path=folder) for folder in _folders(minor))
-        python = next((each for each in found if each and _runs(each, minor)), None)
+        result = (shutil.which(f"python3.{minor}", path=folder) for folder in _folders(minor))
+        python = next((each for each in result if each and _runs(each, minor)), None)
         if python:
             yield f"3.{minor}", Path(python)
 
@@ -43,10 +43,10 @@ def _folders(minor: int) -> list[str]:
 
 def _runs(python: str, minor: int) -> bool:
     """Whether it is what its name says: pyenv puts programs on PATH that only explain how to choose a version."""
-    said = subprocess.run(
+    message = subprocess.run(
         [python, "-c", "import sys, venv, sqlite3; print(sys.version_info[1])"], capture_output=True, check=False
     )
-    return said.returncode == 0 and said.stdout.strip() == str(minor).encode()
+    return message.returncode == 0 and message.stdout.strip() == str(minor).encode()
 
 
 def environment(version: str, python: Path) -> Path:
@@ -56,7 +56,7 @@ def environment(version: str, python: Path) -> Path:
     sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
     if not ready.exists() or ready.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--constraint", "constraints.txt", "--editable", ".[test-core]"], cwd=ROOT, check=True)
         ready.touch()
     return folder / "bin"
@@ -73,7 +73,18 @@ def main() -> int:
         print(f"Python {version}, without torch", flush=True)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         for folders, marks in _SHARES:
-            command = [programs / "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", marks, *folders]
+            command = [
+                str(programs / "python"),
+                "-m",
+                "pytest",
+                "-n",
+                "auto",
+                "--dist",
+                "worksteal",
+                "-m",
+                marks,
+                *folders,
+            ]
             done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
             worst = max(worst, done.returncode)
     return worst

@@ -25,10 +25,10 @@ def rows(folder: Path, *words: str) -> dict[str, list[float]]:
         timeout=1200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^ +(linear|ties|fisher) +(\d) +(.*?) kB *$", done.stdout, re.MULTILINE)
+    result = re.findall(r"^ +(linear|ties|fisher) +(\d) +(.*?) kB *$", done.stdout, re.MULTILINE)
     return {
         f"{method} {number}": [float(each.strip("%").replace(",", "")) for each in cells.split()]
-        for method, number, cells in found
+        for method, number, cells in result
     }
 
 

@@ -66,8 +66,8 @@ def test_what_a_method_needs_is_what_it_says_of_itself(name: str) -> None:
     assert ("two sides" in needs) == (traits.side_count == 2)
     assert ("in order" in needs) == traits.ordered
     assert ("matrices" in needs) == traits.matrices
-    told = re.search(r"statistics: (\w+)", needs)
-    assert (told[1],) == traits.kinds if told else not traits.kinds
+    statistics = re.search(r"statistics: (\w+)", needs)
+    assert (statistics[1],) == traits.kinds if statistics else not traits.kinds
     assert (ROWS[name][3] == "S4") == (traits.unit == "tensor")
 
 

@@ -127,7 +127,7 @@ class TestSamplePlugin(FormatConformance):
     """The plugin in plugins/README.md keeps the contract of formats."""
 
     file_format = _sample_plugin("gittheta_npy", "Npy")()
-    samples = (_npy(np.arange(12, dtype=np.float32).reshape(3, 4)), _npy(np.float64(3)), _npy(np.zeros((0, 3), bool)))
+    samples = (_npy(np.arange(12, dtype=np.float32).reshape(3, 4)), _npy(np.array(3.0)), _npy(np.zeros((0, 3), bool)))
     broken = (b"\x93NUMPY\x01\x00", _npy(np.array([1j])))
 
 

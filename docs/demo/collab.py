@@ -81,7 +81,7 @@ def train(model: nn.Module, data: Digits, optimizer: torch.optim.Optimizer, epoc
 @torch.no_grad()
 def accuracy(file: Path, data: Digits) -> float:
     """The share of images that a saved model reads correctly."""
-    return (load_model(file)(data.images).argmax(1) == data.labels).float().mean().item()
+    return float((load_model(file)(data.images).argmax(1) == data.labels).float().mean())
 
 
 def dealt(data: Digits) -> dict[str, Digits]:
@@ -113,7 +113,7 @@ class Contributor:
         """The model."""
         return Path(self.repository.working_dir, MODEL)
 
-    def take_part(self, number: int, with_fisher: bool) -> None:
+    def take_part(self, number: int, *, with_fisher: bool) -> None:
         """One round: get what all have made, practise on one's own data, push a branch of one's own."""
         run = partial(told if self.name == "ada" and number == 1 else untold, self.repository)
         run("pull", "-q", "--ff-only", "origin", "main")
@@ -172,7 +172,7 @@ class Project:
     def _all_take_part(self, number: int) -> None:
         with ThreadPoolExecutor(len(self.contributors)) as at_once:
             people = self.contributors
-            parts = [at_once.submit(each.take_part, number, self.method == "fisher") for each in people]
+            parts = [at_once.submit(each.take_part, number, with_fisher=self.method == "fisher") for each in people]
         for part in parts:
             part.result()
 

@@ -104,7 +104,7 @@ def accuracy(file: Path, data: Digits) -> float:
     """The share of images that a saved model reads correctly."""
     model = new_model()
     model.load_state_dict(load_file(file))
-    return (model(data.images).argmax(1) == data.labels).float().mean().item()
+    return float((model(data.images).argmax(1) == data.labels).float().mean())
 
 
 # -- the repositories --------------------------------------------------------------------------------------------------

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.errors import AdapterError, FormatError
 from gittheta.files.checkpoint import CheckpointFile
-from gittheta.model import Segment, TensorSpec
 from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
-from gittheta.registry import Registry
+
+if TYPE_CHECKING:
+    from gittheta.model import Segment, TensorSpec
+    from gittheta.registry import Registry
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.adapters.layer import Factors, Fold, Replacement
-from gittheta.api import Finding, Prediction, TensorReader
 from gittheta.encodings.lowrank.predictor import LowRank, Product, WeightChange, describe, tiles
 from gittheta.errors import PayloadError
-from gittheta.model import TensorSpec
 from gittheta.numerics.floats import Doubles, from_float64, to_float64
+
+if TYPE_CHECKING:
+    from gittheta.api import Finding, Prediction, TensorReader
+    from gittheta.model import TensorSpec
 
 
 def finding(fold: Fold, spec: TensorSpec) -> Finding | None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gittheta.adapters.layer import Factors, Floats, Fold, Folds, InMemory, Layer, Replacement
-from gittheta.api import TensorReader
 from gittheta.encodings.lowrank.predictor import Product, WeightChange
 from gittheta.errors import AdapterError
 from gittheta.model import BLOCK_ELEMENTS
 from gittheta.numerics.floats import Doubles, from_float64, to_float64
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
 
 #: The most elements of a change that is computed as a whole, because its factors cannot be stored (64 MiB of float64).
 _MAX_COMPUTED = 1 << 23
@@ -40,7 +43,7 @@ def fold_lora(layer: Layer) -> Folds:
 
     def fold() -> Fold:
         # peft adds what an adapter changes of an embedding in the dtype of its weights.
-        product = _product(layer.array(b), layer.array(a), transposed)
+        product = _product(layer.array(b), layer.array(a), transposed=transposed)
         change = WeightChange(product, scaling=scaling, rounded=embedding and not dora)
         return Fold(_with_magnitude(layer, change, layer.array(dora[0]), int(transposed)) if dora else change)
 
@@ -67,7 +70,7 @@ def fold_adalora(layer: Layer) -> Folds:
 
     def fold() -> Fold:
         scaled = layer.array("lora_A") * layer.array("lora_E")
-        return Fold(WeightChange(_product(layer.array("lora_B"), scaled, transposed), scaling=scaling))
+        return Fold(WeightChange(_product(layer.array("lora_B"), scaled, transposed=transposed), scaling=scaling))
 
     return {layer.weight.name: fold}
 
@@ -151,7 +154,7 @@ def _shifted(base: TensorReader, change: Floats, scaling: float) -> Fold:
     return Fold(Replacement(InMemory(base.spec, from_float64(values, base.spec.dtype))))
 
 
-def _product(left: Floats, right: Floats, transposed: bool) -> Product:
+def _product(left: Floats, right: Floats, *, transposed: bool) -> Product:
     """The product of two factors, each reshaped to a matrix; transposed if ``transposed`` is set."""
     left, right = (factor.reshape(len(factor), factor[0].size) for factor in (left, right))
     return Product(np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)) if transposed else Product(left, right)

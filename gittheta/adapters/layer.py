@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.adapters.config import MERGE_IT, AdapterConfig
-from gittheta.adapters.file import AdapterFile
-from gittheta.api import TensorReader
-from gittheta.encodings.lowrank.predictor import WeightChange
 from gittheta.errors import AdapterError
-from gittheta.model import TensorSpec
+
+if TYPE_CHECKING:
+    from gittheta.adapters.file import AdapterFile
+    from gittheta.api import TensorReader
+    from gittheta.encodings.lowrank.predictor import WeightChange
+    from gittheta.model import TensorSpec
 
 Floats = npt.NDArray[np.floating]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from gittheta.adapters.file import AdapterFile
 from gittheta.errors import AdapterError
+
+if TYPE_CHECKING:
+    from gittheta.adapters.file import AdapterFile
 
 _Renaming = Callable[[str], str]
 
@@ -39,7 +42,7 @@ def find_names(file: AdapterFile, targets: Mapping[str, str], names: Collection[
 class _Attempt:
     """The names that one renaming matches: by target, the tensor of the checkpoint."""
 
-    def __init__(self, matches: dict[str, str], complete: bool) -> None:
+    def __init__(self, matches: dict[str, str], *, complete: bool) -> None:
         self.matches = matches
         self.complete = complete
 
@@ -51,7 +54,7 @@ class _Attempt:
                 matches[name] = renamed
             elif name in names:  # what lies beside the model proper, such as a head, has no prefix
                 matches[name] = name
-        return cls(matches, len(set(matches.values())) == len(targets))
+        return cls(matches, complete=len(set(matches.values())) == len(targets))
 
 
 def _renamings(targets: Collection[str], names: Collection[str]) -> Iterator[_Renaming]:

@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.adapters.config import MERGE_IT, AdapterConfig
 from gittheta.adapters.file import AdapterFile, Saved
 from gittheta.adapters.folds import KINDS
 from gittheta.adapters.layer import Factors, Fold, Folds, Layer, Replacement, shape_text
 from gittheta.adapters.names import find_names
-from gittheta.api import TensorReader
 from gittheta.errors import AdapterError
-from gittheta.model import TensorSpec
 from gittheta.numerics.floats import has_arithmetic
-from gittheta.registry import Registry
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.model import TensorSpec
+    from gittheta.registry import Registry
 
 __all__ = ["Adapter", "Factors", "Fold", "Replacement", "read_adapter"]
 

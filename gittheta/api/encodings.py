@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from gittheta.api.tensors import TensorReader
-from gittheta.model import Tensor, TensorSpec
+if TYPE_CHECKING:
+    from gittheta.api.tensors import TensorReader
+    from gittheta.model import Tensor, TensorSpec
 
 
 class BlockCoder(Protocol):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 
-from gittheta.model import Layout, TensorSpec
+if TYPE_CHECKING:
+    from gittheta.model import Layout, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from gittheta.errors import MergeError
-from gittheta.model import (
-    Digest,
-    TensorSpec,
-)
 
 if TYPE_CHECKING:
     import torch
+
+    from gittheta.model import (
+        Digest,
+        TensorSpec,
+    )
 
 
 Result = TypeVar("Result")
@@ -47,11 +48,17 @@ class Group:
     labels: tuple[str, ...] = ()
 
     @property
-    def deltas(self) -> tuple[torch.Tensor, ...]:
-        """The task vectors δᵢ = θᵢ − θ0. Raises MergeError without a base."""
+    def theta0(self) -> torch.Tensor:
+        """The base θ0. Raises MergeError without a base."""
         if self.base is None:
             raise MergeError("there is no merge base, and so no task vector", tensor=self.name, hint=HINT_NO_BASE)
-        return tuple(side - self.base for side in self.sides)
+        return self.base
+
+    @property
+    def deltas(self) -> tuple[torch.Tensor, ...]:
+        """The task vectors δᵢ = θᵢ − θ0. Raises MergeError without a base."""
+        base = self.theta0
+        return tuple(side - base for side in self.sides)
 
 
 #: Where the statistics of a checkpoint lie by default: ``model.fisher.safetensors`` beside ``model.safetensors``.

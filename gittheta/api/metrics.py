@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from gittheta.model import TensorSpec
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from gittheta.model import TensorSpec
 
 
 @dataclass(frozen=True)

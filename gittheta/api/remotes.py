@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from gittheta.api.reporting import NullReporter, Reporter
-from gittheta.model import ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.model import ObjectId
 
 #: Called with the number of bytes transferred since the call before.
 Advance = Callable[[int], None]
 
 
-def _nothing(key: str) -> str | None:
+def _nothing(_: str) -> str | None:
     return None
 
 

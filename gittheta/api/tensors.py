@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gittheta.model import TensorSpec
+if TYPE_CHECKING:
+    from gittheta.model import TensorSpec
 
 
 class TensorReader(Protocol):

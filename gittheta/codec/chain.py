@@ -14,15 +14,17 @@ from functools import partial
 from itertools import accumulate
 from threading import Lock
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from gittheta.api import BlockCoder, Encoding, Prediction, Predictor, TensorReader
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
-from gittheta.registry import Registry
 from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
-from gittheta.storage.objects import ObjectReader
+
+if TYPE_CHECKING:
+    from gittheta.api import BlockCoder, Encoding, Prediction, Predictor, TensorReader
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.registry import Registry
+    from gittheta.storage.objects import ObjectReader
 
 #: A recipe may have one frame for each of this many bytes, and ``Limits.spare_frames`` more. One with more frames was
 #: made to waste memory.

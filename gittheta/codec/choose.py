@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
 from gittheta.api import Encoding, Finding, Predictor, TensorReader
 from gittheta.codec.chain import (
@@ -22,7 +23,6 @@ from gittheta.codec.chain import (
     open_tensor,
     same_kind,
 )
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ManifestError, PayloadError, PluginError, ThetaError
 from gittheta.model import (
     EMPTY_DIGEST,
@@ -40,6 +40,9 @@ from gittheta.model import (
 from gittheta.runtime import lazy
 from gittheta.storage.frames import HEAD_LENGTH, MAX_BLOCK
 from gittheta.storage.manifest import format_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
 
 #: The most links of a recipe. Longer chains would save little and decode slowly; an older tensor becomes the base then.
 MAX_CHAIN = 10

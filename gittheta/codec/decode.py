@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
 from gittheta.codec.chain import HINT_DAMAGED, NOTHING, StoredReader, open_tensor
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.model import Digest, Recipe, RunningDigest, TensorSpec
 from gittheta.pipeline import Result, in_order
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.codec.tensor_store import TensorStore
 
 
 @dataclass(frozen=True)

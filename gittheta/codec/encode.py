@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
 from gittheta.codec.chain import NOTHING
 from gittheta.codec.choose import BaseCandidate, Chooser, Derivation, EncodingChoice, Estimate
 from gittheta.codec.encode_tensor import EncodedBlock, EncodedTensor, Work
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
 from gittheta.model import Digest, Link, ObjectId, Recipe, RunningDigest, TensorSpec, digest_of
 from gittheta.pipeline import in_order
 from gittheta.runtime import lazy
 from gittheta.storage.frames import frame_head
 from gittheta.storage.packs import PackWriter, PendingPlace, places
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.codec.tensor_store import TensorStore
 
 
 @dataclass

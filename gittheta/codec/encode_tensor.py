@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gittheta.api import Encoding, TensorReader
 from gittheta.codec.chain import coder_over, decoded, guarded
-from gittheta.codec.choose import EncodingChoice, Estimate
 from gittheta.errors import PayloadError, ThetaError
 from gittheta.model import Digest, RunningDigest, Tensor, digest_of, flat_spec
 from gittheta.storage.frames import MAX_OVERHEAD, frame_head
+
+if TYPE_CHECKING:
+    from gittheta.api import Encoding, TensorReader
+    from gittheta.codec.choose import EncodingChoice, Estimate
 
 
 @dataclass(frozen=True)

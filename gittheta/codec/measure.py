@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gittheta.api import BlockPair, Metric, TensorReader
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import PluginError, ThetaError
 from gittheta.pipeline import in_order
+
+if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
 
 
 def measure(tensors: TensorStore, metric: Metric, old: TensorReader, new: TensorReader) -> Mapping[str, float]:

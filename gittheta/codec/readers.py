@@ -10,12 +10,15 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
 from gittheta.errors import StoreError
-from gittheta.limits import Limits
 from gittheta.model import Digest, RunningDigest, TensorSpec
 from gittheta.storage.files import read_at
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.limits import Limits
 
 
 @dataclass(frozen=True)

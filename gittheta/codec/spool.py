@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gittheta.codec.readers import HeldReader
-from gittheta.model import TensorSpec
 from gittheta.storage.files import open_unnamed, read_at, translated, write_all
-from gittheta.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from gittheta.model import TensorSpec
+    from gittheta.storage.objects import ObjectStore
 
 
 class Spool:

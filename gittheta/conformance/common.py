@@ -1,4 +1,4 @@
-"""What the suites have in common: values that try an implementation hard, and what every plugin is."""
+"""What the suites share: difficult values, and the checks that hold for every plugin."""
 
 # ruff: noqa: S101 - assertions are what these modules are for
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from gittheta.model import DTYPES, Dtype, Tensor, TensorSpec, block_dtype
 
-#: What a decoder may allocate: so many times the tensor, and a fixed amount beside it.
+#: A decoder may allocate this many times the tensor's bytes, and this many bytes more.
 MEMORY_FACTOR = 16
 MEMORY_SPARE = 4 << 20
 
@@ -41,6 +41,7 @@ _SPECIAL = {4: (*_SPECIAL_32, *_NANS_32), 8: (*_SPECIAL_64, *_NANS_64)}
 
 
 def random_of(seed: int) -> Random:
+    """A generator of random numbers that are the same each time."""
     return Random(seed)  # noqa: S311 - noise that must be the same each time
 
 
@@ -52,7 +53,10 @@ def tensor(dtype: Dtype, data: bytes, shape: tuple[int, ...] | None = None) -> T
 
 
 def block_values(dtype: Dtype, elements: int, seed: int = 0) -> bytes:
-    """Some elements (units of a block dtype) as a trained layer might hold them: normal, or small integers."""
+    """The bytes of ``elements`` elements (units of a block dtype), as a trained layer might hold them.
+
+    Wide floats are normally distributed with a small deviation; all other bytes are random.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -70,7 +74,7 @@ def block_values(dtype: Dtype, elements: int, seed: int = 0) -> bytes:
 
 
 def special_values(dtype: Dtype) -> bytes:
-    """Every bit pattern of narrow elements, the telling ones of wide elements."""
+    """Every bit pattern of elements of up to 16 bits, and the special ones of wider elements, as bytes."""
     if dtype.bits <= 8:
         return bytes(range(256)) * 3
     if dtype.kind == "block":
@@ -82,13 +86,14 @@ def special_values(dtype: Dtype) -> bytes:
 
 
 def whole(dtype: Dtype, elements: int) -> int:
-    """The next number of elements that fill whole bytes."""
+    """The least number of elements, from ``elements`` on, that fills whole bytes."""
     while elements * dtype.bits % 8:
         elements += 1
     return elements
 
 
 def tensors(dtype: Dtype) -> Iterator[Tensor]:
+    """Tensors of a dtype with special, random, constant and typical values, of odd sizes and several shapes."""
     yield tensor(dtype, special_values(dtype))
     for seed, count in enumerate(_ODD_COUNTS):
         nbytes = whole(dtype, count) * dtype.bits // 8
@@ -104,6 +109,7 @@ def tensors(dtype: Dtype) -> Iterator[Tensor]:
 
 
 def check_plugin(plugin: Any) -> None:
+    """Fail unless a plugin is a frozen dataclass with a valid name."""
     kind = type(plugin)
     described = getattr(kind, "__dataclass_params__", None)
     assert described is not None, f"{kind.__name__} is not a dataclass"

@@ -1,4 +1,4 @@
-"""What every block-wise encoding owes."""
+"""The suite for block-wise encodings."""
 
 # ruff: noqa: S101 - assertions are what these modules are for
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class EncodingConformance:
-    """What every encoding owes. Set ``encoding``; ``hostile`` may add payloads made by hand to those made here."""
+    """Tests for every block-wise encoding. Set ``encoding``; ``hostile`` may add damaged payloads."""
 
     encoding: Encoding
     hostile: Sequence[bytes] = ()
 
     def base_of(self, new: Tensor) -> Tensor | None:
-        """A base that ``new`` might have grown from. Override it where the encoding needs a special one."""
+        """A base for ``new``. Override it if the encoding needs a special one."""
         if not self.encoding.needs_base:
             return None
         data = bytearray(new.data)
@@ -43,11 +43,11 @@ class EncodingConformance:
         return Tensor(new.spec, memoryview(bytes(data)))
 
     def encoded(self, new: Tensor) -> bytes | None:
-        """The payload of a tensor, over :meth:`base_of` it."""
+        """The payload of a tensor, encoded over its :meth:`base_of`."""
         return self.encoding.over(self.base_of(new)).encode(new)
 
     def check_round_trip(self, new: Tensor) -> bool:
-        """Encode and decode one tensor; says whether the encoding applied to it."""
+        """Encode and decode one tensor; returns whether the encoding applied to it."""
         before = bytes(new.data)
         payload = self.encoded(new)
         assert bytes(new.data) == before, f"encoding changed its input: {new.spec}"
@@ -74,7 +74,7 @@ class EncodingConformance:
         assert peak <= MEMORY_FACTOR * spec.nbytes + MEMORY_SPARE, f"{what}: {peak} bytes allocated for {spec}"
 
     def samples(self) -> Iterator[tuple[bytes, TensorSpec]]:
-        """Small valid payloads to damage, several dtypes and both compressible and not."""
+        """Small valid payloads to damage, of several dtypes, compressible and not."""
         for name in ("bf16", "f32", "i64", "u8", "f4", "c64"):
             dtype = DTYPES[name]
             for data in (block_values(dtype, 256), bytes(256 * dtype.bits // 8), block_values(dtype, 4)):
@@ -114,7 +114,7 @@ class EncodingConformance:
             assert set(pool.map(lambda _: self.encoded(new), range(64))) == {expected}
 
     def test_an_empty_block_does_no_harm(self) -> None:
-        """The core encodes none, but asking for one must not fail."""
+        """The core never encodes an empty block, but doing so must not fail."""
         for dtype in ALL_DTYPES:
             self.check_round_trip(tensor(dtype, b""))
 
@@ -143,7 +143,7 @@ class EncodingConformance:
             assert all(done is not None for done in pool.map(self.check_round_trip, news))
 
     def test_truncated_payloads(self) -> None:
-        """Cut at every position, and with bytes too many."""
+        """Payloads cut at every position, and payloads with extra bytes, are refused or decode to the right size."""
         for payload, spec in self.samples():
             for size in range(len(payload)) if len(payload) < 600 else (*range(64), *range(64, len(payload), 31)):
                 self.check_hostile(payload[:size], spec, f"cut to {size} of {len(payload)} bytes")
@@ -151,7 +151,7 @@ class EncodingConformance:
             self.check_hostile(payload + payload, spec, "the payload twice")
 
     def test_flipped_bits(self) -> None:
-        """Each bit of the payload's first bytes, and some of the others."""
+        """Payloads with one bit flipped, among the first bytes and in some others."""
         for payload, spec in self.samples():
             for at in (*range(min(len(payload), 48)), *range(48, len(payload), 61)):
                 for bit in range(8):
@@ -179,7 +179,7 @@ class EncodingConformance:
             self.check_hostile(small or b"", TensorSpec("tensor", dtype, (BLOCK_ELEMENTS,)), "too small a payload")
 
     def test_noise(self) -> None:
-        """Random bytes, and those that the plugin's author thought of."""
+        """Random payloads, and the ``hostile`` ones of the plugin's author."""
         random = random_of(7)
         noise = [random.randbytes(random.randrange(200)) for _ in range(300)]
         for payload in (*noise, *self.hostile):
@@ -194,7 +194,7 @@ class EncodingConformance:
                 self.check_hostile(payload, other, f"a payload of {spec.dtype.name} read as {dtype.name}")
 
     def test_needs_base(self) -> None:
-        """With ``needs_base``, nothing is encoded without one; without it, decoding must not look at one."""
+        """With ``needs_base``, nothing is encoded without a base; without it, decoding ignores any base."""
         new = tensor(DTYPES["bf16"], block_values(DTYPES["bf16"], 500))
         if self.encoding.needs_base:
             assert self.encoding.over(None).encode(new) is None

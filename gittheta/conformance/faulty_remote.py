@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from gittheta.api import Advance, ObjectId, Remote, RemoteError, TemporaryRemoteError
 
 Method = Literal["sizes", "upload", "download", "read"]
+Kind = Literal["busy", "refuse", "drop", "lose", "truncate", "flip", "vanish", "claim", "slow", "none"]
 Answer = TypeVar("Answer")
 
 
@@ -32,7 +33,7 @@ class Fault:
     - ``none``: goes well.
     """
 
-    kind: Literal["busy", "refuse", "drop", "lose", "truncate", "flip", "vanish", "claim", "slow", "none"]
+    kind: Kind
     #: The method that it happens to; None for whichever is called next.
     method: Method | None = None
     times: int = 1

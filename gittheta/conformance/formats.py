@@ -1,4 +1,4 @@
-"""What every format owes."""
+"""The suite for formats."""
 
 # ruff: noqa: S101 - assertions are what these modules are for
 from __future__ import annotations
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 
 class FormatConformance:
-    """What every format owes. Set ``file_format``, and whole files: valid ``samples`` and ``broken`` ones."""
+    """Tests for every format. Set ``file_format``, and whole files: valid ``samples`` and ``broken`` ones."""
 
     file_format: Format
     samples: Sequence[bytes]
     broken: Sequence[bytes] = ()
 
     def split(self, file: bytes, at_once: int = 1 << 16) -> Layout:
-        """Split a file that comes in pieces of ``at_once`` bytes and, if the format allows it, goes only forward."""
+        """Split a file that comes in pieces of ``at_once`` bytes and can only be read forwards.
+
+        A format that needs the whole file gets one in which it can seek.
+        """
         whole = self.file_format.needs_whole_file
         return self.file_format.split(io.BytesIO(file) if whole else _forward_only(file, at_once))
 
     def check_hostile(self, file: bytes, what: str) -> None:
-        """A damaged file is refused with FormatError and nothing else, or its layout keeps its promises."""
+        """A damaged file is refused with FormatError and nothing else, or it gets a valid layout."""
         if not self.file_format.matches(file[:4096]):
             return
         try:
@@ -45,14 +48,14 @@ class FormatConformance:
         assert isinstance(self.file_format.needs_whole_file, bool)
 
     def test_samples_are_recognised_by_their_beginning(self) -> None:
-        """A few thousand bytes are enough, and an answer never depends on more."""
+        """The first 4096 bytes are enough, and more bytes never change the answer."""
         assert self.samples, "a suite without samples shows nothing"
         for number, sample in enumerate(self.samples):
             assert self.file_format.matches(sample[:4096]), f"sample {number}"
             assert self.file_format.matches(sample), f"sample {number}, whole"
 
     def test_foreign_beginnings_are_no_trouble(self) -> None:
-        """Nothing, too little, noise, text, another tool's files: an answer, never an exception."""
+        """For no bytes, too few, noise, text and other tools' files: an answer, never an exception."""
         random = random_of(3)
         heads = [b"", b"\0", b"\xff" * 4096, b"PK\x03\x04", b"\x80\x02}", b"GGUF", b"{}", b"\x89HDF\r\n\x1a\n"]
         for head in (*heads, *(random.randbytes(random.randrange(64)) for _ in range(300))):
@@ -60,14 +63,14 @@ class FormatConformance:
         assert not self.file_format.matches(b""), "an empty file is of no format"
 
     def test_layouts_keep_their_promises(self) -> None:
-        """In order, without overlap, within the file, whose whole length they state."""
+        """Tensors are in order, without overlap, within the file; the layout's length is the file's."""
         for number, sample in enumerate(self.samples):
             layout = self.split(sample)
             check_layout(layout, f"sample {number}")
             assert layout.length == len(sample), f"sample {number} has {len(sample)} bytes, not {layout.length}"
 
     def test_how_the_stream_is_cut_does_not_matter(self) -> None:
-        """One byte at a time, a few, everything at once; twice the same."""
+        """Reading one byte at a time, a few, or everything at once gives the same layout."""
         for number, sample in enumerate(self.samples):
             whole = self.split(sample)
             for at_once in (1, 7, len(sample)):
@@ -75,13 +78,13 @@ class FormatConformance:
             assert self.file_format.split(io.BytesIO(sample)) == whole, f"sample {number}, from memory"
 
     def test_truncated_files(self) -> None:
-        """Cut anywhere."""
+        """Files cut at any position are refused or get a valid layout."""
         for number, sample in enumerate(self.samples):
             for size in _positions(len(sample), random_of(number)):
                 self.check_hostile(sample[:size], f"sample {number} cut to {size} bytes")
 
     def test_flipped_bits_and_replaced_bytes(self) -> None:
-        """Wherever the damage is."""
+        """Files with one damaged byte are refused or get a valid layout."""
         for number, sample in enumerate(self.samples):
             random = random_of(number)
             for at in _positions(len(sample), random):
@@ -90,7 +93,7 @@ class FormatConformance:
                 self.check_hostile(bytes(damaged), f"sample {number}, byte {at} is {damaged[at]}")
 
     def test_broken_files_are_refused(self) -> None:
-        """Each is not recognised, or raises FormatError and nothing else."""
+        """Each broken file is not recognised, or raises FormatError and nothing else."""
         for number, file in enumerate(self.broken):
             if not self.file_format.matches(file[:4096]):
                 continue
@@ -98,12 +101,12 @@ class FormatConformance:
                 layout = self.split(file)
             except FormatError:
                 continue
-            # Shorter or longer than the layout says is what the core finds out by itself.
+            # The core itself finds files that are shorter or longer than their layout says.
             assert layout.length != len(file), f"broken file {number} was accepted: {file[:200]!r}"
             check_layout(layout, f"broken file {number}")
 
     def test_files_that_are_laid_out_anew(self) -> None:
-        """None, or a file that has the layout that was promised, holds just those tensors, and keeps the metadata."""
+        """``compose`` returns None, or a file of the layout that it states, with these tensors and this metadata."""
         for number, sample in enumerate(self.samples):
             layout = self.split(sample)
             specs = [segment.spec for segment in layout.segments]
@@ -111,21 +114,21 @@ class FormatConformance:
                 metadata = self.file_format.metadata(_skeleton(sample, layout))
             except FormatError:
                 continue
-            for wanted in (specs, specs[::-1], specs[1:], []):
-                composed = self.file_format.compose(wanted, metadata)
+            for chosen in (specs, specs[::-1], specs[1:], []):
+                composed = self.file_format.compose(chosen, metadata)
                 if composed is None:
                     continue
                 file = _filled(composed)
                 again = self.split(file)
-                check_layout(again, f"sample {number}, laid out anew")
-                assert again == composed.layout, f"sample {number}: not the layout that compose() told"
-                assert [segment.spec for segment in again.segments] == wanted, f"sample {number}"
+                check_layout(again, f"sample {number}, as composed")
+                assert again == composed.layout, f"sample {number}: not the layout that compose() returned"
+                assert [segment.spec for segment in again.segments] == chosen, f"sample {number}"
                 assert again.length == len(file), f"sample {number}: {len(file)} bytes, not {again.length}"
                 kept = self.file_format.metadata(composed.skeleton)
                 assert dict(kept) == dict(metadata), f"sample {number}: the metadata has changed"
 
     def test_metadata_is_texts_by_key(self) -> None:
-        """Or FormatError, also for skeletons that are none."""
+        """``metadata`` returns texts by key, or raises FormatError; also for damaged skeletons."""
         for number, sample in enumerate(self.samples):
             skeleton = _skeleton(sample, self.split(sample))
             for damaged in (skeleton, skeleton[:-1], skeleton[:9], b""):
@@ -137,7 +140,7 @@ class FormatConformance:
 
 
 def check_layout(layout: Layout, what: str) -> None:
-    """The promises of :class:`gittheta.model.Layout`, and what a manifest can hold."""
+    """Fail unless a layout is valid (see :class:`gittheta.model.Layout`) and fits into a manifest."""
     end = 0
     for segment in layout.segments:
         spec = segment.spec
@@ -160,7 +163,7 @@ def check_layout(layout: Layout, what: str) -> None:
     aliases = {alias for alias, _ in layout.aliases}
     assert len(aliases) == len(layout.aliases), f"{what}: another name twice"
     assert not names & aliases, f"{what}: another name that is the name of a tensor"
-    assert {name for _, name in layout.aliases} <= names, f"{what}: another name of no tensor"
+    assert {name for _, name in layout.aliases} <= names, f"{what}: an alias that does not stand for a tensor"
 
 
 def _positions(size: int, random: Random) -> Sequence[int]:
@@ -177,7 +180,7 @@ def _skeleton(file: bytes, layout: Layout) -> bytes:
 
 
 def _filled(composed: Composed) -> bytes:
-    """The file that a format laid out, its tensors full of zeros."""
+    """The file that a format laid out, with zeros for all tensors."""
     pieces, at, end = [], 0, 0
     for segment in composed.layout.segments:
         gap = segment.offset - end

@@ -1,4 +1,4 @@
-"""What every merge method owes."""
+"""The suite for merge methods."""
 
 # ruff: noqa: S101 - assertions are what these modules are for
 from __future__ import annotations
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
 
 class MergeConformance:
-    """What every merge method owes. Set ``method``; ``variants`` may add the same with other options.
+    """Tests for every merge method. Set ``method``; ``variants`` may add the same method with other options.
 
-    All goes through the engine of Git's merges, on the processor, with small tensors. Their sides grew from the base,
-    each in its own way and yet mostly in one direction, so that a method has no reason to raise MergeError.
+    Everything is merged by the engine that Git's merges use, on the processor, with small tensors. The sides changed
+    the base differently, but mostly in one direction, so that a method has no reason to raise MergeError.
     """
 
     method: Merge
     variants: Sequence[Merge] = ()
-    #: How many sides the method needs.
+    #: The least number of sides that the method takes.
     fewest: int = 1
-    #: Of the first sides, where they need not be alike.
+    #: Weights of the first sides, in tests that use different ones.
     weights: Sequence[float] = (0.5, 0.25, 0.4, 0.1, 0.7)
-    #: Those that it is for.
+    #: The dtypes that the method is for.
     dtypes: Sequence[str] = ("bf16", "f16", "f32", "f64", "f8_e4m3", "f8_e5m2", "c64")
 
     def statistics(self, side: int, spec: TensorSpec) -> Mapping[str, torch.Tensor]:
-        """What is known of a side, by kind, in float32. Override it for a method that reads statistics (``kinds``)."""
+        """Statistics of a side by kind, float32. Override it for a method that reads statistics (``kinds``)."""
         return {}
 
     # -- how the tests make what they merge ----------------------------------------------------------------------------
 
     def methods(self) -> Iterator[tuple[Merge, Traits]]:
-        """The method with all its options."""
+        """The method and its variants, each with its traits."""
         for method in (self.method, *self.variants):
             yield method, Traits.of(method)
 
     def shapes(self, traits: Traits) -> Iterator[Shape]:
-        """Those that reach the method: others get the mean, if it is for matrices."""
+        """The shapes of tensors that reach the method: a method for matrices never sees others."""
         return (shape for shape in SHAPES if len(shape) == 2 or not traits.matrices)
 
     def types(self, traits: Traits) -> Iterator[str]:
-        """Likewise."""
+        """The names of dtypes that reach the method: a method for matrices never sees complex ones."""
         return (name for name in self.dtypes if DTYPES[name].kind == "float" or not traits.matrices)
 
     def task(
         self, method: Merge, dtype: str = "f32", shape: Shape = (23, 11), count: int | None = None, scale: float = 1.0
     ) -> Task:
-        """Some sides and their base, ready to be merged."""
+        """A task with some sides and their base."""
         number = count or Traits.of(method).side_count or max(3, self.fewest)
         spec = TensorSpec("layer.weight", DTYPES[dtype], shape)
         base, *sides = (resident(spec, values * scale) for values in family(arithmetic_shape(spec), number))
@@ -78,14 +78,14 @@ class MergeConformance:
         )
 
     def known(self, side: int, spec: TensorSpec) -> dict[str, ResidentOperand]:
-        """The statistics of one side."""
+        """The statistics of one side as operands, by kind."""
         return {
             kind: ResidentOperand(TensorSpec(spec.name, DTYPES["f32"], tuple(values.shape)), values)
             for kind, values in self.statistics(side, spec).items()
         }
 
     def weighted(self, task: Task) -> Task:
-        """With the weights of the suite."""
+        """The task with the suite's weights."""
         return replace(task, weights=tuple(self.weights[: len(task.sides)]))
 
     def merged(self, task: Task, block: int = 1 << 18, threads: int = 1) -> torch.Tensor:
@@ -98,7 +98,7 @@ class MergeConformance:
         return result
 
     def refused(self, task: Task, what: str) -> str:
-        """The message of the MergeError that it must raise."""
+        """The message of the MergeError that merging must raise."""
         try:
             self.merged(task)
         except MergeError as error:
@@ -108,7 +108,7 @@ class MergeConformance:
     # -- the tests -----------------------------------------------------------------------------------------------------
 
     def test_is_a_plugin(self) -> None:
-        """A frozen dataclass whose name can stand in settings; its options are plain values, which can be written."""
+        """A frozen dataclass with a valid name, whose options are plain values that text can express."""
         for method, _ in self.methods():
             check_plugin(method)
             kind: Any = type(method)
@@ -119,11 +119,11 @@ class MergeConformance:
                 assert plain, f"the option {name} is {value!r}, which cannot be given as text"
             assert kind(**options) == method, f"{method} and {kind(**options)} differ"
             assert hash(kind(**options)) == hash(method), f"the hash of {method} is not that of its options"
-        with suppress(MergeError):  # for one that lacks an option, and no other error
+        with suppress(MergeError):  # the only error allowed, for an option without a default
             type(self.method)()
 
     def test_traits_are_valid(self) -> None:
-        """They are what ``gittheta.api.Traits`` says."""
+        """The traits have the types and values that ``gittheta.api.Traits`` allows."""
         for method, traits in self.methods():
             assert traits.unit in ("tensor", "row", "element"), f"unit is {traits.unit!r}"
             assert traits.scope in ("tensor", "global"), f"scope is {traits.scope!r}"
@@ -135,7 +135,7 @@ class MergeConformance:
             assert all(isinstance(kind, str) and kind for kind in traits.kinds), f"kinds is {traits.kinds!r}"
 
     def test_every_dtype_and_shape(self) -> None:
-        """Empty, 0-d, one element, any number of dimensions: as many finite values of that dtype."""
+        """Every dtype and shape (empty, 0-d, one element, any number of dimensions) gives finite values of its own."""
         for method, traits in self.methods():
             everything = [("f32", shape) for shape in self.shapes(traits)]
             for dtype, shape in (*everything, *((dtype, (23, 11)) for dtype in self.types(traits))):
@@ -144,7 +144,7 @@ class MergeConformance:
                 assert torch.isfinite(result.double()).all(), f"{method} of {task.spec} gives {result}"
 
     def test_twice_the_same(self) -> None:
-        """Nothing is left to chance, to the time, or to what was merged before."""
+        """Merging again gives the same bits, whatever was merged before."""
         for method, traits in self.methods():
             tasks = [self.weighted(self.task(method, dtype)) for dtype in self.types(traits)]
             once = [self.merged(task) for task in tasks]
@@ -153,7 +153,7 @@ class MergeConformance:
                 assert same_bits(one, other), f"{method} of {task.spec} differs from one run to the next"
 
     def test_any_number_of_sides(self) -> None:
-        """One and many, or MergeError for all numbers but the one that it takes."""
+        """Any number of sides can be merged; for a method of a fixed number, all others raise MergeError."""
         for method, traits in self.methods():
             for count in (*range(1, 6), 9):
                 task = self.task(method, count=count)
@@ -163,7 +163,7 @@ class MergeConformance:
                     self.refused(task, f"{method} of {count} sides")
 
     def test_with_and_without_a_base(self) -> None:
-        """Without one: a result, or MergeError if the method says that it needs one."""
+        """Merging without a base gives a result, or MergeError if the method needs a base."""
         for method, traits in self.methods():
             task = replace(self.task(method), base=None)
             if traits.needs_base:
@@ -172,29 +172,29 @@ class MergeConformance:
                 assert torch.isfinite(self.merged(task)).all(), f"{method} without a base"
 
     def test_missing_statistics(self) -> None:
-        """MergeError, if the method says that it reads some."""
+        """Without statistics, a method that reads some raises MergeError."""
         for method, traits in self.methods():
             task = replace(self.task(method), statistics=())
             if traits.kinds:
                 self.refused(task, f"{method} without statistics")
 
     def test_nothing_is_written_to(self) -> None:
-        """Neither sides nor base nor statistics."""
+        """A method never writes to sides, base or statistics."""
         for method, _ in self.methods():
             for dtype in ("bf16", "f64"):
                 with computing("cpu") as compute:
                     blocks = TensorBlocks(prepared(self.task(method, dtype)), compute)
                     measured = _measured(method, blocks)
                     group = replace(blocks.block(0), measured=measured)
-                    given = [each for each in (group.base, *group.sides) if each is not None]
-                    given += [values for side in group.statistics for values in side.values()]
-                    before = [values.clone() for values in given]
+                    inputs = [each for each in (group.base, *group.sides) if each is not None]
+                    inputs += [values for side in group.statistics for values in side.values()]
+                    before = [values.clone() for values in inputs]
                     method.merge(group)
-                same = all(map(torch.equal, given, before))
-                assert same, f"{method} wrote to what it was given"
+                same = all(map(torch.equal, inputs, before))
+                assert same, f"{method} wrote to its inputs"
 
     def test_neither_blocks_nor_threads_change_a_bit(self) -> None:
-        """How a tensor is cut is not the method's business, unless it says ``unit = "tensor"``."""
+        """How a tensor is cut into blocks does not change the result, unless ``unit`` is ``tensor``."""
         for method, traits in self.methods():
             if traits.unit == "tensor":
                 continue
@@ -205,7 +205,7 @@ class MergeConformance:
                 assert same_bits(whole, pieces), f"{method} of {task.spec} depends on the blocks"
 
     def test_the_order_of_sides_does_not_change_a_bit(self) -> None:
-        """Unless it means something: ``ordered``."""
+        """The order of the sides does not change the result, unless the method is ``ordered``."""
         for method, traits in self.methods():
             task = self.weighted(self.task(method, count=None if traits.side_count else max(4, self.fewest)))
             order = list(range(len(task.sides)))
@@ -213,29 +213,27 @@ class MergeConformance:
                 assert same_bits(self.merged(task), self.merged(reordered(task, turned))), f"{method}: order matters"
 
     def test_identical_sides_give_just_that(self) -> None:
-        """If the method says so: ``idempotent``. Up to the last places of f32 and f64, a few more for matrices."""
+        """An ``idempotent`` method merges equal sides to that side, up to rounding in f32 and f64 and for matrices."""
         for method, traits in self.methods():
             for dtype in self.types(traits) if traits.idempotent else ():
                 task = self.task(method, dtype)
                 values = task.sides[0].read(0, arithmetic_elements(task.spec))
-                alike = replace(task, sides=tuple(Twin(task.spec, values, other.digest()) for other in task.sides))
-                for weighted in (alike, self.weighted(alike)):
-                    self.check_alike(self.merged(weighted), weighted)
+                equal = replace(task, sides=tuple(Twin(task.spec, values, other.digest()) for other in task.sides))
+                for weighted in (equal, self.weighted(equal)):
+                    self.check_equals_side(self.merged(weighted), weighted)
 
-    def check_alike(self, result: torch.Tensor, task: Task) -> None:
-        """The result is what each of the sides is."""
+    def check_equals_side(self, result: torch.Tensor, task: Task) -> None:
+        """The result equals the first side, up to rounding."""
         side = task.sides[0].read(0, result.numel())
-        wanted, found = side.double(), result.double()
+        expected, actual = side.double(), result.double()
         precise = 0.0 if side.element_size() < 4 else 4 * torch.finfo(side.dtype).eps
-        slack = precise * wanted.abs()
+        slack = precise * expected.abs()
         if task.traits.matrices:
-            slack = 256 * torch.finfo(side.dtype).eps * wanted.abs().max()
-        assert ((found - wanted).abs() <= slack).all(), (
-            f"{task.method} makes of sides that are all alike something else"
-        )
+            slack = 256 * torch.finfo(side.dtype).eps * expected.abs().max()
+        assert ((actual - expected).abs() <= slack).all(), f"{task.method} does not merge equal sides to that side"
 
     def test_sides_that_are_the_base(self) -> None:
-        """All task vectors, or some of them, are zero: a finite result."""
+        """The result is finite if some or all task vectors are zero."""
         for method, _ in self.methods():
             task = self.task(method)
             assert task.base is not None
@@ -244,19 +242,19 @@ class MergeConformance:
                 assert torch.isfinite(self.merged(some)).all(), f"{method}, {changed} sides changed"
 
     def test_zeros(self) -> None:
-        """Base and sides are zero throughout: so is the result."""
+        """If base and sides are all zeros, so is the result."""
         for method, _ in self.methods():
             assert not self.merged(self.task(method, scale=0.0)).any(), f"{method} of zeros"
 
     def test_tiny_values(self) -> None:
-        """Near the smallest that a dtype can hold: nothing is divided by zero."""
+        """Values near the smallest of a dtype give finite values: nothing is divided by zero."""
         for method, traits in self.methods():
             for dtype in self.types(traits):
                 task = self.task(method, dtype, scale=torch.finfo(TORCH[dtype]).tiny * 4)
                 assert torch.isfinite(self.merged(task).double()).all(), f"{method} of tiny values, {dtype}"
 
     def test_large_values(self) -> None:
-        """Near the largest: finite values, or MergeError."""
+        """Values near the largest of a dtype give finite values, or MergeError."""
         for method, traits in self.methods():
             for dtype in self.types(traits):
                 task = self.task(method, dtype, scale=torch.finfo(TORCH[dtype]).max / 16)
@@ -264,7 +262,7 @@ class MergeConformance:
                     assert torch.isfinite(self.merged(task).double()).all(), f"{method} of large values, {dtype}"
 
     def test_values_that_are_no_numbers(self) -> None:
-        """NaN and infinities are refused with the tensor's name; let through, they do no other harm."""
+        """NaN and infinite values are refused with the tensor's name; if let through, merging does not crash."""
         for method, _ in self.methods():
             for value in (math.nan, math.inf, -math.inf):
                 task = self.task(method)
@@ -277,19 +275,19 @@ class MergeConformance:
                     self.merged(replace(task, propagate=True))
 
     def test_all_tensors_together(self) -> None:
-        """Of global scope: one measurement serves several tensors, whatever their order."""
+        """For a method of global scope, one measurement serves all tensors, whatever their order."""
         for method, traits in self.methods():
             if traits.scope != "global":
                 continue
             tasks = [
                 replace(self.task(method, "bf16", shape), name=str(shape)) for shape in ((), (0,), *SEVERAL_BLOCKS)
             ]
-            found = []
+            runs = []
             for order, block in ((tasks, 1 << 16), (tasks[::-1], 1 << 20)):
                 with computing("cpu", 2, block=block) as compute:
-                    known = measure_all(order, compute)
-                    found.append({task.name: torch.cat(list(merge_tensor(task, compute, known))) for task in tasks})
-            assert all(same_bits(found[0][name], found[1][name]) for name in found[0]), f"{method}: order matters"
+                    measured = measure_all(order, compute)
+                    runs.append({task.name: torch.cat(list(merge_tensor(task, compute, measured))) for task in tasks})
+            assert all(same_bits(runs[0][name], runs[1][name]) for name in runs[0]), f"{method}: order matters"
 
 
 def _measured(method: Any, blocks: TensorBlocks) -> Any:

@@ -1,4 +1,4 @@
-"""What every predictor owes."""
+"""The suite for predictors."""
 
 # ruff: noqa: S101 - assertions are what these modules are for
 from __future__ import annotations
@@ -13,7 +13,6 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from gittheta.api import Finding, Predictor
 from gittheta.conformance.common import (
     MEMORY_FACTOR,
     MEMORY_SPARE,
@@ -37,14 +36,14 @@ from gittheta.errors import PayloadError
 from gittheta.model import DTYPES, Tensor, TensorSpec
 
 if TYPE_CHECKING:
-    from gittheta.api import Prediction
+    from gittheta.api import Finding, Prediction, Predictor
 
 #: A new tensor and its base.
 Pair = tuple[Tensor, Tensor]
 
 _KEY = re.compile("[a-z][a-z0-9_]*", re.ASCII)
 _VALUE = re.compile("[A-Za-z0-9._:,+-]+", re.ASCII)
-#: What a payload may take: so much, and no more than so many bytes beyond the tensor's own.
+#: The most bytes of a payload, and the most bytes by which it may be longer than its tensor.
 _MAX_PAYLOAD = 1 << 26
 _MAX_OVERHEAD = 1 << 16
 _ODD_VALUES = (
@@ -65,10 +64,10 @@ _ODD_VALUES = (
 
 
 class PredictorConformance:
-    """What every predictor owes. Set ``predictor``, and ``pairs`` of a tensor and a base that it must find.
+    """Tests for every predictor. Set ``predictor``, and ``pairs`` of a tensor and a base for which it must apply.
 
-    Give small pairs of every dtype that the predictor is for, the first few with payloads that are worth damaging.
-    ``hostile`` may add payloads made by hand, with their parameters.
+    Give small pairs of every dtype that the predictor is for; the payloads of the first four are damaged by the tests.
+    ``hostile`` may add damaged payloads, with their parameters.
     """
 
     predictor: Predictor
@@ -76,28 +75,28 @@ class PredictorConformance:
     hostile: Sequence[tuple[bytes, Mapping[str, str]]] = ()
 
     def find(self, new: Tensor, base: Tensor) -> Finding | None:
-        """What the predictor finds."""
+        """The predictor's finding for a tensor and a base, or None."""
         return self.predictor.find(InMemory(new), InMemory(base))
 
     def found(self, new: Tensor, base: Tensor) -> Finding:
-        """What it must find."""
+        """The predictor's finding for a tensor and a base for which it must apply."""
         finding = self.find(new, base)
         assert finding is not None, f"nothing was found in {new.spec} from {base.spec}"
         return finding
 
     def open(self, finding: Finding, spec: TensorSpec) -> Prediction:
-        """The prediction that a finding holds."""
+        """The prediction of a finding."""
         return self.predictor.open(memoryview(finding.payload), spec, dict(finding.parameters))
 
     def predict(self, new: Tensor, base: Tensor) -> bytes | None:
-        """All of the prediction, if anything is found."""
+        """The whole predicted tensor, or None if the predictor does not apply."""
         finding = self.find(new, base)
         if finding is None:
             return None
         return bytes(self.open(finding, new.spec).read(0, new.spec.nbytes, InMemory(base)))
 
     def check_pair(self, new: Tensor, base: Tensor) -> bool:
-        """Find, open and read; says whether anything was found."""
+        """Find, open and read; returns whether the predictor applied."""
         what = f"{new.spec} from {base.spec}"
         before = bytes(new.data), bytes(base.data)
         with warnings.catch_warnings():
@@ -114,7 +113,7 @@ class PredictorConformance:
         return finding is not None
 
     def check_finding(self, finding: Finding, spec: TensorSpec, base: TensorSpec) -> None:
-        """It can be stored: payload and parameters are within bounds, and tell the base's dtype and shape."""
+        """A finding can be stored: payload and parameters are within bounds, and give the base's dtype and shape."""
         size = len(finding.payload)
         assert 0 < size <= min(_MAX_PAYLOAD, spec.nbytes + _MAX_OVERHEAD), f"a payload of {size} bytes for {spec}"
         keys = [key for key, _ in finding.parameters]
@@ -122,11 +121,12 @@ class PredictorConformance:
         for key, value in finding.parameters:
             fits = _KEY.fullmatch(key) and _VALUE.fullmatch(value) and len(value) < 1 << 12
             assert fits, f"{key}={value} cannot stand in a manifest"
-        told = self.predictor.base_spec(spec, dict(finding.parameters))
-        assert (told.dtype, told.shape) == (base.dtype, base.shape), f"{told} for the base of {spec}, which is {base}"
+        stated = self.predictor.base_spec(spec, dict(finding.parameters))
+        fits = (stated.dtype, stated.shape) == (base.dtype, base.shape)
+        assert fits, f"{stated} for the base of {spec}, which is {base}"
 
     def check_hostile(self, payload: bytes, spec: TensorSpec, parameters: Mapping[str, str], what: str) -> None:
-        """As many bytes as there should be, or PayloadError and nothing else, in bounded memory."""
+        """A damaged payload predicts the right number of bytes, or raises PayloadError alone, in bounded memory."""
         base = None
         tracemalloc.start()
         try:
@@ -145,7 +145,7 @@ class PredictorConformance:
         assert peak <= allowed, f"{what}: {peak} bytes allocated for {spec} with {parameters}"
 
     def samples(self) -> Iterator[tuple[bytes, TensorSpec, dict[str, str]]]:
-        """Valid payloads to damage."""
+        """Valid payloads to damage, with specs and parameters."""
         for new, base in self.pairs[:4]:
             finding = self.found(new, base)
             yield finding.payload, new.spec, dict(finding.parameters)
@@ -186,7 +186,7 @@ class PredictorConformance:
                 self.check_pair(new, base)
 
     def test_a_base_of_another_dtype(self) -> None:
-        """The core does not ask for it, but asking must not fail."""
+        """The core never passes a base of another dtype, but doing so must not fail."""
         for new, base in self.pairs:
             for name in ("f32", "bf16", "u8", "f4", "raw"):
                 dtype = DTYPES[name]
@@ -195,7 +195,7 @@ class PredictorConformance:
                     self.check_pair(new, Tensor(replace(base.spec, dtype=dtype, shape=shape), base.data))
 
     def test_how_a_prediction_is_read_does_not_matter(self) -> None:
-        """In any ranges of whole elements and in any order: always a part of the same bytes."""
+        """Any ranges of whole elements, read in any order, are parts of the same bytes."""
         for seed, (new, base) in enumerate(self.pairs):
             prediction = self.open(self.found(new, base), new.spec)
             expected = bytes(prediction.read(0, new.spec.nbytes, InMemory(base)))
@@ -227,7 +227,7 @@ class PredictorConformance:
                     assert data == (expected or b"")[begin:end], f"bytes {begin} to {end} of {new.spec}, on a thread"
 
     def test_truncated_payloads(self) -> None:
-        """Cut at every position, and with bytes too many."""
+        """Payloads cut at every position, and payloads with extra bytes."""
         for payload, spec, parameters in self.samples():
             for size in range(len(payload)) if len(payload) < 600 else (*range(64), *range(64, len(payload), 31)):
                 self.check_hostile(payload[:size], spec, parameters, f"cut to {size} of {len(payload)} bytes")
@@ -235,7 +235,7 @@ class PredictorConformance:
             self.check_hostile(payload + payload, spec, parameters, "the payload twice")
 
     def test_flipped_bits(self) -> None:
-        """Each bit of the payload's first bytes, and some of the others."""
+        """Payloads with one bit flipped, among the first bytes and in some others."""
         for payload, spec, parameters in self.samples():
             for at in (*range(min(len(payload), 48)), *range(48, len(payload), 61)):
                 for bit in range(8):
@@ -252,7 +252,7 @@ class PredictorConformance:
                     self.check_hostile(damaged, spec, parameters, f"{lie.hex()} at {at}")
 
     def test_noise(self) -> None:
-        """Random bytes, and those that the plugin's author thought of."""
+        """Random payloads, and the ``hostile`` ones of the plugin's author."""
         random = random_of(7)
         noise = [random.randbytes(random.randrange(200)) for _ in range(200)]
         for _, spec, parameters in self.samples():
@@ -262,7 +262,7 @@ class PredictorConformance:
                 self.check_hostile(payload, spec, others, f"{payload[:40].hex()} with {others}")
 
     def test_parameters_that_lie(self) -> None:
-        """The manifest's words may be missing, too many, huge, or no numbers at all."""
+        """The manifest's parameters may be missing, too many, huge, or not numbers."""
         for payload, spec, parameters in self.samples():
             self.check_hostile(payload, spec, {}, "no parameters")
             self.check_hostile(payload, spec, {**parameters, "more": "1"}, "a parameter too many")
@@ -271,7 +271,7 @@ class PredictorConformance:
                     self.check_hostile(payload, spec, {**parameters, key: other}, f"{key}={other[:40]}")
 
     def test_a_payload_for_another_tensor(self) -> None:
-        """Of another dtype, or another shape: the manifest tells these, not the payload."""
+        """The manifest states dtype and shape, not the payload: they may belong to another tensor."""
         for payload, spec, parameters in self.samples():
             shapes = {*SHAPES, spec.shape[::-1], (*spec.shape, 1), spec.shape[1:], tuple(n + 1 for n in spec.shape)}
             for dtype, shape in product(DTYPES.values(), (spec.shape, *sorted(shapes))):
@@ -280,7 +280,7 @@ class PredictorConformance:
                     self.check_hostile(payload, other, parameters, f"a payload for {spec} with {other}")
 
     def test_a_small_payload_does_not_ask_for_a_large_tensor_at_once(self) -> None:
-        """A payload for a small tensor beside a shape of many gigabytes."""
+        """A payload for a small tensor with a shape of many gigabytes allocates little before anything is read."""
         for payload, spec, parameters in self.samples():
             for shape in (
                 (1 << 40,),

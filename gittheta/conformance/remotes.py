@@ -53,6 +53,7 @@ class RemoteUnderTest:
         return object_id
 
     def source(self, object_id: ObjectId) -> Path:
+        """The file that holds an object's bytes."""
         return self.folder / object_id
 
     def fetch(self, remote: Remote, object_id: ObjectId, name: str = "fetched") -> bytes:
@@ -205,7 +206,7 @@ class RemoteConformance:
         with self.place() as place:
             object_id = place.make(1, _LARGE)
 
-            def cut(amount: int) -> None:
+            def cut(_: int) -> None:
                 raise _CutShortError
 
             with suppress(_CutShortError, RemoteError):
@@ -222,7 +223,7 @@ class RemoteConformance:
             object_id = place.make(1, _LARGE)
             seen = []
             place.remote.upload(
-                object_id, place.source(object_id), lambda amount: seen.append(place.second.sizes([object_id]))
+                object_id, place.source(object_id), lambda _: seen.append(place.second.sizes([object_id]))
             )
             for sizes in seen:
                 assert dict(sizes) in ({}, {object_id: _LARGE}), "others saw an object that was still being sent"

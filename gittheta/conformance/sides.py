@@ -1,4 +1,4 @@
-"""What the suite for merge methods merges: a base, and sides that grew from it."""
+"""The tensors that the suite for merge methods merges: a base, and sides that changed it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 
-from gittheta.api import Digest, TensorSpec
 from gittheta.engine.arrays import TORCH, raw_bytes
 from gittheta.engine.operands import ResidentOperand
-from gittheta.engine.task import Task
+
+if TYPE_CHECKING:
+    from gittheta.api import Digest, TensorSpec
+    from gittheta.engine.task import Task
 
 Shape = tuple[int, ...]
 
@@ -23,7 +26,7 @@ SEVERAL_BLOCKS: tuple[Shape, ...] = ((3, 23_001), (700, 101))
 
 
 def reordered(task: Task, order: Sequence[int]) -> Task:
-    """The same with its sides in another order."""
+    """A task with its sides in another order."""
     return replace(
         task,
         sides=tuple(task.sides[side] for side in order),
@@ -34,13 +37,13 @@ def reordered(task: Task, order: Sequence[int]) -> Task:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Signs of zeros included."""
+    """Whether two tensors have the same bits, signs of zeros included."""
     return raw_bytes(one) == raw_bytes(other)
 
 
 @lru_cache(16)
 def family(shape: Shape, count: int) -> tuple[torch.Tensor, ...]:
-    """A base, and sides that changed it: few elements in the same direction, of many also some against it."""
+    """A base and ``count`` sides that changed it, float64: mostly in one direction, in large shapes also against it."""
     random = torch.Generator().manual_seed(len(shape) + math.prod(shape))
 
     def normal() -> torch.Tensor:
@@ -55,16 +58,16 @@ def family(shape: Shape, count: int) -> tuple[torch.Tensor, ...]:
 
 @dataclass(frozen=True)
 class Twin(ResidentOperand):
-    """A tensor under the digest of another one: sides of one digest never reach an idempotent method."""
+    """A tensor with the digest of another one. Sides of the same digest never reach an idempotent method."""
 
     other: Digest
 
     def digest(self) -> Digest:
-        """Of the other."""
+        """The digest of the other tensor."""
         return self.other
 
 
 def resident(spec: TensorSpec, values: torch.Tensor) -> ResidentOperand:
-    """Real numbers (in pairs, for complex ones) as a tensor of that dtype."""
+    """An operand of this spec from real numbers, which come in pairs for complex dtypes."""
     narrow = values.to(TORCH[spec.dtype.name])
     return ResidentOperand(spec, torch.view_as_complex(narrow) if spec.dtype.kind == "complex" else narrow)

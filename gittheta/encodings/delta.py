@@ -49,7 +49,7 @@ class DeltaCoder:
 
     def __init__(self, base: Tensor | None) -> None:
         self._base = base
-        self._known: _Analysis | None = None
+        self._kept: _Analysis | None = None
 
     def encode(self, new: Tensor) -> bytes | None:
         """The bounds of the classes, then the differences as byte planes, class by class; None without a base."""
@@ -57,9 +57,9 @@ class DeltaCoder:
         width = word_width(dtype)
         if base is None or len(base.data) != len(new.data) or len(new.data) % width:
             return None
-        known = self._analysis(base, dtype, _bounds(as_words(base.data, width), dtype))
-        moved = _sorted(zigzag(_ordered(as_words(new.data, width), dtype) - known.ordered), known.classes)
-        head = bytes((len(known.bounds),)) + np.array(known.bounds, "<u2").tobytes()
+        analysis = self._analysis(base, dtype, _bounds(as_words(base.data, width), dtype))
+        moved = _sorted(zigzag(_ordered(as_words(new.data, width), dtype) - analysis.ordered), analysis.classes)
+        head = bytes((len(analysis.bounds),)) + np.array(analysis.bounds, "<u2").tobytes()
         return head + pack(split(moved))
 
     def decode(self, payload: memoryview, spec: TensorSpec) -> Tensor:
@@ -73,18 +73,18 @@ class DeltaCoder:
         planes, rest = unpack(rest, [spec.nbytes // width] * width)
         if len(rest):
             raise PayloadError("a delta's payload of the wrong length")
-        known = self._analysis(base, spec.dtype, bounds)
-        steps = unzigzag(_in_place(join(planes), known.classes))
-        steps += known.ordered
+        analysis = self._analysis(base, spec.dtype, bounds)
+        steps = unzigzag(_in_place(join(planes), analysis.classes))
+        steps += analysis.ordered
         words = from_ordered(steps) if _is_float(spec.dtype) else steps
         return Tensor(spec, words.view(np.uint8).data)
 
     def _analysis(self, base: Tensor, dtype: Dtype, bounds: tuple[int, ...]) -> _Analysis:
-        known = self._known
-        if known is None or (known.dtype, known.bounds) != (dtype, bounds):
+        analysis = self._kept
+        if analysis is None or (analysis.dtype, analysis.bounds) != (dtype, bounds):
             old = as_words(base.data, word_width(dtype))
-            known = self._known = _Analysis(dtype, bounds, _classes(old, bounds), _ordered(old, dtype))
-        return known
+            analysis = self._kept = _Analysis(dtype, bounds, _classes(old, bounds), _ordered(old, dtype))
+        return analysis
 
 
 @dataclass(frozen=True)

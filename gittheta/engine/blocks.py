@@ -7,15 +7,17 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gittheta.api import Digest, Group, MergeError, ThetaError
 from gittheta.engine.arrays import TORCH, accumulated_in, arithmetic_elements, arithmetic_shape
 from gittheta.engine.device import CPU, Compute, queue
-from gittheta.engine.operands import Operand
-from gittheta.engine.task import Task, asked
+from gittheta.engine.task import Task, call_method
+
+if TYPE_CHECKING:
+    from gittheta.engine.operands import Operand
 
 Result = TypeVar("Result")
 
@@ -67,14 +69,14 @@ class TensorBlocks:
     def _look(self, look: Callable[[Group], Result], index: int) -> Result:
         try:
             with queue(self._device):
-                return asked(self.task.method, look, self.block(index))
+                return call_method(self.task.method, look, self.block(index))
         except torch.OutOfMemoryError as error:
             if self._device == CPU:
                 raise MergeError("there is not enough memory", tensor=self.task.name) from error
             self.compute.warn(f"tensor '{self.task.name}': out of memory on {self._device}; merging on the processor")
             self._device = CPU
             torch.cuda.empty_cache()
-            return asked(self.task.method, look, self.block(index))
+            return call_method(self.task.method, look, self.block(index))
         except ThetaError as error:
             raise error.located(tensor=self.task.name) from error.__cause__
 

@@ -69,7 +69,7 @@ class Compare:
                 _ratio(dot, norms[i] * norms[j]) for dot, (i, j) in zip(dots, pairs, strict=True)
             ),
             tuple(
-                _ratio(sum(part.alike[pair] for part in parts), sum(part.both[pair] for part in parts))
+                _ratio(sum(part.agreeing[pair] for part in parts), sum(part.both[pair] for part in parts))
                 for pair in range(len(pairs))
             ),
         )  # fmt: skip
@@ -77,9 +77,12 @@ class Compare:
 
 @dataclass(frozen=True)
 class _Part:
+    """The measurements of one block: for each side and, from ``dots`` on, for each pair of sides."""
+
     squares: Sequence[float]
     dots: Sequence[float]
-    alike: Sequence[int]
+    #: The numbers of elements that both changed in the same direction, and that both changed.
+    agreeing: Sequence[int]
     both: Sequence[int]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from gittheta.api import Digest, TensorReader, TensorSpec
 from gittheta.engine.arrays import arithmetic_elements, flat_values, raw_bytes
 from gittheta.model import RunningDigest
+
+if TYPE_CHECKING:
+    from gittheta.api import Digest, TensorReader, TensorSpec
 
 
 class Operand(Protocol):

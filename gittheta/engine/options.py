@@ -6,10 +6,12 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gittheta.api import Merge, MergeError
-from gittheta.registry import Registry
+
+if TYPE_CHECKING:
+    from gittheta.registry import Registry
 
 #: Options that every method has; the engine uses them, not the method.
 WEIGHT, NONFINITE = "weight", "nonfinite"

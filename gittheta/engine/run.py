@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import ThetaError
 from gittheta.engine.blocks import ModelBlocks, TensorBlocks
-from gittheta.engine.device import Compute
-from gittheta.engine.task import Task, asked, prepared
+from gittheta.engine.task import Task, call_method, prepared
+
+if TYPE_CHECKING:
+    import torch
+
+    from gittheta.engine.device import Compute
 
 Result = TypeVar("Result")
 
@@ -29,7 +31,7 @@ def merge_tensor(task: Task, compute: Compute, measured: Any = None) -> Iterator
     measure = getattr(task.method, "measure", None)
     if measured is None and measure:
         try:
-            measured = asked(task.method, measure, blocks)
+            measured = call_method(task.method, measure, blocks)
         except ThetaError as error:
             raise error.located(tensor=task.name) from error.__cause__
     return blocks.map(lambda group: blocks.result(replace(group, measured=measured)))
@@ -40,4 +42,4 @@ def measure_all(tasks: Sequence[Task], compute: Compute) -> Any:
     method: Any = tasks[0].method
     by_name = sorted(tasks, key=lambda task: task.name)
     blocks = ModelBlocks([TensorBlocks(prepared(task), compute) for task in by_name])
-    return asked(method, method.measure, blocks)
+    return call_method(method, method.measure, blocks)

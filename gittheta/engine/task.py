@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gittheta.api import Merge, MergeError, TensorSpec, ThetaError, Traits
 from gittheta.engine.arrays import TORCH
-from gittheta.engine.operands import Operand
+
+if TYPE_CHECKING:
+    from gittheta.engine.operands import Operand
 
 Result = TypeVar("Result")
 
 
-Asked = TypeVar("Asked")
+Argument = TypeVar("Argument")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Task:
         return Traits.of(self.method)
 
 
-def asked(method: Merge, call: Callable[[Asked], Result], asked: Asked) -> Result:
+def call_method(method: Merge, function: Callable[[Argument], Result], argument: Argument) -> Result:
     """The result of a call into a method. Any error of the method becomes a MergeError: Git must see no traceback."""
     try:
-        return call(asked)
+        return function(argument)
     except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.readers import FileReader
@@ -16,8 +17,10 @@ from gittheta.codec.stream import ByteStream
 from gittheta.errors import FormatError
 from gittheta.files.detect import SNIFF, detect, split
 from gittheta.model import Layout, Segment, piece_spec
-from gittheta.registry import Registry
 from gittheta.storage.files import open_to_read
+
+if TYPE_CHECKING:
+    from gittheta.registry import Registry
 
 _PIECE = 1 << 20
 _NOBODY = NullReporter()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from gittheta.api import Format, Reporter
-from gittheta.codec.stream import ByteStream
 from gittheta.errors import FormatError, PluginError
-from gittheta.model import DTYPES, Dtype, Layout, TensorSpec
-from gittheta.registry import Registry
+from gittheta.model import DTYPES, Dtype, Layout
 from gittheta.storage.manifest import (
     MAX_BLOCK_UNIT,
     MAX_BYTES,
@@ -20,6 +17,12 @@ from gittheta.storage.manifest import (
     MAX_SKELETON,
     MAX_TENSORS,
 )
+
+if TYPE_CHECKING:
+    from gittheta.api import Format, Reporter
+    from gittheta.codec.stream import ByteStream
+    from gittheta.model import TensorSpec
+    from gittheta.registry import Registry
 
 #: Bytes of a file that a format gets to decide whether the file has that format.
 SNIFF = 4096
@@ -47,7 +50,7 @@ def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
     """Whether a format claims a file that begins with these bytes; if its plugin fails, that is a warning and a no."""
     try:
         return file_format.matches(head)
-    except Exception as error:  # as for `split` below
+    except Exception as error:  # noqa: BLE001 - as for `split` below
         reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
         return False
 

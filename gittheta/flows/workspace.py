@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.tensor_store import TensorStore
@@ -12,11 +13,13 @@ from gittheta.errors import ManifestError
 from gittheta.git.process import BlobReader
 from gittheta.git.repository import Repository
 from gittheta.limits import Limits
-from gittheta.model import Manifest
 from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from gittheta.model import Manifest
 
 
 @dataclass

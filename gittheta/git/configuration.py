@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gittheta.git.process import Git
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
 
 #: Whose configuration is meant.
 Scope = Literal["--local", "--global", "--system"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gittheta.git.entries import Blob, FileChange
-from gittheta.git.process import Git
+
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
 
 _OID = re.compile(rb"[0-9a-f]{40,64}")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ThetaError
-from gittheta.git.repository import Repository
+
+if TYPE_CHECKING:
+    from gittheta.git.repository import Repository
 
 NAMES = ("pre-push", "post-checkout", "post-merge", "post-rewrite", "post-index-change", "prepare-commit-msg")
 _MARK = b"# gittheta: handed over to"

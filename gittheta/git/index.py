@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
 from gittheta.git.entries import Entry
-from gittheta.git.process import Git
+
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
 
 _DEBUG_SIZE = re.compile(r"([^\0]*)\0  ctime: [^\0]*?\n  size: ([0-9]+)\tflags: [0-9a-f]+\n")
 

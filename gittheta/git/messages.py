@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gittheta.git.process import Git
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
 
 
 def add_trailer(git: Git, message: str, line: str) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gittheta.git.repository import Repository
+if TYPE_CHECKING:
+    from gittheta.git.repository import Repository
 
 #: `git merge` sets a variable for each head that it merges: this prefix and the commit; the value is the user's name.
 _NAMED_HEAD = "GITHEAD_"
@@ -52,7 +54,7 @@ class Operation:
         commits = repository.commits("HEAD", *merged)
         heads = tuple(sorted(names or commits[1:]))
         in_sequence = any((folder / name).is_dir() for name in _SEQUENCES)
-        return cls(_kind(folder, bool(heads)), commits[0], heads, names, in_sequence)
+        return cls(_kind(folder, merges=bool(heads)), commits[0], heads, names, in_sequence)
 
     @property
     def is_running_merge(self) -> bool:
@@ -60,7 +62,7 @@ class Operation:
         return bool(self.names)
 
 
-def _kind(folder: Path, merges: bool) -> Kind:
+def _kind(folder: Path, *, merges: bool) -> Kind:
     if merges:
         return Kind.MERGE
     if any((folder / name).is_dir() for name in ("rebase-merge", "rebase-apply")):

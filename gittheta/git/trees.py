@@ -10,11 +10,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
 from gittheta.git.entries import Entry
-from gittheta.git.process import Git
-from gittheta.git.repository import Repository
+
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
+    from gittheta.git.repository import Repository
 
 _NO_DRIVER = ("-c", "merge.theta.driver=false")
 #: Synthetic commits are for Git's eyes only; nobody need have a name for them.

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges.arithmetic.angles import (
@@ -23,6 +21,9 @@ from gittheta.merges.arithmetic.angles import (
     on_arc,
     shares_of,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 Unit = Literal["tensor", "row", "element"]
 
@@ -56,10 +57,10 @@ class Slerp:
         """The point on the arc between the sides."""
         return mixed(group, group.measured, on_deltas=False)
 
-    def _numbers(self, known: Vectors) -> list[float]:
-        if known.weights[0] != known.weights[1]:
-            raise MergeError("slerp goes by t, not by weights", tensor=known.tensor, hint="give t, or choose nuslerp")
-        return on_arc(known.cosines[0][1] if all(known.lengths) else 1.0, (1 - self.t, self.t))
+    def _numbers(self, vectors: Vectors) -> list[float]:
+        if vectors.weights[0] != vectors.weights[1]:
+            raise MergeError("slerp goes by t, not by weights", tensor=vectors.tensor, hint="give t, or choose nuslerp")
+        return on_arc(vectors.cosines[0][1] if all(vectors.lengths) else 1.0, (1 - self.t, self.t))
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class NuSlerp:
             return mixed_rows(group, shares_of(group.weights, group.name))
         return mixed(group, group.measured, on_deltas=True)
 
-    def _numbers(self, known: Vectors) -> list[float]:
-        shares = shares_of(known.weights, known.tensor)
-        return on_arc(known.cosines[0][1] if all(known.lengths) else 1.0, shares)
+    def _numbers(self, vectors: Vectors) -> list[float]:
+        shares = shares_of(vectors.weights, vectors.tensor)
+        return on_arc(vectors.cosines[0][1] if all(vectors.lengths) else 1.0, shares)
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ class MultiSlerp:
         """The mean direction at the mean length."""
         return mixed(group, group.measured, on_deltas=True)
 
-    def _numbers(self, known: Vectors) -> list[float]:
-        shares = shares_of(known.weights, known.tensor)
-        size = known.length(shares)
+    def _numbers(self, vectors: Vectors) -> list[float]:
+        shares = shares_of(vectors.weights, vectors.tensor)
+        size = vectors.length(shares)
         if size > OPPOSED:
-            return known.at_mean_length(shares, [share / size for share in shares])
-        if sum(share != 0 for share in shares) > 2 and any(known.lengths):
-            raise known.opposed(self.name)
+            return vectors.at_mean_length(shares, [share / size for share in shares])
+        if sum(share != 0 for share in shares) > 2 and any(vectors.lengths):
+            raise vectors.opposed(self.name)
         return shares
 
 
@@ -164,36 +165,36 @@ class Karcher:
         """The mean direction at the mean length."""
         return mixed(group, group.measured, on_deltas=False)
 
-    def _numbers(self, known: Vectors) -> list[float]:
-        shares = shares_of(known.weights, known.tensor, negative=False)
-        alphas = [share if length else 0.0 for share, length in zip(shares, known.lengths, strict=True)]
+    def _numbers(self, vectors: Vectors) -> list[float]:
+        shares = shares_of(vectors.weights, vectors.tensor, negative=False)
+        alphas = [share if length else 0.0 for share, length in zip(shares, vectors.lengths, strict=True)]
         if not any(alphas):
             return alphas
-        alphas = shares_of(alphas, known.tensor)
-        u = self._unit(known, alphas)
+        alphas = shares_of(alphas, vectors.tensor)
+        u = self._unit(vectors, alphas)
         for _ in range(self.iterations):
-            step = self._step(known, alphas, u)
-            size = known.length(step)
+            step = self._step(vectors, alphas, u)
+            size = vectors.length(step)
             along, across = math.cos(size), math.sin(size) / size if size else 1.0
-            u = self._unit(known, [along * at + across * move for at, move in zip(u, step, strict=True)])
+            u = self._unit(vectors, [along * at + across * move for at, move in zip(u, step, strict=True)])
             if size < self.tolerance:
                 break
-        return known.at_mean_length(shares, u)
+        return vectors.at_mean_length(shares, u)
 
-    def _unit(self, known: Vectors, u: list[float]) -> list[float]:
-        size = known.length(u)
+    def _unit(self, vectors: Vectors, u: list[float]) -> list[float]:
+        size = vectors.length(u)
         if size < OPPOSED:
-            raise known.opposed(self.name)
+            raise vectors.opposed(self.name)
         return [number / size for number in u]
 
-    def _step(self, known: Vectors, alphas: list[float], u: list[float]) -> list[float]:
+    def _step(self, vectors: Vectors, alphas: list[float], u: list[float]) -> list[float]:
         """T as a linear combination of the unit vectors ûᵢ: its coefficients. Raises MergeError for opposite ones."""
-        cosines = [clamped(cosine) for cosine in known.dots(u)]
+        cosines = [clamped(cosine) for cosine in vectors.dots(u)]
         factors = []
         for alpha, cosine in zip(alphas, cosines, strict=True):
             angle = math.acos(cosine) if alpha else 0.0
             if math.pi - angle < OPPOSED:
-                raise known.opposed(self.name)
+                raise vectors.opposed(self.name)
             factors.append(alpha * angle / math.sin(angle) if angle else alpha)
         back = dot(factors, cosines)
         return [factor - back * at for factor, at in zip(factors, u, strict=True)]
@@ -224,20 +225,20 @@ class ModelStock:
         """The point between the base and the mean of the sides."""
         return mixed(group, group.measured, on_deltas=True)
 
-    def _numbers(self, known: Vectors) -> list[float]:
-        shares = shares_of(known.weights, known.tensor, negative=False)
+    def _numbers(self, vectors: Vectors) -> list[float]:
+        shares = shares_of(vectors.weights, vectors.tensor, negative=False)
         if sum(share > 0 for share in shares) < 2:
-            raise MergeError("model_stock needs two sides or more", tensor=known.tensor, hint="try linear")
-        if not any(known.lengths):
+            raise MergeError("model_stock needs two sides or more", tensor=vectors.tensor, hint="try linear")
+        if not any(vectors.lengths):
             return shares
-        together = dot(shares, known.dots(shares))
+        together = dot(shares, vectors.dots(shares))
         alone = math.fsum(
-            share**2 * row[side] for side, (share, row) in enumerate(zip(shares, known.cosines, strict=True))
+            share**2 * row[side] for side, (share, row) in enumerate(zip(shares, vectors.cosines, strict=True))
         )
         squares = dot(shares, shares)
         cosine = (together - alone) / (1 - squares)
         # N·c / (1 + (N − 1)·c), both divided by N.
         below = squares + (1 - squares) * cosine
         if below < OPPOSED**2:
-            raise known.opposed(self.name)
+            raise vectors.opposed(self.name)
         return [cosine / below * share for share in shares]

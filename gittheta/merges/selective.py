@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from gittheta.merges.arithmetic import threshold
 from gittheta.merges.arithmetic.order_statistics import find_cuts
 from gittheta.merges.arithmetic.reductions import leaf_dots, totals
 from gittheta.merges.arithmetic.sign_election import Part, Sum, either, elected, negative, scaled
-from gittheta.merges.arithmetic.threshold import Cut
 from gittheta.merges.linear import divided
 from gittheta.merges.task_vectors import added_to_base, check_fraction, task_vector
+
+if TYPE_CHECKING:
+    from gittheta.merges.arithmetic.threshold import Cut
 
 Unit = Literal["tensor", "row", "element"]
 

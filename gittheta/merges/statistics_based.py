@@ -101,19 +101,19 @@ class Fisher:
         return self._largest if self.floor else None
 
     def _largest(self, blocks: Blocks) -> float:
-        return max(blocks.map(lambda group: _greatest(_total(self._known(group)))))
+        return max(blocks.map(lambda group: _greatest(_total(self._weighted(group)))))
 
     def merge(self, group: Group) -> torch.Tensor:
         """The merged values. Raises MergeError for a negative F, and for weights that are negative or all zero."""
         _check_weights(group, self.name)
         sides = [side.to(torch.float64) for side in group.sides]
-        known = self._known(group)
-        total = _total(known)
-        informed = _total([each * side for each, side in zip(known, sides, strict=True)]) / total
+        fishers = self._weighted(group)
+        total = _total(fishers)
+        weighted = _total([each * side for each, side in zip(fishers, sides, strict=True)]) / total
         mean = _mean(sides, group.weights)
-        return torch.where(total > self.floor * (group.measured or 0.0), informed, mean).to(group.sides[0].dtype)
+        return torch.where(total > self.floor * (group.measured or 0.0), weighted, mean).to(group.sides[0].dtype)
 
-    def _known(self, group: Group) -> list[torch.Tensor]:
+    def _weighted(self, group: Group) -> list[torch.Tensor]:
         """wᵢFᵢ of each side, as float64: products of tiny numbers would become zero in float32. Raises MergeError."""
         fishers = _statistics(group, "fisher", tuple(group.sides[0].shape))
         for side, values in enumerate(fishers):

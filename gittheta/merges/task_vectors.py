@@ -26,7 +26,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from gittheta.api import HINT_NO_BASE, Blocks, Group, MergeError
+from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges.arithmetic import counter_rng, threshold
 from gittheta.merges.arithmetic.order_statistics import find_cuts
 from gittheta.merges.arithmetic.reductions import leaf_sums, totals
@@ -41,19 +41,13 @@ Cuts = dict[str, tuple[Cut, ...]]
 
 def task_vector(group: Group, side: int) -> torch.Tensor:
     """δ of one side, in new memory, with the side's shape and dtype. Raises MergeError without a base."""
-    return group.sides[side] - _base(group)
+    return group.sides[side] - group.theta0
 
 
 def added_to_base(group: Group, change: torch.Tensor | None, factor: float) -> torch.Tensor:
     """θ0 + λ·change, or θ0 if ``change`` is None. Overwrites ``change``. Raises MergeError without a base."""
-    base = _base(group)
+    base = group.theta0
     return base.clone() if change is None else scaled(change, factor).add_(base)
-
-
-def _base(group: Group) -> torch.Tensor:
-    if group.base is None:
-        raise MergeError("there is no merge base, and so no task vector", tensor=group.name, hint=HINT_NO_BASE)
-    return group.base
 
 
 def side_names(group: Group) -> tuple[str, ...]:

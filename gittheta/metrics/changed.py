@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import BlockPair, TensorSpec
+if TYPE_CHECKING:
+    from gittheta.api import BlockPair, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Changed:
     """
 
     name: ClassVar[str] = "changed"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
         """True: it applies to every tensor."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from gittheta.api import BlockPair, TensorSpec
-from gittheta.numerics.floats import Doubles
+if TYPE_CHECKING:
+    from gittheta.api import BlockPair, TensorSpec
+    from gittheta.numerics.floats import Doubles
 
 #: Squares of values between these neither overflow nor lose bits.
 _SMALLEST, _LARGEST = 2.0**-480, 2.0**480
@@ -30,7 +31,7 @@ class Norm:
     """The L2 norm of new - old, that norm over the norm of old, and the largest change of one element."""
 
     name: ClassVar[str] = "norm"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
 
     def applies(self, spec: TensorSpec) -> bool:
         """Floats."""

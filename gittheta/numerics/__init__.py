@@ -1,1 +1,1 @@
-"""Bytes and numbers: floats seen as integers, byte planes, entropy coding, lists of positions."""
+"""Convert between bytes and numbers: floats as integers, byte planes, entropy coding, lists of positions."""

@@ -1,30 +1,33 @@
-"""Floats seen in three ways: as raw words, as integers in the same order, and as float64 values.
+"""Floats in three forms: as raw words, as integers in the order of the floats, and as float64 values.
 
-Everything here yields the same bits on every machine: each step is exact or is one IEEE 754 operation on each element.
+Everything here gives the same bits on every machine: each step is exact, or one IEEE 754 operation on each element.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.model import DTYPES, Dtype
-from gittheta.numerics.planes import Bytes, Words
+
+if TYPE_CHECKING:
+    from gittheta.numerics.planes import Bytes, Words
 
 Doubles = npt.NDArray[np.float64]
 
 
 def has_arithmetic(dtype: Dtype) -> bool:
-    """Whether :func:`to_float64` knows the dtype."""
+    """Whether :func:`to_float64` can convert the dtype."""
     return dtype.arithmetic
 
 
 def word_width(dtype: Dtype) -> int:
-    """Bytes of the words that a block of this dtype consists of.
+    """The width in bytes of the words into which tensors of this dtype are split.
 
-    An element, or one of a complex number's two parts; of block dtypes, which nobody computes with, single bytes.
+    A word is an element, or one part of a complex number; for block dtypes it is a byte.
     """
     if dtype.kind == "block":
         return 1
@@ -32,12 +35,15 @@ def word_width(dtype: Dtype) -> int:
 
 
 def as_words(data: memoryview, width: int) -> Words:
-    """Raw little-endian bytes as unsigned integers of ``width`` bytes, without a copy."""
+    """Raw little-endian bytes as unsigned integers of ``width`` bytes: one-dimensional, without a copy."""
     return np.frombuffer(data, f"<u{width}")
 
 
 def to_ordered(words: Words) -> Words:
-    """Integers in the order of the floats that the words are: negative ones inverted, positive ones lifted above."""
+    """The order-preserving integers of floats given as words: in the order of the floats, of the same width and shape.
+
+    The words of negative floats are inverted, and those of positive floats get their upper bit set.
+    """
     mask: Words
     signed = words.view(f"<i{words.dtype.itemsize}")
     mask = (signed >> signed.dtype.type(8 * words.dtype.itemsize - 1)).view(words.dtype)
@@ -58,16 +64,19 @@ def from_ordered(ordered: Words) -> Words:
 
 
 def zigzag(differences: Words) -> Words:
-    """Differences modulo 2^bits, small ones of either sign as small numbers: 0, -1, 1, -2, ... as 0, 1, 2, 3, ..."""
+    """Map differences modulo 2^bits to unsigned integers, so that those near zero are small.
+
+    0, -1, 1, -2, ... become 0, 1, 2, 3, ...; shape and width stay.
+    """
     signed = differences.view(f"<i{differences.dtype.itemsize}")
     folded = signed >> signed.dtype.type(8 * differences.dtype.itemsize - 1)
     folded ^= signed << signed.dtype.type(1)
-    found: Words = folded.view(differences.dtype)
-    return found
+    unsigned: Words = folded.view(differences.dtype)
+    return unsigned
 
 
 def unzigzag(folded: Words) -> Words:
-    """Undo :func:`zigzag`. The argument is used up."""
+    """Undo :func:`zigzag`. Overwrites its argument."""
     kind = folded.dtype.type
     halves: Words = folded >> kind(1)
     folded &= kind(1)
@@ -77,8 +86,8 @@ def unzigzag(folded: Words) -> Words:
 
 
 def to_float64(data: memoryview, dtype: Dtype) -> Doubles:
-    """The values of a dtype that :func:`has_arithmetic` knows, exactly; a fresh array."""
-    with np.errstate(invalid="ignore"):  # NaNs that signal
+    """The exact values of raw bytes, in a new one-dimensional array. The dtype must satisfy :func:`has_arithmetic`."""
+    with np.errstate(invalid="ignore"):  # signalling NaNs
         return _to_float64(data, dtype)
 
 
@@ -88,21 +97,23 @@ def _to_float64(data: memoryview, dtype: Dtype) -> Doubles:
         wide <<= np.uint32(16)
         return wide.view(np.float32).astype(np.float64)
     if dtype.bits == 8:
-        found: Doubles = _values(dtype.name).take(np.frombuffer(data, np.uint8))
-        return found
+        values: Doubles = _values(dtype.name).take(np.frombuffer(data, np.uint8))
+        return values
     return np.frombuffer(data, f"<{dtype.name[0]}{dtype.itemsize}").astype(np.float64)
 
 
 def from_float64(values: Doubles, dtype: Dtype) -> memoryview:
-    """Values rounded to a dtype, to the nearest and to even, as raw bytes; by way of ``f32`` to narrower dtypes.
+    """The raw bytes of one-dimensional values, rounded to a dtype, to nearest and ties to even.
 
-    Every NaN becomes the one quiet positive NaN: which one arithmetic yields differs between machines. What is too
-    large becomes infinite, or the largest value in dtypes of eight bits.
+    Values are rounded to ``f32`` first if the dtype is narrower. Every NaN becomes the positive quiet NaN, because the
+    NaNs that arithmetic yields differ between machines. Values that are too large become infinite, or the largest
+    number of dtypes of eight bits.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         rounded = values.astype("<f8" if dtype.name == "f64" else "<f4")
         if dtype.bits == 8:
-            # To 16 bits first, to odd: what is lost leaves a trace in the last bit, so that rounding again is exact.
+            # Rounded to odd at 16 bits first: the last bit says whether bits were lost, so that the second rounding
+            # is exact.
             bits = rounded.view("<u4")
             narrow = (bits >> np.uint32(16)).astype("<u2")
             narrow |= (bits & np.uint32(0xFFFF)).astype(bool)
@@ -124,7 +135,7 @@ def from_float64(values: Doubles, dtype: Dtype) -> memoryview:
 
 @cache
 def _values(name: str) -> Doubles:
-    """The value of each of the 256 codes."""
+    """The value of each of the 256 codes of a dtype of eight bits: float64, (256)."""
     dtype = DTYPES[name]
     exponent_bits, mantissa_bits, bias = dtype.exponent_bits, dtype.mantissa_bits, dtype.bias
     codes = np.arange(256)
@@ -145,7 +156,7 @@ def _values(name: str) -> Doubles:
 
 @cache
 def _middles(name: str) -> Doubles:
-    """Between each two neighbours of the finite values that are not negative."""
+    """The middle of each two neighbouring finite non-negative values of a dtype of eight bits: float64, ascending."""
     values = _values(name)[:128]
     finite = values[np.isfinite(values)]
     middles: Doubles = (finite[1:] + finite[:-1]) / 2
@@ -154,7 +165,7 @@ def _middles(name: str) -> Doubles:
 
 @cache
 def _codes(name: str) -> Bytes:
-    """The code that each of the 2^16 numbers of ``bf16`` is rounded to."""
+    """The code to which each of the 2^16 words of ``bf16`` is rounded: uint8, (65536)."""
     wide = np.arange(1 << 16, dtype=np.uint32)
     wide <<= np.uint32(16)
     with np.errstate(invalid="ignore"):
@@ -165,7 +176,7 @@ def _round_to_eight_bits(values: npt.NDArray[np.floating], name: str) -> Bytes:
     middles = _middles(name)
     sizes = np.abs(values)
     codes: Bytes = np.searchsorted(middles, sizes, side="left").astype(np.uint8)
-    # Exactly in the middle: up, if the code below is odd.
+    # A value exactly in the middle goes up if the code below is odd.
     tie = middles[np.minimum(codes, len(middles) - 1)] == sizes
     codes += (tie & (codes & np.uint8(1)).astype(bool)).astype(np.uint8)
     if name == "f8_e5m2":

@@ -1,4 +1,4 @@
-"""Byte planes: numbers cut into their bytes, each plane entropy-coded where that pays. What encodings are made of."""
+"""Byte planes: the first byte of each number, then the second of each, ...; entropy-coded where that saves bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Words = npt.NDArray[np.unsignedinteger]
 
 
 def split(words: Words) -> list[Bytes]:
-    """The planes of some words, from the most significant byte to the least."""
+    """The byte planes of one-dimensional words, from the most significant byte to the least."""
     width = words.dtype.itemsize
     if width == 1:
         return [np.ascontiguousarray(words).view(np.uint8)]
@@ -27,7 +27,7 @@ def split(words: Words) -> list[Bytes]:
 
 
 def join(planes: Sequence[Bytes]) -> Words:
-    """The words whose planes these are; one to eight of them, of which a power of two."""
+    """The words with these byte planes, most significant first. There must be 1, 2, 4 or 8 planes."""
     words = planes[0].astype(f"<u{len(planes)}")
     kind = words.dtype.type
     for plane in planes[1:]:
@@ -37,10 +37,10 @@ def join(planes: Sequence[Bytes]) -> Words:
 
 
 def split_rotated(words: Words) -> list[Bytes]:
-    """The planes of floats rotated left by a bit: the first holds exponents alone, the sign stands in the last.
+    """The byte planes of floats whose bits are rotated left by one, which moves the sign behind the mantissa.
 
-    Of weights that are roughly normal, eight bits of exponent carry about 2.6 bits of information, while mantissa and
-    sign do not compress.
+    So the first plane holds exponents alone. In weights that are roughly normally distributed, eight bits of exponent
+    carry about 2.6 bits of information, while mantissa and sign do not compress.
     """
     width = words.dtype.itemsize
     if width == 1:
@@ -52,7 +52,7 @@ def split_rotated(words: Words) -> list[Bytes]:
 
 
 def join_rotated(planes: Sequence[Bytes], out: Words) -> None:
-    """Undo :func:`split_rotated`."""
+    """Undo :func:`split_rotated`, into ``out``."""
     width = len(planes)
     if width == 1:
         out[:] = planes[0]
@@ -69,14 +69,14 @@ def join_rotated(planes: Sequence[Bytes], out: Words) -> None:
     out |= sign
 
 
-def pack(planes: Sequence[Bytes], matches: bool = False) -> bytes:
-    """Planes one after the other, after their stored lengths; see :func:`shrink`."""
-    stored = [shrink(plane, matches) for plane in planes]
+def pack(planes: Sequence[Bytes], *, matches: bool = False) -> bytes:
+    """The stored lengths of the planes, then the planes, each compressed by :func:`shrink`."""
+    stored = [shrink(plane, matches=matches) for plane in planes]
     return b"".join([struct.pack(f"<{len(stored)}I", *map(len, stored)), *stored])
 
 
 def unpack(payload: memoryview, counts: Sequence[int]) -> tuple[list[Bytes], memoryview]:
-    """As many planes as there are ``counts`` (of bytes), as :func:`pack` wrote them, and what follows. PayloadError."""
+    """Planes of these numbers of bytes, which :func:`pack` wrote, and the rest of the payload. Raises PayloadError."""
     at = 4 * len(counts)
     if len(payload) < at:
         raise PayloadError("the lengths of a payload's planes are cut short")
@@ -90,10 +90,10 @@ def unpack(payload: memoryview, counts: Sequence[int]) -> tuple[list[Bytes], mem
 
 
 @lru_cache(maxsize=2)
-def _parameters(matches: bool) -> zstandard.ZstdCompressionParameters:
+def _parameters(*, matches: bool) -> zstandard.ZstdCompressionParameters:
     if matches:
         return zstandard.ZstdCompressionParameters.from_level(1, write_checksum=0, write_content_size=1)
-    # Planes of floats hold hardly a match: looking for long ones only is both faster and smaller.
+    # Planes of floats hardly repeat themselves: looking for long matches only is faster and gives fewer bytes.
     return zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_FAST,
         min_match=7,
@@ -108,25 +108,25 @@ def _parameters(matches: bool) -> zstandard.ZstdCompressionParameters:
 _threads = local()
 
 
-def _compressor(matches: bool) -> zstandard.ZstdCompressor:
-    """One for each thread: zstandard's contexts cannot be shared."""
+def _compressor(*, matches: bool) -> zstandard.ZstdCompressor:
+    """This thread's compressor; zstandard's contexts cannot be shared between threads."""
     name = "general" if matches else "entropy"
     if not hasattr(_threads, name):
-        setattr(_threads, name, zstandard.ZstdCompressor(compression_params=_parameters(matches)))
-    found: zstandard.ZstdCompressor = getattr(_threads, name)
-    return found
+        setattr(_threads, name, zstandard.ZstdCompressor(compression_params=_parameters(matches=matches)))
+    compressor: zstandard.ZstdCompressor = getattr(_threads, name)
+    return compressor
 
 
-def shrink(plane: Bytes, matches: bool) -> bytes | memoryview:
-    """A plane compressed, or as it is if that is no larger. ``matches``: it may repeat itself, unlike mantissas."""
+def shrink(plane: Bytes, *, matches: bool) -> bytes | memoryview:
+    """A plane, compressed if that makes it smaller. ``matches`` is set for planes that may repeat themselves."""
     if not len(plane):
         return b""
-    small = _compressor(matches).compress(plane.data)
+    small = _compressor(matches=matches).compress(plane.data)
     return small if len(small) < len(plane) else plane.data
 
 
 def grow(plane: memoryview, count: int) -> Bytes:
-    """The ``count`` bytes of a plane that :func:`shrink` wrote, and no more. Raises PayloadError."""
+    """The ``count`` bytes of a plane that :func:`shrink` wrote. Raises PayloadError if it does not hold as many."""
     if len(plane) == count:
         return np.frombuffer(plane, np.uint8)
     if not hasattr(_threads, "decompressor"):

@@ -1,4 +1,4 @@
-"""Ascending positions as the gaps between them: what the sparse encodings have in common. See ``docs/spec``."""
+"""Ascending positions as the gaps between them, which ``sparse`` and ``ternary`` share. See ``docs/spec``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gittheta.numerics.planes import pack, unpack
 Positions = npt.NDArray[np.int64]
 
 _HEAD = struct.Struct("<BI")
-#: A symbol of this size says: so much, and more follows.
+#: This symbol stands for 255, to which the next symbol is added.
 _MORE = 255
-#: Where the mean gap is larger, its eight low bits, which are noise, get a plane of their own.
+#: If the mean gap is larger, the eight low bits of the gaps, which are noise, get a plane of their own.
 _WIDE = 400
 
 
 def pack_positions(positions: Positions) -> bytes:
-    """Positions in strictly ascending order, as gaps: about as few bytes as their entropy if they are random."""
+    """Strictly ascending positions (one-dimensional, int64) as gaps. Random ones take about their entropy in bytes."""
     gaps = np.diff(positions, prepend=-1) - 1
     low_bits = 8 if len(gaps) and gaps.mean() > _WIDE else 0
     high = gaps >> low_bits
@@ -30,12 +30,12 @@ def pack_positions(positions: Positions) -> bytes:
 
 
 def unpack_positions(payload: memoryview, count: int, limit: int) -> tuple[Positions, memoryview]:
-    """``count`` positions below ``limit``, and what follows them. Raises PayloadError."""
+    """``count`` ascending positions below ``limit``, and the rest of the payload. Raises PayloadError."""
     if len(payload) < _HEAD.size:
         raise PayloadError("a list of positions without a head")
     low_bits, length = _HEAD.unpack_from(payload)
     if low_bits not in (0, 8) or not count <= length <= count + limit // _MORE:
-        raise PayloadError("a list of positions that cannot be")
+        raise PayloadError("a list of positions of an impossible length")
     planes, rest = unpack(payload[_HEAD.size :], [length, count] if low_bits else [length])
     gaps = _from_symbols(planes[0], count) << low_bits
     if low_bits:
@@ -49,7 +49,7 @@ def unpack_positions(payload: memoryview, count: int, limit: int) -> tuple[Posit
 
 
 def _to_symbols(numbers: Positions) -> npt.NDArray[np.uint8]:
-    """Each number as symbols of 255, as often as it holds that, and one smaller symbol."""
+    """Each number as a run of symbols that add up to it: some of 255, then one below 255."""
     more = numbers // _MORE
     if not more.any():
         return numbers.astype(np.uint8)
@@ -64,6 +64,6 @@ def _from_symbols(symbols: npt.NDArray[np.uint8], count: int) -> Positions:
         return symbols.astype(np.int64)
     ends = np.flatnonzero(symbols != _MORE)
     if len(ends) != count or (len(symbols) and symbols[-1] == _MORE):
-        raise PayloadError("a list of positions that does not hold as many as it should")
+        raise PayloadError("a list of positions that does not hold the right number of them")
     sums = np.cumsum(symbols, dtype=np.int64)[ends]
     return np.diff(sums, prepend=0)

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING
 
-from gittheta.api import Advance, ObjectId
 from gittheta.remotes.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from gittheta.api import Advance, ObjectId
 
 
 class Bandwidth:
@@ -64,7 +67,7 @@ class LimitedRemote(Wrapper):
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """Within the limits."""
-        with self._limited(lambda amount: None) as limited:
+        with self._limited(lambda _: None) as limited:
             data = self.inner.read(object_id, offset, length)
             limited(len(data))
             return data

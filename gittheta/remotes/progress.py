@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gittheta.api import Advance, ObjectId, Reporter
 from gittheta.remotes.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from gittheta.api import Advance, ObjectId, Reporter
 
 
 @dataclass(frozen=True)

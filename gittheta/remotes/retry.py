@@ -33,13 +33,13 @@ class RetryingRemote(Wrapper):
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """With retries; progress goes back by what an attempt that failed had counted."""
         with _counted(advance) as counted:
-            self._retrying(lambda state: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
+            self._retrying(lambda _: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
         """With retries, each into a new file; progress goes back as that of uploads does."""
         with _counted(advance) as counted:
 
-            def begin_again(state: RetryCallState) -> None:
+            def begin_again(_: RetryCallState) -> None:
                 counted.take_back()
                 target.unlink(missing_ok=True)
 
@@ -49,7 +49,7 @@ class RetryingRemote(Wrapper):
         """With retries."""
         return self._retrying()(self.inner.read, object_id, offset, length)
 
-    def _retrying(self, before: Callable[[RetryCallState], None] = lambda state: None) -> Retrying:
+    def _retrying(self, before: Callable[[RetryCallState], None] = lambda _: None) -> Retrying:
         return Retrying(
             retry=retry_if_exception_type(TemporaryRemoteError),
             stop=stop_after_attempt(self.attempts),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gittheta.api import Advance, ObjectId, Remote
+if TYPE_CHECKING:
+    from gittheta.api import Advance, ObjectId, Remote
 
 
 @dataclass(frozen=True)

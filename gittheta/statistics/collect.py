@@ -78,7 +78,7 @@ def gram(
     layers = _layers(model)
     sums = {name: _square(layer.in_features, layer) for name, layer in _first(layers).items()}
 
-    def look(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         _add_products(sums[name], args[0] if args else kwargs["input"])
 
     hooks = [partial(layer.register_forward_pre_hook, partial(look, name), with_kwargs=True) for name, layer in layers]
@@ -110,7 +110,7 @@ def output(
     layers = _layers(model)
     sums = {name: _square(layer.out_features, layer) for name, layer in _first(layers).items()}
 
-    def look(name: str, layer: nn.Module, args: Any, result: torch.Tensor) -> None:
+    def look(name: str, _layer: nn.Module, _arguments: Any, result: torch.Tensor) -> None:
         if result.requires_grad:
             result.register_hook(partial(_add_products, sums[name]))
 

@@ -1,1 +1,1 @@
-"""What lies on disk, byte by byte, as ``docs/spec`` says. Knows neither Git nor plugins."""
+"""Everything on disk, byte by byte, as ``docs/spec`` says. Knows neither Git nor plugins."""

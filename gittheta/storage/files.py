@@ -1,4 +1,4 @@
-"""Files and folders with care: every byte written, synced, checked; errors that say what to do."""
+"""Safe work with files and folders: everything written, synced and checked; errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ObjectCorrupt, StoreError
-from gittheta.model import ObjectId
 
+if TYPE_CHECKING:
+    from gittheta.model import ObjectId
+
+#: Bytes that are copied or read at a time.
 _COPY = 4 << 20
 
 
@@ -27,25 +31,25 @@ HINT_CORRUPT = "delete that file and run `git theta fetch --all`, or add the che
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turns an OSError within the block into a StoreError that says what to do."""
+    """Turn an OSError within the block into a StoreError that says what to do."""
     try:
         yield
     except OSError as error:
         raise StoreError(
             f"cannot read or write {path}: {error.strerror or error}",
-            hint="free some space or mend the permissions there, then run the command again",
+            hint="free some space or repair the permissions there, then run the command again",
         ) from error
 
 
 def write_all(descriptor: int, data: Buffer) -> None:
-    """Write every byte, however many calls that takes."""
+    """Write all bytes, in as many calls as needed. Raises OSError."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] = lambda amount: None) -> None:
-    """Read a file whole and compare its SHA-256 with its name. Raises ObjectCorrupt."""
+def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
+    """Read a whole file and compare its SHA-256 with the object's name. Raises ObjectCorrupt, and StoreError."""
     hashed = hashlib.sha256()
     with translated(path), open(path, "rb", buffering=0) as file:
         while chunk := file.read(_COPY):
@@ -56,7 +60,7 @@ def check_file(path: Path, object_id: ObjectId, advance: Callable[[int], None] =
 
 
 def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> None:
-    """Copy a file and sync the copy."""
+    """Copy a file to a new one and sync that. Raises OSError."""
     with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
         while chunk := reader.read(_COPY):
             write_all(writer.fileno(), chunk)
@@ -65,7 +69,7 @@ def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> N
 
 
 def make_folders(folder: Path) -> None:
-    """Create a folder and its parents, each with the permissions of the one above it (shared repositories)."""
+    """Create a folder and its parents, each with the permissions of its own parent (for shared repositories)."""
     if folder.is_dir():
         return
     make_folders(folder.parent)
@@ -77,7 +81,7 @@ def make_folders(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename within a folder durable, where the system can."""
+    """Make a rename within a folder durable, where the system can do that. Raises OSError."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -91,21 +95,21 @@ _seeking = Lock()
 
 
 def read_at(descriptor: int, offset: int, length: int) -> bytes:
-    """Bytes of an open file from an offset; fewer only at its end. Safe to use from several threads."""
+    """``length`` bytes of an open file from ``offset`` on; fewer only at its end. Safe to use from several threads."""
     if hasattr(os, "pread"):
         return os.pread(descriptor, length, offset)
-    with _seeking:  # on Windows a descriptor has but one position
+    with _seeking:  # Windows has no pread, and all threads share the position of a descriptor
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, length)
 
 
 def open_new(path: Path, mode: int = 0o600) -> int:
-    """A descriptor of a new file, to be written and read. Raises OSError if there is one of that name."""
+    """A descriptor of a new file, for writing and reading. Raises OSError, also if a file of that name exists."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
 
 
 def open_unnamed(path: Path) -> int:
-    """A descriptor of a new file that goes when it is closed, under a name that was free. Raises StoreError."""
+    """A descriptor of a new file that vanishes when it is closed; ``path`` must be free. Raises StoreError."""
     with translated(path):
         if sys.platform == "win32":
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_BINARY | os.O_TEMPORARY, 0o600)
@@ -115,5 +119,5 @@ def open_unnamed(path: Path) -> int:
 
 
 def open_to_read(path: Path) -> int:
-    """A descriptor of a file that is there. Raises OSError."""
+    """A descriptor of an existing file, for reading. Raises OSError."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

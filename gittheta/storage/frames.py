@@ -14,15 +14,15 @@ from gittheta.model import Digest
 
 _HEAD = struct.Struct("<II32s")
 HEAD_LENGTH = _HEAD.size
-#: No raw block may be larger: what a hostile payload can make a reader allocate.
+#: The most bytes of a raw block: this bounds what a hostile payload can make a reader allocate.
 MAX_BLOCK = 1 << 26
-#: An encoding may add so many bytes to a block that it cannot shrink.
+#: The most bytes by which a body may be longer than its raw block.
 MAX_OVERHEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHead:
-    """The head of one frame: bytes of its body, bytes of the raw block, and its digest."""
+    """The head of one frame: length of its body, length of the raw block (both in bytes), digest of the raw block."""
 
     body: int
     raw: int
@@ -30,18 +30,18 @@ class FrameHead:
 
 
 def frame_head(body: bytes, raw: int, digest: Digest) -> bytes:
-    """The bytes that precede a body."""
+    """The bytes of a frame's head; ``raw`` is the length of the raw block in bytes, ``digest`` its digest."""
     return _HEAD.pack(len(body), raw, digest)
 
 
 def parse_head(data: bytes) -> FrameHead:
-    """Read a frame's head. Raises PayloadError if it is cut short or claims an absurd block."""
+    """Read a frame's head. Raises PayloadError if it is cut short, or if its lengths are out of bounds."""
     if len(data) != HEAD_LENGTH:
         raise PayloadError("a payload ends within a frame's head")
     body, raw, digest = _HEAD.unpack(data)
     head = FrameHead(body, raw, Digest(digest))
     if not 0 < head.raw <= MAX_BLOCK:
-        raise PayloadError(f"a block of {head.raw} bytes, which is none")
+        raise PayloadError(f"a block of {head.raw} bytes, which is not from 1 to {MAX_BLOCK}")
     if head.body > head.raw + MAX_OVERHEAD:
         raise PayloadError(f"{head.body} bytes for a block of {head.raw}, which no encoding needs")
     return head

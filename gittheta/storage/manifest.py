@@ -1,7 +1,7 @@
 """Read and write manifests: the text that Git stores for a checkpoint. Specified in ``docs/spec/manifest.md``.
 
-A manifest has exactly one valid form, so parsing checks by regular expressions that admit nothing else, and
-``format_manifest(parse_manifest(text)) == text`` for every text that is accepted.
+A manifest has exactly one valid form: parsing accepts nothing else, and for every text that it accepts,
+``format_manifest(parse_manifest(text)) == text``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gittheta.model import (
     digest_of,
 )
 
-#: The newest version that is read. Version 2 is written only where version 1 has no words for what there is.
+#: The newest version that can be read. Version 2 is written only for checkpoints that version 1 cannot describe.
 VERSION = 2
 MAGIC = b"gittheta manifest "
 _FIRST_LINES = {
@@ -40,6 +40,7 @@ _FIRST_LINES = {
     for version in range(1, VERSION + 1)
 }
 
+# A manifest is hostile input: these bound its text (in bytes), lines (in characters), names (in bytes) and counts.
 MAX_TEXT = 1 << 28
 MAX_LINE = 1 << 20
 MAX_NAME = 4096
@@ -47,9 +48,9 @@ MAX_TENSORS = 1 << 20
 MAX_DIMENSIONS = 64
 MAX_LINKS = 64
 MAX_BYTES = 1 << 62
-#: A skeleton is held in memory while its file is read or written.
+#: Bytes of a skeleton, which is held in memory while its file is read or written.
 MAX_SKELETON = 1 << 28
-#: Elements and bytes of a block of a block dtype.
+#: The most elements, and the most bytes, of one block of a block dtype.
 MAX_BLOCK_UNIT = 1 << 16
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
@@ -74,7 +75,7 @@ _ESCAPE_RUN = re.compile("(?:%[0-9A-F]{2})+")
 
 
 def claims_to_be_manifest(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is meant as a gittheta manifest of any version."""
+    """Whether a file that begins with these bytes claims to be a gittheta manifest, of any version."""
     return head.startswith(MAGIC)
 
 
@@ -84,18 +85,18 @@ def is_foreign_manifest(head: bytes) -> bool:
 
 
 def has_conflict_markers(text: bytes) -> bool:
-    """Whether Git has merged this manifest as lines of text, and could not."""
+    """Whether the text has the conflict markers of a failed line merge by Git."""
     return b"\n<<<<<<< " in text and b"\n=======\n" in text and b"\n>>>>>>> " in text
 
 
 def claimed_version(head: bytes) -> int | None:
     """The version in a manifest's first line, or None if there is no number."""
-    found = re.match(rb"gittheta manifest ([1-9][0-9]{0,8})[: \n]", head)
-    return int(found[1]) if found else None
+    match = re.match(rb"gittheta manifest ([1-9][0-9]{0,8})[: \n]", head)
+    return int(match[1]) if match else None
 
 
 def format_manifest(manifest: Manifest) -> bytes:
-    """The one text of a manifest."""
+    """The only valid text of a manifest."""
     skeleton = manifest.skeleton
     lines = [
         _FIRST_LINES[_version(manifest)],
@@ -110,14 +111,15 @@ def format_manifest(manifest: Manifest) -> bytes:
 
 
 def _version(manifest: Manifest) -> int:
-    """The least version that has words for a manifest."""
+    """The lowest version that can describe a manifest."""
     return 2 if any(stanza.aliases or stanza.spec.dtype.kind == "block" for stanza in manifest.stanzas) else 1
 
 
 def _seal(manifest: Manifest) -> str:
-    """What makes two versions of an opaque file clash when Git merges their manifests as text.
+    """A digest over all pieces of an opaque file, for the format line; empty for other formats.
 
-    Pieces of a file without known structure must not be mixed, while tensors may.
+    With it, two versions conflict when Git merges their manifests as text: pieces of a file of unknown structure must
+    not be mixed, while tensors may.
     """
     if manifest.format != OPAQUE:
         return ""
@@ -125,7 +127,7 @@ def _seal(manifest: Manifest) -> str:
 
 
 def format_stanza(stanza: Stanza) -> Iterator[str]:
-    """The lines of one tensor."""
+    """The lines of one tensor, without newlines."""
     spec = stanza.spec
     shape = "x".join(map(str, spec.shape)) if spec.shape else "scalar"
     skip = f" skip {stanza.skip}" if stanza.skip else ""
@@ -137,7 +139,7 @@ def format_stanza(stanza: Stanza) -> Iterator[str]:
 
 
 def format_recipe(recipe: Recipe) -> str:
-    """The link lines of a recipe alone."""
+    """The link lines of a recipe."""
     return "".join(f"{_format_link(link)}\n" for link in recipe)
 
 
@@ -157,7 +159,7 @@ def _format_link(link: Link) -> str:
 
 
 def _escape(name: str) -> str:
-    return _ESCAPED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
+    return _ESCAPED.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), name)
 
 
 def _unescape(text: str) -> str:
@@ -175,7 +177,7 @@ def _unescape(text: str) -> str:
 def parse_manifest(text: bytes) -> Manifest:
     """A manifest from its text.
 
-    Raises ManifestError if the text is anything but the canonical form of a manifest of this version, within bounds.
+    Raises ManifestError unless the text is the valid form of a manifest, of a known version, within all bounds.
     """
     version = claimed_version(text)
     if version is not None and version > VERSION:
@@ -192,20 +194,26 @@ def parse_manifest(text: bytes) -> Manifest:
     return _parse(decoded)
 
 
-def _parse(text: str) -> Manifest:
+def _version_of(text: str) -> int:
+    """The version that the first line names."""
     version = next((version for version, line in _FIRST_LINES.items() if text.startswith(line + "\n")), None)
     if version is None:
         raise ManifestError("the manifest does not begin with the line that it should")
+    return version
+
+
+def _parse(text: str) -> Manifest:
+    version = _version_of(text)
     if max(map(len, text.split("\n"))) > MAX_LINE:
         raise ManifestError(f"the manifest has a line longer than {MAX_LINE} characters")
     position = len(_FIRST_LINES[version]) + 1
-    found = _HEADER.match(text, position)
+    header = _HEADER.match(text, position)
     try:
-        if not found:
+        if not header:
             raise ManifestError("no format and skeleton where they should be")
-        position = found.end()
-        length = int(found[3])
-        skeleton = Skeleton(length, int(found[4]), _digest(found[5]), _recipe(found[6], length))
+        position = header.end()
+        length = int(header[3])
+        skeleton = Skeleton(length, int(header[4]), _digest(header[5]), _recipe(header[6], length))
         stanzas: dict[str, Stanza] = {}
         while position < len(text):
             matched = _STANZA.match(text, position)
@@ -220,8 +228,14 @@ def _parse(text: str) -> Manifest:
     except ManifestError as error:
         line = text.count("\n", 0, position) + 1
         raise error.but(what=f"malformed manifest, at line {line}: {error.what}") from None
-    manifest = Manifest(found[1], skeleton, tuple(stanzas.values()))
-    if (f" {found[2]}" if found[2] else "") != _seal(manifest):
+    manifest = Manifest(header[1], skeleton, tuple(stanzas.values()))
+    _check_whole(manifest, version, header[2])
+    return manifest
+
+
+def _check_whole(manifest: Manifest, version: int, seal: str | None) -> None:
+    """Raise ManifestError unless the parts of a manifest, each of which is well formed, fit each other."""
+    if (f" {seal}" if seal else "") != _seal(manifest):
         raise ManifestError("the format line does not fit the pieces of the file")
     if _version(manifest) != version:
         raise ManifestError(f"a manifest of version {version} that should be one of version {_version(manifest)}")
@@ -229,11 +243,10 @@ def _parse(text: str) -> Manifest:
     _check_aliases(manifest)
     if manifest.format == OPAQUE:
         _check_pieces(manifest)
-    return manifest
 
 
-def _stanza(found: re.Match[str]) -> Stanza:
-    text, dtype, unit, size, shape, digest, skip, also, links = found.groups()
+def _stanza(match: re.Match[str]) -> Stanza:
+    text, dtype, unit, size, shape, digest, skip, also, links = match.groups()
     name = _name(text)
     try:
         spec = TensorSpec(name, _dtype(dtype) if unit is None else _block_dtype(dtype, unit, size), _shape(shape))
@@ -256,15 +269,15 @@ def _name(text: str) -> str:
 
 
 def _recipe(lines: str, size: int) -> Recipe:
-    """The recipe that some lines spell; ``size`` is that of the tensor, and only counts as zero or not."""
+    """The recipe in some link lines. A tensor of ``size`` zero must have none, all others must have one."""
     recipe = _chain(lines)
     if bool(recipe) != bool(size):
-        raise ManifestError("no recipe for bytes that there are, or a recipe for bytes that there are not")
+        raise ManifestError("a tensor with bytes needs a recipe, and one without bytes must not have any")
     return recipe
 
 
 def _chain(lines: str) -> Recipe:
-    """The links in lines that ``_LINKS`` has matched."""
+    """The links in some lines, which ``_LINKS`` must have matched."""
     recipe = tuple([_link(line.split(" ")) for line in lines.split("\n")[:-1]])
     if len(recipe) > MAX_LINKS:
         raise ManifestError(f"a chain of more than {MAX_LINKS} links")
@@ -311,7 +324,7 @@ def _check_sizes(manifest: Manifest) -> None:
 def _check_aliases(manifest: Manifest) -> None:
     aliases = [alias for stanza in manifest.stanzas for alias in stanza.aliases]
     if len(aliases) > MAX_TENSORS or len(set(aliases)) < len(aliases):
-        raise ManifestError("other names of tensors that are too many, or there twice")
+        raise ManifestError("too many other names of tensors, or one that appears twice")
     if aliases and not {stanza.spec.name for stanza in manifest.stanzas}.isdisjoint(aliases):
         raise ManifestError("another name of a tensor that is also the name of a tensor")
 
@@ -358,5 +371,5 @@ def _shape(text: str) -> tuple[int, ...]:
         return ()
     shape = tuple(map(int, text.split("x")))
     if len(shape) > MAX_DIMENSIONS or prod(shape) > MAX_BYTES or max(shape) > MAX_BYTES:
-        raise ManifestError("an absurd shape")
+        raise ManifestError("a shape that is too large")
     return shape

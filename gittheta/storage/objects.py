@@ -28,12 +28,14 @@ from gittheta.storage.files import (
     translated,
 )
 
+#: Seconds without a change after which no process can still be writing a temporary file.
 _ABANDONED_AFTER = 24 * 3600
+#: The most objects that a reader keeps open.
 _OPEN_FILES = 64
 
 
 class ObjectStore:
-    """Objects under ``root``; those of ``alternates`` (stores of borrowed repositories) are read as if here.
+    """Objects under ``root``. Those in ``alternates`` (stores of repositories that Git borrows from) are read too.
 
     Safe to use from several threads, and by several processes at once.
     """
@@ -43,7 +45,7 @@ class ObjectStore:
         self.alternates = tuple(alternates)
 
     def home_of(self, object_id: ObjectId) -> Path:
-        """Where this store keeps, or would keep, an object."""
+        """The path at which this store keeps, or would keep, an object."""
         return self.root / "objects" / object_id[:2] / object_id
 
     def find(self, object_id: ObjectId) -> Path | None:
@@ -55,39 +57,42 @@ class ObjectStore:
         return None
 
     def missing(self, needed: Mapping[ObjectId, int]) -> set[ObjectId]:
-        """Those objects that are not here, or shorter than they must be."""
+        """Those of the objects that are not here, or are shorter than their least size in bytes."""
         return {object_id for object_id, size in needed.items() if not self.holds(object_id, size)}
 
     def holds(self, object_id: ObjectId, size: int = 0) -> bool:
-        """Whether an object of at least that many bytes is here."""
+        """Whether an object of at least ``size`` bytes is here."""
         path = self.find(object_id)
         return path is not None and path.stat().st_size >= size
 
     def all(self) -> Iterator[ObjectId]:
-        """Every object of this store itself, in order of name."""
+        """Every object of this store itself (not of its alternates), sorted by name."""
         for path in sorted((self.root / "objects").glob("??/*")):
             if len(path.name) == 64:
                 yield ObjectId(path.name)
 
     def temporary(self) -> Path:
-        """A new name for an unfinished file."""
+        """A new path for an unfinished file. Raises StoreError."""
         folder = self.root / "tmp"
         with translated(folder):
             make_folders(folder)
         return folder / os.urandom(16).hex()
 
     def adopt(self, temporary: Path, object_id: ObjectId) -> None:
-        """Give a finished, synced file its name, replacing what may be there: it is the same, or damaged."""
+        """Give a finished, synced file its object's name. An existing file is replaced: it is equal, or damaged.
+
+        Raises StoreError.
+        """
         home = self.home_of(object_id)
         with translated(home):
             make_folders(home.parent)
-            with suppress(PermissionError):  # a hard link to somebody else's file
+            with suppress(PermissionError):  # it may be a hard link to another user's file
                 os.chmod(temporary, 0o444)
             os.replace(temporary, home)
             sync_folder(home.parent)
 
     def import_file(self, object_id: ObjectId, fill: Callable[[Path], None]) -> None:
-        """Let ``fill`` write a temporary file, check it against the name, and keep it. Raises ObjectCorrupt."""
+        """Let ``fill`` write a temporary file, compare it with the object's name, and keep it. Raises ObjectCorrupt."""
         temporary = self.temporary()
         try:
             fill(temporary)
@@ -96,20 +101,20 @@ class ObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda amount: None) -> None:
-        """Read an object whole. Raises ObjectMissing or ObjectCorrupt."""
+    def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Read a whole object and check it against its name. Raises ObjectMissing or ObjectCorrupt."""
         path = self.find(object_id)
         if path is None:
             raise ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
         check_file(path, object_id, advance)
 
     def remove_abandoned(self) -> None:
-        """Delete temporary files that no process can still be writing: untouched for a day."""
+        """Delete temporary files that did not change for a day, so that no process can still be writing them."""
         with suppress(OSError):
             for path in (self.root / "tmp").iterdir():
                 with suppress(OSError):
                     status = path.stat()
-                    # A file that is also linked elsewhere has that file's age, and takes no room.
+                    # A hard link to another file has that file's age, and takes no space.
                     if status.st_nlink == 1 and time.time() - status.st_mtime > _ABANDONED_AFTER:
                         path.unlink()
 
@@ -123,7 +128,10 @@ class ObjectReader:
     _lock: Lock = field(default_factory=Lock)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
-        """Exactly so many bytes. Raises ObjectMissing, or ObjectCorrupt if the object is shorter than that."""
+        """Exactly ``length`` bytes of an object, from ``offset`` on.
+
+        Raises ObjectMissing, or ObjectCorrupt if the object is too short.
+        """
         with self._lock, translated(self.store.root):
             data = read_at(self._open(object_id), offset, length)
         if len(data) != length:
@@ -145,7 +153,7 @@ class ObjectReader:
         return descriptor
 
     def close(self) -> None:
-        """Close every file."""
+        """Close all files."""
         with self._lock:
             while self._files:
                 os.close(self._files.popitem()[1])

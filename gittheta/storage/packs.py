@@ -1,4 +1,4 @@
-"""Objects written one after the other, each full of payloads. Their layout is specified in ``docs/spec/object.md``."""
+"""Write objects that each hold many payloads. Their layout is specified in ``docs/spec/object.md``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.model import ObjectId, Place
 from gittheta.storage.files import Buffer, open_new, translated, write_all
-from gittheta.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from gittheta.storage.objects import ObjectStore
 
 OBJECT_HEAD = b"gittheta-pack-1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingPlace:
-    """A run of bytes in the ``index``-th object of a pack, before the object has its name."""
+    """A run of bytes in an object that has no name yet: the object of this index among those that a writer writes."""
 
     index: int
     offset: int
@@ -26,9 +29,9 @@ class PendingPlace:
 
 
 class PackWriter:
-    """Writes objects one after the other. Nothing has an object's name before :meth:`finish` returns.
+    """Writes objects one after the other. No file has an object's name before :meth:`finish`. For one thread.
 
-    Each object is synced on a thread of its own while the next is written. For one thread at a time.
+    An object is synced on another thread while the next one is written.
     """
 
     def __init__(self, store: ObjectStore, object_size: int) -> None:
@@ -39,7 +42,7 @@ class PackWriter:
         self._syncer = ThreadPoolExecutor(1, "gittheta-sync")
 
     def append(self, parts: Sequence[Buffer]) -> PendingPlace:
-        """Write some bytes that stay together. Raises StoreError (full disk)."""
+        """Write some bytes side by side into one object, and return their place. Raises StoreError (full disk)."""
         if self._open is None and not self._closed:
             self._store.remove_abandoned()
         with translated(self._store.root):
@@ -47,20 +50,20 @@ class PackWriter:
             offset = current.length
             for part in parts:
                 current.write(part)
-        spot = PendingPlace(len(self._closed), offset, current.length - offset)
+        place = PendingPlace(len(self._closed), offset, current.length - offset)
         if current.length >= self._object_size:
             self.cut()
-        return spot
+        return place
 
     def cut(self) -> int:
-        """Begin a new object with whatever comes next; says the index that it will have."""
+        """Begin a new object with the next bytes, and return its index."""
         if self._open is not None:
             current, self._open = self._open, None
             self._closed.append((current.path, current.name(), self._syncer.submit(current.close)))
         return len(self._closed)
 
     def discard_from(self, index: int) -> None:
-        """Forget every object from this index on; a :meth:`cut` must have been made there."""
+        """Delete every object from this index on, which an earlier :meth:`cut` returned. Raises StoreError."""
         self.cut()
         for path, _, synced in self._closed[index:]:
             with translated(path):
@@ -69,7 +72,7 @@ class PackWriter:
         del self._closed[index:]
 
     def finish(self) -> list[ObjectId]:
-        """Make every object durable under its name, and return the names in order."""
+        """Make every object durable under its name, and return the names in order. Raises StoreError."""
         self.cut()
         names = []
         try:
@@ -83,7 +86,7 @@ class PackWriter:
         return names
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Delete all unfinished files."""
         self._syncer.shutdown()
         if self._open is not None:
             os.close(self._open.descriptor)
@@ -122,14 +125,14 @@ class _OpenObject:
             os.close(self.descriptor)
 
 
-def places(spots: Iterable[PendingPlace], names: Sequence[ObjectId]) -> tuple[Place, ...]:
-    """Spots as places, now that the objects have names; neighbours in one object become one place."""
+def places(pending: Iterable[PendingPlace], names: Sequence[ObjectId]) -> tuple[Place, ...]:
+    """Pending places, now that their objects have names; neighbours in the same object become one place."""
     merged: list[Place] = []
-    for spot in spots:
-        name = names[spot.index]
+    for place in pending:
+        name = names[place.index]
         last = merged[-1] if merged else None
-        if last and last.object == name and last.offset + last.length == spot.offset:
-            merged[-1] = Place(name, last.offset, last.length + spot.length)
+        if last and last.object == name and last.offset + last.length == place.offset:
+            merged[-1] = Place(name, last.offset, last.length + place.length)
         else:
-            merged.append(Place(name, spot.offset, spot.length))
+            merged.append(Place(name, place.offset, place.length))
     return tuple(merged)

@@ -1,12 +1,12 @@
-"""A cache of recipes: digest -> recipe, for every tensor that this repository ever stored or checked out.
+"""A cache of recipes, by digest, for every tensor that this repository ever stored or checked out.
 
-A recipe that yields the right bytes whatever they mean stands under their digest, any other under a key that covers
+A recipe that gives the same bytes whatever their dtype has their digest as its key; any other has a key that covers
 dtype and shape too (:func:`gittheta.model.recipe_keys`).
 
-It lies beside the store, is shared by worktrees, and may be deleted at any time. Whatever happens to the file, no
-command fails or changes its result: a row that does not match its own check is ignored; a file that is damaged, or is
-not a file, is set aside and made anew; one that cannot be opened, locked or written counts as empty. Then tensors are
-encoded anew.
+The cache lies beside the store, is shared by worktrees, and may be deleted at any time. Whatever happens to the file,
+no command fails or changes its result. A row that does not match its checksum is ignored. A file that is damaged, or
+not a file, is renamed and replaced. One that cannot be opened, locked or written counts as empty; then tensors are
+encoded again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CREATE TABLE IF NOT EXISTS opening (first BLOB PRIMARY KEY, digest BLOB NOT NULL
   sum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifest (digest BLOB PRIMARY KEY, compared INTEGER NOT NULL) WITHOUT ROWID;
 """
-#: Seconds that another process may hold the file; after that, this process does without the cache.
+#: Seconds to wait for another process that holds the file; after that, this process does without the cache.
 _PATIENCE = 1.0
-#: What SQLite says of a file that is damaged, or was never its own; anything else may pass.
+#: Parts of SQLite's messages for a file that is damaged or not a database. Other errors may be temporary.
 _DAMAGED = (
     "malformed",
     "not a database",
@@ -46,26 +46,29 @@ Answer = TypeVar("Answer")
 
 
 class RecipeCache:
-    """The cache in a file, opened when first needed. Safe to use from several threads, and by several processes."""
+    """The cache in a file, opened on first use. Safe to use from several threads, and by several processes."""
 
-    def __init__(self, path: Path, trace: Callable[[str], None] = lambda message: None) -> None:
-        """``trace`` is told, once, if the cache cannot be used, or was damaged."""
+    def __init__(self, path: Path, trace: Callable[[str], None] = lambda _: None) -> None:
+        """``trace`` gets one message if the cache was damaged or cannot be used."""
         self.path = path
         self._trace = trace
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
-        #: Why the cache is not used.
+        #: Why the cache cannot be used; None while it can.
         self._unusable: str | None = None
 
     def recipe(self, digest: Digest) -> Recipe | None:
-        """How the tensor of that digest was stored before."""
+        """The recipe stored under a key, or None."""
         for text, check in self._query("SELECT recipe, sum FROM tensor WHERE digest = ?", digest):
             if isinstance(text, str) and check == _sum(digest, text):
                 return _parsed(text)
         return None
 
     def by_first_block(self, first: Digest) -> tuple[Digest, Recipe] | None:
-        """A large tensor that begins with a block of that digest, and a recipe whose frames were compared with it."""
+        """The digest and recipe of a large tensor whose first block has this digest, or None.
+
+        The frames of the recipe were compared with the tensor.
+        """
         for digest, text, check in self._query("SELECT digest, recipe, sum FROM opening WHERE first = ?", first):
             if isinstance(text, str) and isinstance(digest, bytes) and check == _sum(first + digest, text):
                 recipe = _parsed(text)
@@ -75,7 +78,11 @@ class RecipeCache:
     def record(
         self, tensors: Iterable[tuple[Digest, Recipe]], openings: Iterable[tuple[Digest, Digest, Recipe]] = ()
     ) -> None:
-        """Remember recipes whose objects are durable; newer ones win."""
+        """Store recipes whose objects are durable; they replace older ones.
+
+        ``tensors`` are pairs of key and recipe; ``openings`` are the digest of a first block, the tensor's digest, and
+        its recipe.
+        """
         texts = ((digest, format_recipe(recipe)) for digest, recipe in tensors)
         rows = [(digest, text, _sum(digest, text)) for digest, text in texts]
         begins = [
@@ -91,12 +98,12 @@ class RecipeCache:
         self._write(write)
 
     def manifest(self, digest: Digest) -> bool | None:
-        """Whether the blocks of this manifest's tensors were compared with their frames; None if it is not known."""
+        """Whether the blocks of this manifest's tensors were compared with their frames; None if the cache lacks it."""
         rows = self._query("SELECT compared FROM manifest WHERE digest = ?", digest)
         return bool(rows[0][0]) if rows else None
 
-    def record_manifest(self, digest: Digest, compared: bool) -> None:
-        """Remember that all tensors of this manifest text are recorded."""
+    def record_manifest(self, digest: Digest, *, compared: bool) -> None:
+        """Record that the cache has all tensors of the manifest whose text has this digest."""
         row = (digest, int(compared))
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", row))
 
@@ -108,7 +115,7 @@ class RecipeCache:
     def _query(self, sql: str, key: bytes) -> list[tuple[Any, ...]]:
         def ask(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
             if not connection.in_transaction:
-                # One snapshot for many questions: asking one by one takes and drops the file's lock each time.
+                # One snapshot for many queries: single queries would each take and release the file's lock.
                 connection.execute("BEGIN")
             return connection.execute(sql, (key,)).fetchall()
 
@@ -125,7 +132,7 @@ class RecipeCache:
         self._use(transaction)
 
     def _use(self, use: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
-        """What a use of the cache gives; None if it is of no use. A damaged file is set aside first, and made anew."""
+        """The result of ``use``, or None if the cache cannot be used. After damage it tries again with a new file."""
         with self._lock:
             for _ in range(2):
                 if self._unusable is not None:
@@ -137,12 +144,12 @@ class RecipeCache:
             return None
 
     def _recover(self, error: Exception) -> None:
-        """Set a damaged file aside; of anything else, do without the cache for the rest of this process."""
+        """After an error: rename a damaged file; else do without the cache for the rest of this process."""
         self._close()
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
         if damaged or os.path.isdir(self.path):  # which never raises
             aside = self.path.with_name(f"{self.path.name}.damaged")
-            self._trace(f"the cache {self.path} is damaged ({error}); it is set aside as {aside.name} and made anew")
+            self._trace(f"the cache {self.path} is damaged ({error}); it is renamed to {aside.name} and replaced")
             try:
                 self._set_aside(aside)
             except OSError as again:
@@ -150,11 +157,11 @@ class RecipeCache:
         else:
             self._unusable = str(error)
         if self._unusable is not None:
-            self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded anew")
+            self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded again")
 
     def _set_aside(self, aside: Path) -> None:
         if aside.is_dir() and not aside.is_symlink():
-            aside.rmdir()  # if it is empty: what is not ours is not deleted
+            aside.rmdir()  # fails unless it is empty: files of others are never deleted
         os.replace(self.path, aside)
         for suffix in ("-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
@@ -162,11 +169,11 @@ class RecipeCache:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             make_folders(self.path.parent)
-            # The lock above orders the threads: SQLite's own check would only forbid what is safe.
+            # Our lock keeps threads apart, so that SQLite's own check for threads is not needed.
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
-            # Readers keep their snapshot for the length of a file and must not hold up another process's writes.
+            # Readers keep a snapshot while they read a whole file, and must not block the writes of other processes.
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # Losing the last rows to a power cut costs an encoding; syncing each time would cost every add.
+            # If a power failure loses the last rows, tensors are encoded once more; syncing would slow down every add.
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.executescript(_SCHEMA)
         return self._connection

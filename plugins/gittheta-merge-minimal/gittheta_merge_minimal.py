@@ -26,4 +26,4 @@ class MagMax:
     def merge(self, group: Group) -> torch.Tensor:
         changes = torch.stack([delta * weight for delta, weight in zip(group.deltas, group.weights, strict=True)])
         highest, lowest = changes.amax(0), changes.amin(0)
-        return group.base + torch.where(highest >= -lowest, highest, lowest) * self.lambda_
+        return group.theta0 + torch.where(highest >= -lowest, highest, lowest) * self.lambda_

@@ -64,7 +64,7 @@ def accuracy(model: Model, data: Data) -> float:
     images, labels = data
     built = network()
     built.load_state_dict(model)
-    return (built(images).argmax(1) == labels).float().mean().item()
+    return float((built(images).argmax(1) == labels).float().mean())
 
 
 @dataclass(frozen=True)

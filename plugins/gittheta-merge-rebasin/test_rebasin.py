@@ -45,7 +45,8 @@ def run(model: Model, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def rebasin(*sides: Model, spec: str = SPEC, **options: object) -> Model:
-    return gittheta.merge(None, sides, "rebasin", spec=spec, device="cpu", **options)
+    merged: Model = gittheta.merge(None, sides, "rebasin", spec=spec, device="cpu", **options)
+    return merged
 
 
 def same(one: Model, other: Model) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gittheta.limits import Limits
 from gittheta.model import (
     DTYPES,
     RAW,
@@ -18,7 +19,7 @@ from gittheta.model import (
     digest_of,
 )
 from gittheta.storage.manifest import format_manifest, parse_manifest
-from gittheta.storage.packs import OBJECT_HEAD, OBJECT_SIZE
+from gittheta.storage.packs import OBJECT_HEAD
 
 _EXPERTS = 500
 _SHAPE = (1024, 1024)
@@ -29,7 +30,7 @@ _PACKED = 0.66
 def large_manifest(tensors: int) -> bytes:
     """A mixture of experts: so many matrices of 2 MiB, packed into objects as an add packs them."""
     length = int(2 * _SHAPE[0] * _SHAPE[1] * _PACKED)
-    an_object = OBJECT_SIZE // length + 1
+    an_object = Limits().object_size // length + 1
     stanzas = [
         Stanza(
             TensorSpec(f"model.layers.{index // _EXPERTS}.experts.{index % _EXPERTS}.w1", DTYPES["bf16"], _SHAPE),

@@ -80,9 +80,10 @@ def seconds(step: Callable[[], object], runs: int, wait: Callable[[], object] = 
 def merged(tensors: list[torch.Tensor], case: Case, device: str, threads: int) -> torch.Tensor:
     """Of a base and some sides, through the interface for people."""
     base, *sides = ({NAME: tensor} for tensor in tensors[: 1 + case.sides])
-    return gittheta.merge(
+    result: torch.Tensor = gittheta.merge(
         base if case.needs_base else None, sides, case.method, device=device, threads=threads, **case.options
-    )[NAME]  # type: ignore[arg-type]
+    )[NAME]
+    return result
 
 
 def in_memory(rows: int, runs: int, threads: int) -> dict[str, list[float]]:

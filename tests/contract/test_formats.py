@@ -121,10 +121,10 @@ def test_what_the_library_reads_lies_where_the_layout_says(number: int) -> None:
     data = SAMPLES[number]
     arrays = load(data)
     layout = Safetensors().split(io.BytesIO(data))
-    found = {
+    results = {
         one.spec.name: (one.spec.shape, data[one.offset : one.offset + one.spec.nbytes]) for one in layout.segments
     }
-    assert found == {name: (array.shape, array.tobytes()) for name, array in arrays.items()}
+    assert results == {name: (array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
 def test_samples_are_files_that_the_library_accepts_too(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ class SumsAsItLikes(Mean):
         return float(sum(blocks.map(lambda group: group.sides[0].float().sum())))
 
     def merge(self, group: Group) -> torch.Tensor:
-        return super().merge(group) * group.measured
+        scaled: torch.Tensor = super().merge(group) * group.measured
+        return scaled
 
 
 @dataclass(frozen=True)

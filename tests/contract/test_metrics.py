@@ -42,10 +42,10 @@ def norms(old: Tensor, new: Tensor, cuts: tuple[int, ...] = ()) -> dict[str, flo
 def test_norms_of_values_whose_squares_no_float_can_hold(size: float) -> None:
     old, new = doubles(0, 0, 0), doubles(3 * size, 0, 4 * size)
     for cuts in ((), (8, 16)):
-        found = norms(old, new, cuts)
-        assert found["norm"] == pytest.approx(5 * size)
-        assert found["relative"] == math.inf
-        assert found["largest"] == 4 * size
+        result = norms(old, new, cuts)
+        assert result["norm"] == pytest.approx(5 * size)
+        assert result["relative"] == math.inf
+        assert result["largest"] == 4 * size
 
 
 def test_nan_and_infinity_say_the_same_in_one_block_and_in_two() -> None:
@@ -64,7 +64,7 @@ class Flawed:
     """Counts changed bytes, with a fault that the suite should find."""
 
     name: ClassVar[str] = "flawed"
-    unit: ClassVar[Literal["element"]] = "element"
+    unit: ClassVar[Literal["element", "tensor"]] = "element"
     fault: str = ""
 
     def applies(self, spec: TensorSpec) -> bool:
@@ -83,16 +83,16 @@ class Flawed:
         return (changed, pair.new) if self.fault == "keeps a view" else (changed,)
 
     def conclude(self, spec: TensorSpec, parts: Iterable[Any]) -> Mapping[str, float]:
-        found = list(parts)
-        changed = float(sum(part[0] for part in found))
+        result = list(parts)
+        changed = float(sum(part[0] for part in result))
         if self.fault == "whole number":
             return {"flawed": int(changed)}
         if self.fault == "name":
             return {"other": changed, "flawed": changed}
         if self.fault == "cut":
-            changed += len(found)
+            changed += len(result)
         if self.fault == "keeps a view":
-            changed += sum(part[1][0] for part in found if len(part[1]))
+            changed += sum(part[1][0] for part in result if len(part[1]))
         return {"flawed": 0.0 if self.fault == "blind" else changed}
 
 

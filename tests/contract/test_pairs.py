@@ -97,7 +97,7 @@ def row_scaled(old: Matrix, random: Random) -> Matrix:
 
 
 def column_scaled(old: Matrix, random: Random) -> Matrix:
-    return old.computed(lambda values: values * (1 + random.standard_normal(values.shape[1]) / 5).astype(np.float32))
+    return old.computed(lambda values: values * (1 + random.standard_normal((values.shape[1],)) / 5).astype(np.float32))
 
 
 def low_rank(old: Matrix, random: Random) -> Matrix:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gittheta.api import NullReporter, ObjectId, Remote
+from gittheta.api import NullReporter, ObjectId, Remote, RemotePlugin
+from gittheta.conformance.faulty_remote import Kind, Method
 from gittheta.registry import BUILT_IN
 from gittheta.remotes.directory import DirectoryRemote
 from gittheta.remotes.limit import Bandwidth, LimitedRemote
@@ -15,7 +16,7 @@ from gittheta.testing import Fault, FaultyRemote, RemoteConformance
 
 
 class TestDirectory(RemoteConformance):
-    plugin = DirectoryRemote
+    plugin: type[RemotePlugin] | None = DirectoryRemote
     foreign = ("unknown-scheme://host/path", "https://example.org/x.git", "git@example.org:x.git", "ext::helper x")
 
     def open_remote(self, folder: Path) -> Remote:
@@ -39,8 +40,8 @@ class TestWrapped(TestDirectory):
     plugin = None
 
     def open_remote(self, folder: Path) -> Remote:
-        kinds = ("busy", "drop", "lose", "truncate", "flip", "slow", "vanish")
-        methods = ("upload", "download")
+        kinds: tuple[Kind, ...] = ("busy", "drop", "lose", "truncate", "flip", "slow", "vanish")
+        methods: tuple[Method, ...] = ("upload", "download")
         plan = [Fault(kind, method) for kind in kinds for method in methods]
         remote: Remote = FaultyRemote(super().open_remote(folder), plan)
         remote = RetryingRemote(VerifyingRemote(remote), attempts=20, sleep=lambda seconds: None)

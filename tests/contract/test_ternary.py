@@ -44,7 +44,7 @@ class TestTernary(EncodingConformance):
         some = words[::7]
         moves = np.where(np.arange(len(some)) % 3, step, -step)
         with np.errstate(invalid="ignore"):
-            old = as_words(from_float64(to_float64(some.tobytes(), dtype) - moves, dtype), dtype.itemsize)
-            back = as_words(from_float64(to_float64(old.tobytes(), dtype) + moves, dtype), dtype.itemsize)
+            old = as_words(from_float64(to_float64(memoryview(some.tobytes()), dtype) - moves, dtype), dtype.itemsize)
+            back = as_words(from_float64(to_float64(memoryview(old.tobytes()), dtype) + moves, dtype), dtype.itemsize)
         words[::7] = np.where(back == some, old, some)
         return Tensor(new.spec, memoryview(words.tobytes()))

@@ -27,9 +27,9 @@ def _large(seed: int) -> bytes:
 
 def _rounds(count: int) -> Iterator[tuple[float, str]]:
     """When to strike, and whom."""
-    chance = random.Random(count)
+    rng = random.Random(count)
     for at in range(count):
-        yield chance.uniform(0.1, 0.9), ("filter", "git", "all")[at % 3]
+        yield rng.uniform(0.1, 0.9), ("filter", "git", "all")[at % 3]
 
 
 def _kill_add(repo: Repo, count: int) -> None:
@@ -126,8 +126,8 @@ def test_two_adds_at_once_in_two_worktrees(repo: Repo, world: World) -> None:
         subprocess.Popen(["git", "add", "."], cwd=place.path, env=place.env, stderr=subprocess.PIPE) for place in places
     ]
     for add in adding:
-        said = add.communicate()[1]
-        assert add.returncode == 0, said
+        message = add.communicate()[1]
+        assert add.returncode == 0, message
     for place in places:
         shas = [place.sha(f"{number}.safetensors") for number in range(3)]
         place.git("commit", "-q", "-m", "at once")
@@ -202,9 +202,9 @@ def test_a_full_disk(world: World, small_disk: Path) -> None:
     small, big = (checkpoint({"x": ("U8", (size << 20,), noise(size, size << 20))}) for size in (4, 9))
     repo.commit(small, "small.safetensors")
     repo.write(M, big)
-    said = repo.fails("add", M)
-    assert f"gittheta: {M}: " in said
-    assert "No space left on device" in said
+    message = repo.fails("add", M)
+    assert f"gittheta: {M}: " in message
+    assert "No space left on device" in message
     (repo.path / M).unlink()
     repo.healthy()
     second = checkpoint({"x": ("U8", (2 << 20,), noise(3, 2 << 20))})

@@ -1,4 +1,4 @@
-"""What the frozen payloads are told from: bit patterns made of noise and whole numbers alone, the same for ever."""
+"""What the frozen payloads are made from: bit patterns made of noise and whole numbers alone, the same for ever."""
 
 from __future__ import annotations
 

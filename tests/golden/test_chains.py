@@ -1,4 +1,4 @@
-"""A checkpoint whose tensors are told from others comes back for ever, here and by the specification alone."""
+"""A checkpoint whose tensors are derived from others comes back for ever, here and by the specification alone."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def stored(name: str) -> bytes:
 
 def stanzas() -> dict[str, list[str]]:
     """The lines of each tensor, by name."""
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for line in CHAINS.decode().splitlines():
         if line.startswith("["):
-            found[line[1:-1]] = []
-        elif found:
-            list(found.values())[-1].append(line)
-    return found
+            result[line[1:-1]] = []
+        elif result:
+            list(result.values())[-1].append(line)
+    return result
 
 
 def test_the_frozen_manifest_is_untouched() -> None:

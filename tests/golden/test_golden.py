@@ -92,8 +92,8 @@ def test_what_the_manifest_says() -> None:
     manifest = parse_manifest(CHECKPOINT)
     assert manifest.format == "safetensors"
     assert manifest.file_size == len(checkpoint())
-    said = [(one.spec.name, one.spec.dtype.name, one.spec.shape, one.digest) for one in manifest.stanzas]
-    assert said == [
+    messages = [(one.spec.name, one.spec.dtype.name, one.spec.shape, one.digest) for one in manifest.stanzas]
+    assert messages == [
         (name, dtype.lower(), tuple(shape), digest_of(data))
         if dtype.lower() in DTYPES
         else (name, "raw", (len(data),), digest_of(data))
@@ -128,7 +128,7 @@ def test_objects_read_by_the_specification_alone() -> None:
 
 def blocks_of(manifest: Manifest, name: str) -> list[bytes]:
     (stanza,) = (one for one in manifest.stanzas if one.spec.name == name)
-    found = []
+    results = []
     for place in stanza.recipe[0].places if stanza.recipe else ():
         data = (HERE / "objects" / place.object).read_bytes()
         assert data.startswith(b"gittheta-pack-1\n")
@@ -140,10 +140,10 @@ def blocks_of(manifest: Manifest, name: str) -> list[bytes]:
             spec = TensorSpec(name, stanza.spec.dtype, (head.raw * 8 // stanza.spec.dtype.bits,))
             raw = bytes(Dense().over(None).decode(body, spec).data)
             assert (len(raw), digest_of(raw)) == (head.raw, head.digest)
-            found.append(raw)
+            results.append(raw)
             at += HEAD_LENGTH + head.body
         assert at == place.offset + place.length
-    return found
+    return results
 
 
 def test_a_payload_in_literal_bytes() -> None:

@@ -35,24 +35,24 @@ def test_a_theta_toml_of_then_still_means_the_same() -> None:
 @pytest.mark.parametrize("case", WANTED["choices"], ids=lambda case: f"{case['verb']} {case['path']} {case['tensor']}")
 def test_the_rules_of_then_still_decide_the_same(case: dict[str, Any]) -> None:
     choice = Policy(parse_rules(TOML)).choice(case["path"], case["tensor"], Verb(case["verb"]))
-    found = {"method": choice.method, "own": dict(choice.options), "offered": dict(choice.offered)}
-    assert found == {key: case[key] for key in found}
+    results = {"method": choice.method, "own": dict(choice.options), "offered": dict(choice.offered)}
+    assert results == {key: case[key] for key in results}
 
 
 def test_the_trailers_of_then_still_give_back_the_same_policy() -> None:
-    told = parse_trailers(TRAILERS.splitlines())
-    assert [as_json(rule) for rule in told.policy.rules] == WANTED["trailers"]
-    assert list(told.paths) == ["model.safetensors", "some models/the *new* one.safetensors"]
-    assert told.labels == ("HEAD", "origin/left", "an odd name")
-    starred = told.policy.choice("some models/the *new* one.safetensors", "w", Verb.MERGE)
+    parsed = parse_trailers(TRAILERS.splitlines())
+    assert [as_json(rule) for rule in parsed.policy.rules] == WANTED["trailers"]
+    assert list(parsed.paths) == ["model.safetensors", "some models/the *new* one.safetensors"]
+    assert parsed.labels == ("HEAD", "origin/left", "an odd name")
+    starred = parsed.policy.choice("some models/the *new* one.safetensors", "w", Verb.MERGE)
     assert (starred.method, starred.option("weight")) == ("dare", "0.5,0.3,0.2")
-    assert told.policy.choice("some models/the brand new one.safetensors", "w", Verb.MERGE).method == "linear"
+    assert parsed.policy.choice("some models/the brand new one.safetensors", "w", Verb.MERGE).method == "linear"
 
 
 def test_the_examples_of_the_specification_are_valid() -> None:
     (toml,) = re.findall(r"```toml\n(.*?)```", SPECIFICATION, re.DOTALL)
     assert [rule.method for rule in parse_rules(toml)] == ["linear", "take", "ties"]
     (trailers,) = re.findall(r"```text\n(Theta-Merge.*?)```", SPECIFICATION, re.DOTALL)
-    told = parse_trailers(trailers.splitlines())
-    assert [rule.method for rule in told.policy.rules] == ["linear", "ties"]
-    assert told.labels == ("HEAD", "left", "right")
+    parsed = parse_trailers(trailers.splitlines())
+    assert [rule.method for rule in parsed.policy.rules] == ["linear", "ties"]
+    assert parsed.labels == ("HEAD", "left", "right")

@@ -23,7 +23,7 @@ SPECIFICATION = HERE.parents[1] / "docs/spec/encodings"
 
 @dataclass(frozen=True)
 class Golden:
-    """One line of payloads.json. ``base`` is the shape of what it is told from; ``digest`` is that of the result."""
+    """One line of payloads.json. ``base`` is the shape of what it is derived from; ``digest`` is that of the result."""
 
     name: str
     encoding: str
@@ -99,6 +99,6 @@ def test_examples_of_the_specification(encoding: str, dtype: str, base: str, new
     body, old, expected = (bytes.fromhex(text) for text in (example, base, new))
     assert BLOCKWISE[encoding](body, dtype, len(expected), old) == expected
     spec = TensorSpec("w", DTYPES[dtype], (len(expected) * 8 // DTYPES[dtype].bits,))
-    plugin = Registry().encoding(encoding)
+    plugin = Registry().blockwise(encoding)
     decoded = plugin.over(Tensor(spec, memoryview(old))).decode(memoryview(body), spec)
     assert bytes(decoded.data) == expected

@@ -22,8 +22,8 @@ def weights(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 def few(values: np.ndarray, seed: int) -> np.ndarray:
     """Some elements are others, as large as any."""
     changed = values.copy()
-    chance = np.random.default_rng(seed)
-    changed.flat[chance.choice(values.size, 30, replace=False)] = chance.standard_normal(30)
+    rng = np.random.default_rng(seed)
+    changed.flat[rng.choice(values.size, 30, replace=False)] = rng.standard_normal(30)
     return changed
 
 
@@ -38,7 +38,7 @@ def stanza(text: bytes) -> Stanza:
     return parse_manifest(text).stanzas[0]
 
 
-def told_from(text: bytes) -> Digest | None:
+def base_digest(text: bytes) -> Digest | None:
     """The digest of the base; None if the tensor stands by itself."""
     recipe = stanza(text).recipe
     return recipe[0].base

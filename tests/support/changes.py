@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 
 import numpy as np
 
@@ -22,33 +23,37 @@ def weights(seed: int, *shape: int) -> np.ndarray:
 
 def values_in(tensor: Raw) -> np.ndarray:
     """The values that a tensor holds after rounding."""
-    found = from_bf16(tensor[2]) if tensor[0] == "BF16" else np.frombuffer(tensor[2], np.float32)
-    return found.reshape(tensor[1])
+    result = from_bf16(tensor[2]) if tensor[0] == "BF16" else np.frombuffer(tensor[2], np.float32)
+    return result.reshape(tensor[1])
 
 
 def few(values: np.ndarray, seed: int, share: float = 0.005) -> np.ndarray:
-    changed = values.copy()
-    chance = np.random.default_rng(seed)
-    at = chance.choice(values.size, int(values.size * share), replace=False)
-    changed.flat[at] = chance.standard_normal(len(at)) * 0.02
+    changed: np.ndarray = values.copy()
+    rng = np.random.default_rng(seed)
+    at = rng.choice(values.size, int(values.size * share), replace=False)
+    changed.flat[at] = rng.standard_normal(len(at)) * 0.02
     return changed
 
 
 def fine_tuned(values: np.ndarray) -> np.ndarray:
-    return values + normal(90, *values.shape, scale=0.0002)
+    changed: np.ndarray = values + normal(90, *values.shape, scale=0.0002)
+    return changed
 
 
 def lora(values: np.ndarray) -> np.ndarray:
     b, a = normal(91, values.shape[0], 16, scale=0.01), normal(92, 16, values.shape[1], scale=0.02)
-    return (values + 2 * (b.astype(np.float64) @ a)).astype(np.float32)
+    changed: np.ndarray = (values + 2 * (b.astype(np.float64) @ a)).astype(np.float32)
+    return changed
 
 
 def scaled_rows(values: np.ndarray) -> np.ndarray:
-    return values * (1 + normal(93, values.shape[0], 1, scale=0.1))
+    changed: np.ndarray = values * (1 + normal(93, values.shape[0], 1, scale=0.1))
+    return changed
 
 
 def scaled_columns(values: np.ndarray) -> np.ndarray:
-    return values * (1 + normal(94, 1, values.shape[1], scale=0.1))
+    changed: np.ndarray = values * (1 + normal(94, 1, values.shape[1], scale=0.1))
+    return changed
 
 
 def some(values: np.ndarray) -> np.ndarray:
@@ -58,24 +63,24 @@ def some(values: np.ndarray) -> np.ndarray:
 def stepped(values: np.ndarray) -> np.ndarray:
     """A step of reinforcement learning: some elements of bf16 move by one unit."""
     words = np.frombuffer(bf16(values)[2], np.uint16).copy()
-    chance = np.random.default_rng(96)
-    at = chance.choice(len(words), int(len(words) * 0.012), replace=False)
-    words[at] += chance.choice(np.array([1, 65535], np.uint16), len(at))
+    rng = np.random.default_rng(96)
+    at = rng.choice(len(words), int(len(words) * 0.012), replace=False)
+    words[at] += rng.choice(np.array([1, 65535], np.uint16), len(at))
     return from_bf16(words.tobytes()).reshape(values.shape)
 
 
-def stored(repo: Repo, before: set[str] = frozenset()) -> int:
+def stored(repo: Repo, before: Set[str] = frozenset()) -> int:
     """Bytes of objects, without those that were there before."""
     return sum(path.stat().st_size for path in repo.objects() if path.name not in before)
 
 
-def costs(repo: Repo, before: set[str] = frozenset()) -> dict[str, int]:
+def costs(repo: Repo, before: Set[str] = frozenset()) -> dict[str, int]:
     """Bytes that each tensor takes in objects that were not there before."""
-    found = {}
+    results = {}
     for name, lines in re.findall(r"^\[(.*)\]\n((?:[^\[].*\n)*)", repo.manifest(), re.M):
         places = re.findall(r"([0-9a-f]{64}):\d+\+(\d+)", lines)
-        found[name] = sum(int(length) for object_id, length in places if object_id not in before)
-    return found
+        results[name] = sum(int(length) for object_id, length in places if object_id not in before)
+    return results
 
 
 def names(repo: Repo) -> set[str]:

@@ -38,7 +38,7 @@ _NUMPY |= {"int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32", "in
 
 #: dtype, shape, bytes.
 Raw = tuple[str, Sequence[int], bytes]
-TensorReader = Mapping[str, "np.ndarray | Raw"]
+Tensors = Mapping[str, "np.ndarray | Raw"]
 
 
 def raw(value: np.ndarray | Raw) -> Raw:
@@ -49,7 +49,7 @@ def raw(value: np.ndarray | Raw) -> Raw:
 
 
 def checkpoint(
-    tensors: TensorReader,
+    tensors: Tensors,
     metadata: Mapping[str, str] | None = None,
     *,
     header_order: Sequence[str] | None = None,
@@ -88,8 +88,8 @@ def tensors_of(content: bytes) -> dict[str, Raw]:
 def metadata_of(content: bytes) -> dict[str, str]:
     """The ``__metadata__`` of a safetensors file."""
     length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return found
+    result: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return result
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:

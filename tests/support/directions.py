@@ -57,7 +57,8 @@ def family(dtype: str, count: int, *shape: int, size: float = 0.3) -> tuple[torc
 
 
 def wide(values: torch.Tensor) -> Array:
-    return values.double().numpy()
+    doubles: Array = values.double().numpy()
+    return doubles
 
 
 def check(result: torch.Tensor, expected: Array) -> None:
@@ -76,6 +77,8 @@ def check(result: torch.Tensor, expected: Array) -> None:
 def plain_slerp(a: Array, b: Array, t: float) -> Array:
     cosine = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
     if abs(cosine) > 0.9995:
-        return (1 - t) * a + t * b
+        line: Array = (1 - t) * a + t * b
+        return line
     angle = np.arccos(cosine)
-    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    arc: Array = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    return arc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +62,11 @@ def matrix(product: Product) -> Doubles:
 def applied(change: WeightChange, base: HeldReader) -> Doubles:
     """What a change means, in float64 and with NumPy's own functions."""
     first = matrix(change.first)
-    whole = first
+    whole: npt.NDArray[Any] = first
     if change.second is not None:
         second = matrix(change.second)
         whole = first * second if change.combination == "hadamard" else np.kron(first, second)
-    new = values_of(base).reshape(whole.shape) + change.scaling * whole
+    new: npt.NDArray[Any] = values_of(base).reshape(whole.shape) + change.scaling * whole
     if change.gain is not None:
         new = new * (change.gain[:, None] if change.gain_axis == 0 else change.gain)
     return new.reshape(base.spec.shape)
@@ -75,7 +76,12 @@ def bfloat(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return (values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def factors(rng: np.random.Generator, *shapes: tuple[int, int], dtype: type = np.float32) -> Product:
+def bfloats(product: Product) -> Product:
+    """Its factors, cut to values of bf16."""
+    return Product(bfloat(product.left), None if product.right is None else bfloat(product.right))
+
+
+def factors(rng: np.random.Generator, *shapes: tuple[int, int], dtype: npt.DTypeLike = np.float32) -> Product:
     return Product(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
 
 

@@ -14,7 +14,7 @@ from blake3 import blake3
 from gittheta.merges.selective import Ram, Sce
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, Ties
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 # ----------------------------------------------------------------------------------------------- references in float64
@@ -40,9 +40,9 @@ def count_of(fraction: float, elements: int) -> int:
 
 
 def marked(size: int, places: Array) -> Array:
-    found = np.zeros(size)
-    found[places] = 1
-    return found
+    result = np.zeros(size)
+    result[places] = 1
+    return result
 
 
 @cache
@@ -65,9 +65,9 @@ def sparsified(method: Any, side: Side, rows: int) -> tuple[Array, Array]:
     if isinstance(method, Ties):
         kept = marked(size, by_size(delta)[: count_of(method.density, size)])
     elif isinstance(method, Breadcrumbs):
-        wanted = count_of(method.density, size)
-        skipped = min(count_of(method.gamma, size), size - wanted)
-        kept = marked(size, by_size(delta)[skipped : skipped + wanted])
+        expected = count_of(method.density, size)
+        skipped = min(count_of(method.gamma, size), size - expected)
+        kept = marked(size, by_size(delta)[skipped : skipped + expected])
     elif isinstance(method, Dare):
         kept = random_numbers(method.seed, side.digest, "x", size) < round(Fraction(str(method.density)) * 2**53)
         scale = {"none": 1.0, "inverse": 1 / method.density}
@@ -91,13 +91,14 @@ def family(method: Any, base: Array, sides: Sequence[Side], rows: int) -> Array:
     weights = np.array([[side.weight] for side in sides])
     if method.sign:
         votes = values * (weights if method.election == "weighted" else 1)
-        wanted = np.where(votes.sum(0) >= -1e-14, 1, -1)  # they may be even but for how a quotient is rounded
-        kept = np.sign(votes) == wanted
+        expected = np.where(votes.sum(0) >= -1e-14, 1, -1)  # they may be even but for how a quotient is rounded
+        kept = np.sign(votes) == expected
     change = (values * weights * kept).sum(0)
     if method.normalize:
         divisor = (kept * (weights if method.divisor == "weight" else 1)).sum(0)
         change = change / np.where(divisor == 0, 1, divisor)
-    return base + method.lambda_ * change
+    merged: Array = base + method.lambda_ * change
+    return merged
 
 
 def sce(method: Sce, base: Array, sides: Sequence[Side]) -> Array:
@@ -107,7 +108,8 @@ def sce(method: Sce, base: Array, sides: Sequence[Side]) -> Array:
     weights = np.array([side.weight for side in sides]) * (deltas**2).mean(1)
     sign = np.where(deltas.sum(0) >= 0, 1, -1)
     left = (np.sign(deltas) == sign) * weights[:, None] / weights.sum()
-    return base + method.lambda_ * (deltas * left).sum(0) / np.where(left.sum(0) == 0, 1, left.sum(0))
+    merged: Array = base + method.lambda_ * (deltas * left).sum(0) / np.where(left.sum(0) == 0, 1, left.sum(0))
+    return merged
 
 
 def ram(method: Ram, base: Array, sides: Sequence[Side]) -> Array:
@@ -121,7 +123,8 @@ def ram(method: Ram, base: Array, sides: Sequence[Side]) -> Array:
         change += side.weight * np.where(
             mine, np.where(several, delta / np.maximum(active.sum(0), 1), delta * factor), 0
         )
-    return base + method.lambda_ * change
+    merged: Array = base + method.lambda_ * change
+    return merged
 
 
 def reference(method: Any, base: Array, sides: Sequence[Side], rows: int = 1) -> Array:

@@ -13,15 +13,15 @@ from tests.support.world import Place, Repo
 
 def processes_below(process: int) -> list[int]:
     """The children of a process and theirs, the filter among them."""
-    found = []
+    results = []
     for entry in Path("/proc").iterdir():
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) if entry.name.isdigit() else 0
         except OSError:
             continue
         if parent == process:
-            found += [int(entry.name), *processes_below(int(entry.name))]
-    return found
+            results += [int(entry.name), *processes_below(int(entry.name))]
+    return results
 
 
 def kill(repo: Place, words: tuple[str, ...], delay: float, victim: str) -> None:

@@ -37,11 +37,11 @@ def like(tensor: InMemory, words: np.ndarray) -> InMemory:
 def rearranged(base: InMemory, rows: Indices | None, columns: Indices | None) -> InMemory:
     """What the two maps say, done plainly."""
     words = base.words
-    for axis, found in enumerate((rows, columns)):
-        if found is not None:
+    for axis, result in enumerate((rows, columns)):
+        if result is not None:
             shape = list(words.shape)
             shape[axis] = 1
-            words = np.concatenate([words, np.zeros(shape, words.dtype)], axis=axis).take(found, axis=axis)
+            words = np.concatenate([words, np.zeros(shape, words.dtype)], axis=axis).take(result, axis=axis)
     return like(base, words)
 
 
@@ -55,7 +55,9 @@ def packed_map(found: Indices) -> bytes:
 
 def packed(rows: Indices | None, columns: Indices | None) -> memoryview:
     flags = (rows is not None) + 2 * (columns is not None)
-    return memoryview(bytes((flags,)) + b"".join(packed_map(found) for found in (rows, columns) if found is not None))
+    return memoryview(
+        bytes((flags,)) + b"".join(packed_map(result) for result in (rows, columns) if result is not None)
+    )
 
 
 def shape_of(spec: TensorSpec) -> dict[str, str]:
@@ -65,6 +67,12 @@ def shape_of(spec: TensorSpec) -> dict[str, str]:
 def opened(found: Finding | None, new: InMemory) -> Rearranged:
     assert found is not None
     return RESIZE.open(memoryview(found.payload), new.spec, dict(found.parameters))
+
+
+def mapped(indices: Indices | None) -> Indices:
+    """Where rows or columns came from; there must be a map."""
+    assert indices is not None
+    return indices
 
 
 def predicted(found: Finding | None, new: InMemory, base: InMemory) -> np.ndarray:
@@ -79,7 +87,7 @@ maps = st.sampled_from(["same", "trimmed", "grown", "permuted", "repeated", "any
 def draw_map(data: st.DataObject, count: int) -> Indices | None:
     kind = data.draw(maps)
     rng = random(data.draw(st.integers(0, 1 << 32)))
-    found = {
+    result = {
         "same": np.arange(count),
         "trimmed": np.flatnonzero(rng.random(count) < 0.8),
         "grown": np.insert(np.arange(count), rng.integers(0, count + 1, 3), -1),
@@ -87,4 +95,4 @@ def draw_map(data: st.DataObject, count: int) -> Indices | None:
         "repeated": np.sort(rng.integers(0, count, count + 3)),
         "any": rng.integers(-1, count, int(rng.integers(1, 3 * count))),
     }.get(kind)
-    return found if found is None or len(found) else np.array([count - 1])
+    return result if result is None or len(result) else np.array([count - 1])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gittheta.api import Encoding
 from gittheta.encodings.delta import Delta
 from gittheta.encodings.dense import Dense
 from gittheta.encodings.resize.predictor import Resize
@@ -19,7 +20,7 @@ from gittheta.storage.frames import frame_head
 from tests.support.in_memory import InMemory
 
 SPEC = TensorSpec("w", DTYPES["f32"], (96, 20))
-ENCODINGS = {"dense": Dense(), "delta": Delta(), "sparse": Sparse()}
+ENCODINGS: dict[str, Encoding] = {"dense": Dense(), "delta": Delta(), "sparse": Sparse()}
 UNKNOWN = digest_of(b"whatever")
 
 
@@ -30,8 +31,8 @@ def floats(seed: int, spec: TensorSpec = SPEC) -> bytes:
 def touched(data: bytes, seed: int) -> bytes:
     """Some bits of some elements are others."""
     words = np.frombuffer(data, np.uint32).copy()
-    chance = np.random.default_rng(seed)
-    words[chance.integers(0, len(words), 9)] ^= chance.integers(1, 1 << 20, 9, np.uint32)
+    rng = np.random.default_rng(seed)
+    words[rng.integers(0, len(words), 9)] ^= rng.integers(1, 1 << 20, 9, np.uint32)
     return words.tobytes()
 
 
@@ -78,9 +79,9 @@ def stacked(shelf: Shelf, cuts: Sequence[int] = ()) -> tuple[Recipe, bytes, byte
     base_spec = TensorSpec("w", SPEC.dtype, (90, 20))
     base = floats(1, base_spec)
     new = base + floats(2)[len(base) :]
-    found = Resize().find(InMemory(SPEC, memoryview(new)), InMemory(base_spec, memoryview(base)))
-    assert found
+    result = Resize().find(InMemory(SPEC, memoryview(new)), InMemory(base_spec, memoryview(base)))
+    assert result
     predicted = base + bytes(len(new) - len(base))
-    resized = Link("resize", shelf.put(frame(found.payload, found.payload)), found.parameters, digest_of(base))
+    resized = Link("resize", shelf.put(frame(result.payload, result.payload)), result.parameters, digest_of(base))
     recipe = (shelf.link("sparse", new, predicted, cuts), resized, shelf.link("dense", base, None, (200,), base_spec))
     return recipe, base, new

@@ -31,8 +31,8 @@ def file_of(values: np.ndarray, name: str = "w") -> bytes:
 def few(values: np.ndarray, seed: int, count: int = 20) -> np.ndarray:
     """A few elements are others."""
     changed = values.copy()
-    chance = np.random.default_rng(seed)
-    changed.flat[chance.choice(values.size, count, replace=False)] += chance.standard_normal(count).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    changed.flat[rng.choice(values.size, count, replace=False)] += rng.standard_normal(count).astype(np.float32)
     return changed
 
 

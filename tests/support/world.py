@@ -106,10 +106,10 @@ class Repo(Place):
 
     def commit(self, content: bytes, name: str = "m.safetensors", message: str = "change") -> str:
         """Commit one file; returns its SHA-256."""
-        found = self.write(name, content)
+        result = self.write(name, content)
         self.git("add", "--", name)
         self.git("commit", "-q", "-m", message)
-        return found
+        return result
 
     def branch(self, name: str, content: bytes, start: str = "main", file: str = "m.safetensors") -> str:
         """Commit a file on a new branch; returns its SHA-256."""

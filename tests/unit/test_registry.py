@@ -67,8 +67,8 @@ def test_an_entry_point_is_found(site: Path) -> None:
     registry = Registry()
     assert registry.encoding("mine").name == "mine"
     assert "mine" in list(registry.names("encodings"))
-    found = next(info for info in registry.all() if info.name == "mine")
-    assert (found.kind, found.distribution) == ("encodings", "theta-mine")
+    result = next(info for info in registry.all() if info.name == "mine")
+    assert (result.kind, result.distribution) == ("encodings", "theta-mine")
 
 
 def test_listing_loads_nothing(site: Path) -> None:

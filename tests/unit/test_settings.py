@@ -23,7 +23,7 @@ def test_sizes(repo: Repo, text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5g", "1t", "1gb", "0x10", "1 2", "m"])
-def test_sizes_that_are_none(repo: Repo, text: str) -> None:
+def test_words_that_are_not_sizes(repo: Repo, text: str) -> None:
     git(repo.top, "config", "theta.smudgeLimit", text)
     with repo.open() as workspace, pytest.raises(ConfigError, match=re.escape("theta.smudgeLimit")) as caught:
         _ = workspace.settings

@@ -13,13 +13,14 @@ import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
 import gittheta
-from gittheta.api import Encoding
+from gittheta.api import Encoding, TensorReader
 from gittheta.cli.console import Console
 from gittheta.codec.chain import CheckedReader, open_tensor
 from gittheta.codec.choose import BaseCandidate, Chooser
@@ -67,7 +68,10 @@ def crowd() -> Iterator[Callable[[Callable[[int], Any]], list[Any]]]:
         yield call
 
 
-Crowd = Callable[[Callable[[int], Answer]], list[Answer]]
+class Crowd(Protocol):
+    """Calls something from many threads at once, with their numbers, and returns what each got."""
+
+    def __call__(self, work: Callable[[int], Answer]) -> list[Answer]: ...
 
 
 class Part:
@@ -138,7 +142,7 @@ def test_what_threads_share_says_what_it_promises() -> None:
 # Lazy parts
 
 
-def test_a_part_is_made_once(crowd: Crowd[object]) -> None:
+def test_a_part_is_made_once(crowd: Crowd) -> None:
     for _ in range(50):
         owner = Owner()
         parts = crowd(lambda number, owner=owner: owner.part if number % 2 else owner.above[0])  # type: ignore[misc]
@@ -146,7 +150,7 @@ def test_a_part_is_made_once(crowd: Crowd[object]) -> None:
         assert sorted(owner.made) == ["above", "part"]
 
 
-def test_a_part_that_could_not_be_made_is_tried_again(crowd: Crowd[object]) -> None:
+def test_a_part_that_could_not_be_made_is_tried_again(crowd: Crowd) -> None:
     def ask(owner: Owner) -> object:
         try:
             return owner.fragile
@@ -160,7 +164,7 @@ def test_a_part_that_could_not_be_made_is_tried_again(crowd: Crowd[object]) -> N
     assert len(owner.made) == 4
 
 
-def test_parts_are_closed_once_and_made_anew(crowd: Crowd[object]) -> None:
+def test_parts_are_closed_once_and_made_anew(crowd: Crowd) -> None:
     for _ in range(20):
         owner = Owner()
         parts = [owner.part]
@@ -185,7 +189,7 @@ def test_each_object_has_parts_of_its_own() -> None:
     assert one.part is not other.part
 
 
-def test_a_tensor_store_has_one_of_each_part(tmp_path: Path, crowd: Crowd[object]) -> None:
+def test_a_tensor_store_has_one_of_each_part(tmp_path: Path, crowd: Crowd) -> None:
     names = ("reader", "recipes", "workers", "digesters")
     for _ in range(20):
         with TensorStore.at(tmp_path) as tensors:
@@ -197,7 +201,7 @@ def test_a_tensor_store_has_one_of_each_part(tmp_path: Path, crowd: Crowd[object
             assert again.submit(int, "7").result() == 7
 
 
-def test_a_workspace_has_one_of_each_part(repo: Repo, crowd: Crowd[object]) -> None:
+def test_a_workspace_has_one_of_each_part(repo: Repo, crowd: Crowd) -> None:
     names = ("settings", "tensors", "blobs")
     for _ in range(5):
         with Workspace.open(repo.top, Listening(), SMALL) as workspace:
@@ -228,7 +232,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return taken  # type: ignore[return-value]
 
 
-def test_a_plugin_is_loaded_once(counting: list[str], crowd: Crowd[object]) -> None:
+def test_a_plugin_is_loaded_once(counting: list[str], crowd: Crowd) -> None:
     built_in = {"metrics": {name: f"plugins_that_count:{name}" for name in "abcd"}}
     registry = Registry(built_in)
     classes = crowd(lambda number: registry.load("metrics", "abcd"[number % 4]))
@@ -236,7 +240,7 @@ def test_a_plugin_is_loaded_once(counting: list[str], crowd: Crowd[object]) -> N
     assert len(set(classes)) == 4
 
 
-def test_a_plugin_that_is_not_there_is_missed_by_every_thread(crowd: Crowd[object]) -> None:
+def test_a_plugin_that_is_not_there_is_missed_by_every_thread(crowd: Crowd) -> None:
     registry = Registry()
 
     def ask(number: int) -> str:
@@ -257,7 +261,7 @@ def blockwise() -> list[Encoding]:
 
 
 @pytest.mark.parametrize("encoding", blockwise(), ids=lambda encoding: encoding.name)
-def test_threads_share_an_encoding_and_a_base(encoding: Encoding, crowd: Crowd[object]) -> None:
+def test_threads_share_an_encoding_and_a_base(encoding: Encoding, crowd: Crowd) -> None:
     """Each has a coder of its own, several at once; a coder may go from one thread to another."""
     for dtype in (DTYPES["bf16"], DTYPES["f32"], DTYPES["i16"], DTYPES["u8"]):
         base = tensor(dtype, block_values(dtype, 3000, 0))
@@ -309,14 +313,14 @@ def chain_of(tensors: TensorStore, length: int = 3) -> list[tuple[Tensor, Recipe
     return versions
 
 
-def test_every_reader_of_tensors_serves_many_threads(tmp_path: Path, crowd: Crowd[object]) -> None:
+def test_every_reader_of_tensors_serves_many_threads(tmp_path: Path, crowd: Crowd) -> None:
     with TensorStore(ObjectStore(tmp_path / "theta"), limits=SMALL) as tensors:
         new, recipe = chain_of(tensors)[-1]
         assert len(recipe) == 3, "this tests no chain"
         (tmp_path / "file").write_bytes(b"head" + new.data)
         spool, descriptor = Spool(tensors.store, new.spec, 100), os.open(tmp_path / "file", os.O_RDONLY)
         spool.append(new.data)
-        readers = [
+        readers: list[TensorReader] = [
             open_tensor(tensors, new.spec, recipe),
             CheckedReader(open_tensor(tensors, new.spec, recipe), 500),
             HeldReader(new.spec, [new.data[at : at + 700] for at in range(0, new.spec.nbytes, 700)]),
@@ -339,7 +343,7 @@ def test_every_reader_of_tensors_serves_many_threads(tmp_path: Path, crowd: Crow
         os.close(descriptor)
 
 
-def test_a_spool_is_read_while_it_grows(tmp_path: Path, crowd: Crowd[object]) -> None:
+def test_a_spool_is_read_while_it_grows(tmp_path: Path, crowd: Crowd) -> None:
     """Also at the moment when it moves from memory into a file."""
     data = random_of(1).randbytes(40_000)
     for held in (0, 999, 20_000, 1 << 20):
@@ -364,7 +368,7 @@ def test_a_spool_is_read_while_it_grows(tmp_path: Path, crowd: Crowd[object]) ->
 
 @pytest.mark.parametrize("most", [2, 64])
 def test_a_reader_of_objects_keeps_no_file_open_twice(
-    tmp_path: Path, crowd: Crowd[object], monkeypatch: pytest.MonkeyPatch, most: int
+    tmp_path: Path, crowd: Crowd, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr("gittheta.storage.objects._OPEN_FILES", most)
     store = ObjectStore(tmp_path / "theta")
@@ -390,7 +394,7 @@ def test_a_reader_of_objects_keeps_no_file_open_twice(
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_threads_share_a_chooser(tmp_path: Path, crowd: Crowd[object]) -> None:
+def test_threads_share_a_chooser(tmp_path: Path, crowd: Crowd) -> None:
     """The same choice for the same tensor in every thread, and one warning about what is not installed."""
     reporter = Listening()
     store = ObjectStore(tmp_path / "theta")
@@ -444,14 +448,17 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return happened
 
 
-def test_many_threads_start_one_progress_bar(
-    bars: list[str], crowd: Crowd[None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _advance(console: Console, _number: int) -> None:
+    for _ in range(50):
+        console.advance(1)
+
+
+def test_many_threads_start_one_progress_bar(bars: list[str], crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     for _ in range(5):
         console = Console(patience=0)
         console.start("Working", 32 * 50)
-        crowd(lambda number, console=console: [console.advance(1) for _ in range(50)] and None)  # type: ignore[misc]
+        crowd(partial(_advance, console))
         assert bars == ["start"]
         assert console.done == 32 * 50
         console.stop()
@@ -460,7 +467,7 @@ def test_many_threads_start_one_progress_bar(
         bars.clear()
 
 
-def test_everything_at_once_on_a_terminal(bars: list[str], crowd: Crowd[None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_at_once_on_a_terminal(bars: list[str], crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts, advances, stops and speaks at the same time: each bar that begins ends, each line is there."""
     monkeypatch.setenv("GITTHETA_TRACE", "1")
     terminal = Terminal()
@@ -486,7 +493,7 @@ def test_everything_at_once_on_a_terminal(bars: list[str], crowd: Crowd[None], m
             assert all(f"{word} {number}.{step}." in shown for word in ("warning", "trace", "word"))
 
 
-def test_no_bar_where_nobody_watches(bars: list[str], monkeypatch: pytest.MonkeyPatch, crowd: Crowd[None]) -> None:
+def test_no_bar_where_nobody_watches(bars: list[str], monkeypatch: pytest.MonkeyPatch, crowd: Crowd) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     console = Console(patience=0)
     console.start("Working", 100)

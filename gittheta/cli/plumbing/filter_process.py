@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.api.reporting import timed
 from gittheta.cli.console import Console
@@ -21,9 +22,11 @@ from gittheta.flows.checkout.materialise import is_large, must_wait, note_pendin
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
-from gittheta.model import Manifest
 from gittheta.runtime import keep_memory
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+if TYPE_CHECKING:
+    from gittheta.model import Manifest
 
 _F_SETPIPE_SZ = 1031
 _SNIFF = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from gittheta.cli.console import open_workspace
 from gittheta.errors import GitError
@@ -13,8 +14,10 @@ from gittheta.git.hooks import LEGACY, NAMES
 from gittheta.git.index import entries
 from gittheta.git.messages import add_trailer
 from gittheta.git.operation import Kind, Operation
-from gittheta.git.process import Git
 from gittheta.runtime import keep_memory
+
+if TYPE_CHECKING:
+    from gittheta.git.process import Git
 
 #: Set while a hook of ours changes the index, which calls the hook again.
 _INSIDE = "GITTHETA_HOOK"

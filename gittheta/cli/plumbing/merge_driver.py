@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,13 +18,15 @@ from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.state import concluded, of_several, save, save_failure, save_outcome
-from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
-from gittheta.git.repository import Repository
-from gittheta.model import Manifest
 from gittheta.runtime import keep_memory
 from gittheta.storage.files import translated
 from gittheta.storage.manifest import format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.repository import Repository
+    from gittheta.model import Manifest
 
 
 @click.command(hidden=True)

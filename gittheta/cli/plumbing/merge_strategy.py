@@ -26,7 +26,7 @@ def main() -> None:
     except (ThetaError, OSError) as error:
         sys.stderr.write(f"gittheta: {error}\n")
         status = 2
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is
         # Python's own status would be 1, which Git takes for a conflict.
         traceback.print_exc()
         status = 2

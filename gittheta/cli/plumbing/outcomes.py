@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from gittheta.flows.merge.plan import MergePlan
+if TYPE_CHECKING:
+    from gittheta.flows.merge.plan import MergePlan
 
 #: How many conflicting tensors are named one by one.
 _NAMED = 20

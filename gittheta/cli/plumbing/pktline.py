@@ -1,4 +1,6 @@
-"""pkt-line: how Git and a long-running filter talk. https://git-scm.com/docs/protocol-common#_pkt_line_format
+"""pkt-line: how Git and a long-running filter talk.
+
+Format: https://git-scm.com/docs/protocol-common#_pkt_line_format
 
 Reads go through one large buffer in which packets are parsed in place; writes gather many packets in one call.
 """

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import floor, log2, sqrt
 from sys import float_info
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import TensorReader
 from gittheta.encodings.lowrank.factors import matrix_shape
 from gittheta.numerics.floats import as_words, to_float64
-from gittheta.numerics.planes import Words
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.numerics.planes import Words
 
 Reals = npt.NDArray[np.floating]
 

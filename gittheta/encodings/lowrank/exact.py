@@ -8,12 +8,15 @@ as integers of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.api import PayloadError
-from gittheta.numerics.floats import Doubles
+
+if TYPE_CHECKING:
+    from gittheta.numerics.floats import Doubles
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int32]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.api import Dtype, PayloadError, TensorSpec
-from gittheta.encodings.lowrank.exact import Exact, Floats
 from gittheta.numerics.floats import Doubles, from_float64, has_arithmetic, to_float64
+
+if TYPE_CHECKING:
+    from gittheta.encodings.lowrank.exact import Exact, Floats
 
 Combination = Literal["product", "hadamard", "kronecker"]
 COMBINATIONS: tuple[Combination, ...] = ("product", "hadamard", "kronecker")

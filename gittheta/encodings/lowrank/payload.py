@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,8 +32,10 @@ from gittheta.encodings.lowrank.factors import (
     WeightChange,
     matrix_shape,
 )
-from gittheta.numerics.floats import Doubles
 from gittheta.numerics.planes import Bytes, Words, join_rotated, pack, split_rotated, unpack
+
+if TYPE_CHECKING:
+    from gittheta.numerics.floats import Doubles
 
 _HEAD = struct.Struct("<BBd")
 _PRODUCT = struct.Struct("<BBhBIII")

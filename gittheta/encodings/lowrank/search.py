@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gittheta.api import TensorReader
 from gittheta.encodings.lowrank.difference import Difference, Reals
 from gittheta.encodings.lowrank.exact import MAX_EXPONENT, extra_bits
 from gittheta.encodings.lowrank.payload import MAX_BITS, MIN_BITS, IntegerProduct
-from gittheta.numerics.floats import Doubles
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.numerics.floats import Doubles
 
 #: Tensors with fewer rows or columns save too little; longer rows would take too much memory.
 _MIN_SIDE = 16
@@ -144,8 +147,8 @@ def _has_pattern(difference: Difference) -> bool:
         return False
     products = np.square(values @ values.T)
     sizes = np.diagonal(products).copy()
-    alike = float((products.sum() - sizes.sum()) / (np.sqrt(sizes).sum() ** 2 - sizes.sum() + _TINY))
-    return bool(alike > _MORE_THAN_CHANCE / values.shape[1])
+    resemblance = float((products.sum() - sizes.sum()) / (np.sqrt(sizes).sum() ** 2 - sizes.sum() + _TINY))
+    return bool(resemblance > _MORE_THAN_CHANCE / values.shape[1])
 
 
 def _has_span(values: Reals, allowed: float, most: int) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Dtype, TensorReader, TensorSpec
-from gittheta.numerics.planes import Bytes
+if TYPE_CHECKING:
+    from gittheta.api import Dtype, TensorReader, TensorSpec
+    from gittheta.numerics.planes import Bytes
 
 Flags = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
@@ -90,16 +92,16 @@ def _random(count: int, salt: int) -> Hashes:
     return (state | np.uint64(1)).reshape(count, 2)
 
 
-def hashes(side: Axis, axis: int, loose: bool = False) -> Hashes:
+def hashes(side: Axis, axis: int, *, loose: bool = False) -> Hashes:
     """The two hashes of each row (axis 0) or column (axis 1): uint64, (rows or columns, 2).
 
     Rows and columns of zeros hash to zero. ``loose`` hashes only signs and mantissas, so that multiples by a power of
     two are equal.
     """
-    return _hash_columns(side, loose) if axis else _hash_rows(side, loose)
+    return _hash_columns(side, loose=loose) if axis else _hash_rows(side, loose=loose)
 
 
-def _hash_rows(side: Axis, loose: bool) -> Hashes:
+def _hash_rows(side: Axis, *, loose: bool) -> Hashes:
     grid = side.grid
     size = _word_size(grid.row if side.whole else grid.cell)
     active = None
@@ -115,33 +117,33 @@ def _hash_rows(side: Axis, loose: bool) -> Hashes:
     for first, part in pieces(side):
         if active is not None:
             part = part.reshape(len(part), -1, grid.cell).take(active, axis=1).reshape(len(part), -1)
-        words = _words(part, size, grid.dtype, loose)
+        words = _words(part, size, grid.dtype, loose=loose)
         for at in (0, 1):
             np.einsum("ij,j->i", words, factors[at], out=hashed[first : first + len(part), at])
     return hashed
 
 
-def _hash_columns(side: Axis, loose: bool) -> Hashes:
+def _hash_columns(side: Axis, *, loose: bool) -> Hashes:
     hashed = np.zeros((side.grid.columns, 2), np.uint64)
     weights = side.weights[0]
     for first, part in pieces(side, weights[:, 0] != 0):
-        cells = hash_cells(part, side.grid, loose)
+        cells = hash_cells(part, side.grid, loose=loose)
         for at in (0, 1):
             hashed[:, at] += np.einsum("i,ij->j", weights[first : first + len(part), at], cells)
     return hashed
 
 
-def hash_cells(part: Bytes, grid: Grid, loose: bool = False) -> Hashes:
+def hash_cells(part: Bytes, grid: Grid, *, loose: bool = False) -> Hashes:
     """One number for each cell of some rows: uint64, (rows, columns)."""
     size = _word_size(grid.cell)
-    words = _words(part, size, grid.dtype, loose).reshape(len(part), grid.columns, -1)
+    words = _words(part, size, grid.dtype, loose=loose).reshape(len(part), grid.columns, -1)
     if grid.cell == size:
         return words[:, :, 0]
     sums: Hashes = np.einsum("ijk,k->ij", words, np.ascontiguousarray(_random(grid.cell // size, 3)[:, 0]))
     return sums
 
 
-def _words(part: Bytes, size: int, dtype: Dtype, loose: bool) -> Hashes:
+def _words(part: Bytes, size: int, dtype: Dtype, *, loose: bool) -> Hashes:
     words = part.view(f"<u{size}")
     if loose:
         bits, mantissa = dtype.bits, dtype.mantissa_bits

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Dtype, TensorReader
 from gittheta.encodings.resize.hashes import (
     Axis,
     Flags,
@@ -19,7 +19,10 @@ from gittheta.encodings.resize.hashes import (
     side_of,
     weighted,
 )
-from gittheta.numerics.planes import Bytes
+
+if TYPE_CHECKING:
+    from gittheta.api import Dtype, TensorReader
+    from gittheta.numerics.planes import Bytes
 
 Map = npt.NDArray[np.int64]
 
@@ -138,7 +141,7 @@ def _occur(rows: Bytes, base: Axis) -> bool:
     return bool(np.mean(np.isin(rows[:, :8].copy().view("<u8")[:, 0], np.concatenate(heads))) >= _KNOWN)
 
 
-def _map_axis(new: Axis, base: Axis, axis: int, across: Map | None = None, moved: bool = False) -> Map | None:
+def _map_axis(new: Axis, base: Axis, axis: int, across: Map | None = None, *, moved: bool = False) -> Map | None:
     """The origin of each row (axis 0) or column (axis 1) by its content; None if too few have one.
 
     ``across`` is the map of the other axis, None if that did not change. If ``moved``, rows or columns without an equal

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from gittheta.api import Dtype
 from gittheta.numerics.floats import Doubles, to_float64
-from gittheta.numerics.planes import Words
+
+if TYPE_CHECKING:
+    from gittheta.api import Dtype
+    from gittheta.numerics.planes import Words
 
 Factors = npt.NDArray[np.float64]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from gittheta.codec.choose import BaseCandidate
 from gittheta.errors import GitError
-from gittheta.flows.add.stored import StoredTensors
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Manifest, Stanza, TensorSpec
+
+if TYPE_CHECKING:
+    from gittheta.flows.add.stored import StoredTensors
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest, Stanza, TensorSpec
 
 #: The attribute that names a tracked file from which another one is derived.
 ATTRIBUTE = "theta-base"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from gittheta.api.reporting import timed
 from gittheta.codec.stream import ByteStream, Source
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import FormatError, ManifestError
 from gittheta.files.detect import SNIFF, detect, split
 from gittheta.flows.add.bases import Bases
 from gittheta.flows.add.intake import Intake
 from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors, remember
-from gittheta.flows.workspace import Workspace
 from gittheta.model import OPAQUE, Layout, Manifest, Skeleton, Stanza, skeleton_spec
 from gittheta.storage.files import open_unnamed
 from gittheta.storage.manifest import (
@@ -25,6 +23,10 @@ from gittheta.storage.manifest import (
     format_manifest,
     parse_manifest,
 )
+
+if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.flows.workspace import Workspace
 
 
 def clean(workspace: Workspace, path: str, source: Source) -> bytes:
@@ -46,7 +48,7 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
     finally:
         cleaning.intake.abort()
     text = format_manifest(manifest)
-    remember(workspace.tensors, manifest, text, cleaning.intake.compared)
+    remember(workspace.tensors, manifest, text, compared=cleaning.intake.compared)
     return text
 
 

@@ -11,18 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain, cycle, repeat
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
-from gittheta.codec.chain import Frame
 from gittheta.codec.decode import Decoder
 from gittheta.codec.encode import Encoder, PendingTensor
 from gittheta.codec.readers import HeldReader, PartReader
 from gittheta.codec.spool import Spool
 from gittheta.codec.stream import ByteStream, rechunked
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import StoreError
-from gittheta.flows.add.bases import Bases
-from gittheta.flows.add.stored import ComparableTensor, StoredTensors
 from gittheta.model import (
     EMPTY_DIGEST,
     SKELETON,
@@ -35,6 +31,13 @@ from gittheta.model import (
     piece_spec,
     recipe_keys,
 )
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.codec.chain import Frame
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.flows.add.bases import Bases
+    from gittheta.flows.add.stored import ComparableTensor, StoredTensors
 
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gittheta.codec.chain import Frame, frames_of
 from gittheta.codec.decode import Decoder
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ManifestError, ThetaError
-from gittheta.flows.workspace import Workspace
 from gittheta.model import (
     RAW,
     Digest,
@@ -25,6 +24,10 @@ from gittheta.model import (
     skeleton_spec,
 )
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class StoredTensors:
         self._doubtful[skeleton.digest, skeleton.recipe] = skeleton_spec(skeleton.length)
         self._doubtful |= {(stanza.digest, stanza.recipe): stanza.spec for stanza in manifest.stanzas}
 
-    def _learn(self, manifest: Manifest, compared: bool) -> None:
+    def _learn(self, manifest: Manifest, *, compared: bool) -> None:
         self._recipes.setdefault(manifest.skeleton.digest, manifest.skeleton.recipe)
         for stanza in manifest.stanzas:
             self._stanzas.setdefault((stanza.spec.name, stanza.digest), stanza)
@@ -175,7 +178,7 @@ def _same_meaning(found: TensorSpec, spec: TensorSpec) -> bool:
     return found == spec or (found.nbytes == spec.nbytes and RAW in (found.dtype, spec.dtype))
 
 
-def remember(tensors: TensorStore, manifest: Manifest, text: bytes, compared: bool) -> None:
+def remember(tensors: TensorStore, manifest: Manifest, text: bytes, *, compared: bool) -> None:
     """Put the tensors of a manifest into the table, once all of them were encoded or their digests checked here.
 
     ``compared``: the digests in their frames were too.
@@ -197,4 +200,4 @@ def remember(tensors: TensorStore, manifest: Manifest, text: bytes, compared: bo
     if manifest.skeleton.recipe:
         recipes.append((manifest.skeleton.digest, manifest.skeleton.recipe))
     tensors.recipes.record(recipes, openings)
-    tensors.recipes.record_manifest(text_digest, compared)
+    tensors.recipes.record_manifest(text_digest, compared=compared)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Entry
 from gittheta.git.index import forget_stat, remembered_sizes
-from gittheta.git.operation import Operation
-from gittheta.git.repository import Repository
-from gittheta.model import Manifest
 from gittheta.runtime import total_memory
 from gittheta.storage.files import open_new, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Entry
+    from gittheta.git.operation import Operation
+    from gittheta.git.repository import Repository
+    from gittheta.model import Manifest
 
 PENDING = "theta-pending"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gittheta.api.reporting import timed
 from gittheta.codec.decode import Decoder
@@ -10,9 +11,7 @@ from gittheta.codec.stream import exactly
 from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
 from gittheta.flows.add.stored import remember
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
 from gittheta.model import OPAQUE, Manifest, skeleton_spec
-from gittheta.registry import Registry
 from gittheta.storage.manifest import (
     claims_to_be_manifest,
     format_manifest,
@@ -20,6 +19,10 @@ from gittheta.storage.manifest import (
     is_foreign_manifest,
     parse_manifest,
 )
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.registry import Registry
 
 
 def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | None:

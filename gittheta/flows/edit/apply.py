@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.adapters.fold import finding, predict
 from gittheta.adapters.read import Adapter, read_adapter
@@ -13,7 +14,9 @@ from gittheta.codec.readers import FileReader
 from gittheta.errors import ThetaError
 from gittheta.flows.edit.prestore import KnownOrigin, prestore, stored_as
 from gittheta.flows.edit.workfile import WorkFile
-from gittheta.flows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)

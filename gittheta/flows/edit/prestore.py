@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
 from gittheta.codec.choose import BaseCandidate, Derivation
 from gittheta.codec.encode import Encoder
 from gittheta.codec.readers import digest_reader
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors
-from gittheta.flows.workspace import Workspace
 from gittheta.model import recipe_key
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)

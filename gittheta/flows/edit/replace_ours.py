@@ -6,15 +6,18 @@ import os
 import shlex
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.codec.readers import FileReader, digest_reader
 from gittheta.errors import GitError, StoreError
 from gittheta.flows.checkout.materialise import manifest_text, replace_checkpoint
-from gittheta.flows.workspace import Workspace
-from gittheta.limits import Limits
 from gittheta.model import Manifest, RunningDigest, piece_spec
 from gittheta.storage.files import open_to_read, translated
 from gittheta.storage.manifest import format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.limits import Limits
 
 
 def replace_ours(workspace: Workspace, path: str, ours: Manifest, merged: Manifest) -> None:

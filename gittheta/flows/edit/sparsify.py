@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gittheta.codec.choose import BaseCandidate
 from gittheta.codec.readers import FileReader, digest_reader
@@ -23,9 +24,11 @@ from gittheta.flows.edit.prestore import KnownOrigin, prestore
 from gittheta.flows.edit.task_vector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
 from gittheta.flows.edit.workfile import WorkFile
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Manifest
 from gittheta.numerics.floats import has_arithmetic
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Digest, Manifest
 
 METHODS = ("compeft", "topk")
 _STEP = 1 << 20
@@ -77,7 +80,7 @@ def sparsify(workspace: Workspace, path: str, options: Options) -> SparsifyRepor
         base = _base(workspace, path, options.base)
         with WorkFile.opened(workspace, top / path) as work:
             sparsifying = _Sparsifying(workspace, path, work, base)
-            sparsifying.check_stored(options.force)
+            sparsifying.check_stored(force=options.force)
             fetch_missing(workspace, base)
             return sparsifying.run(options)
     except ThetaError as error:
@@ -123,7 +126,7 @@ class _Sparsifying:
             raise FormatError("it has no float tensor in common with the base", hint="choose another: --base REV")
         self.tau = TaskVector(self.workspace.tensors, self.pairs, self.work.file.read)
 
-    def check_stored(self, force: bool) -> None:
+    def check_stored(self, *, force: bool) -> None:
         """What Git holds for the file must have the values that are about to go, unless ``force`` is set."""
         names = (f":0:{self.path}", f"HEAD:{self.path}")
         held = [self.base, *filter(None, map(self.workspace.try_manifest, names))]

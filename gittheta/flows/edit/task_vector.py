@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gittheta.codec.decode import Decoder
 from gittheta.codec.stream import exactly, rechunked
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import FormatError
-from gittheta.model import Digest, Recipe, TensorSpec
 from gittheta.numerics.floats import Doubles, as_words, from_float64, to_float64
+
+if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.model import Digest, Recipe, TensorSpec
 
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError, StoreError
 from gittheta.files.checkpoint import CheckpointFile
 from gittheta.flows.checkout.materialise import manifest_text
-from gittheta.flows.workspace import Workspace
 from gittheta.storage.files import open_new, translated, write_all
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,7 @@ class WorkFile:
                 file = stack.enter_context(opening)
             yield cls(workspace, target, file, os.fstat(file.descriptor))
 
-    def replace(
-        self, parts: Iterable[bytes | memoryview], then: Callable[[int], None] = lambda descriptor: None
-    ) -> None:
+    def replace(self, parts: Iterable[bytes | memoryview], then: Callable[[int], None] = lambda _: None) -> None:
         """Put a file of these bytes in its place, with its permissions; on any error it stays as it was.
 
         ``then`` is called with the descriptor of the new file before that takes the name.

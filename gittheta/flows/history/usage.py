@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import FileChange
 from gittheta.git.history import file_changes, walk
-from gittheta.model import Digest, Manifest, Place
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import FileChange
+    from gittheta.model import Digest, Manifest, Place
 
 #: Versions before a version are few, and mostly the last one that was looked at.
 _REMEMBERED = 16

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gittheta.codec.decode import Decoder
 from gittheta.errors import GitError, ManifestError, StoreError, ThetaError
 from gittheta.flows.checkout.smudge import read_skeleton
 from gittheta.flows.transfer.needs import needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import on_remotes
-from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Blob
 from gittheta.git.history import walk
-from gittheta.model import Manifest, ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest, ObjectId
 
 _HINT = "the manifest and its objects do not belong together; take them from an intact clone"
 
@@ -29,7 +32,7 @@ class Health:
     problems: list[ThetaError]
 
 
-def check(workspace: Workspace, deep: bool = False) -> Health:
+def check(workspace: Workspace, *, deep: bool = False) -> Health:
     """Look at everything that refs and the index reach; ``deep`` also decodes every tensor and checks its digest."""
     problems: list[ThetaError] = []
     found: list[Blob] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gittheta.codec.decode import Decoder
 from gittheta.codec.encode import Encoder, PendingTensor
@@ -14,11 +15,13 @@ from gittheta.codec.spool import Spool
 from gittheta.errors import GitError
 from gittheta.flows.add.stored import remember
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Entry
 from gittheta.git.index import stage
 from gittheta.model import Manifest, Stanza, digest_of, stored_bytes
 from gittheta.storage.manifest import format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Entry
 
 
 @dataclass(frozen=True)

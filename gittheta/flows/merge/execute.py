@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gittheta.api import TensorReader
 from gittheta.codec.choose import BaseCandidate
 from gittheta.codec.encode import Encoder
 from gittheta.codec.spool import Spool
 from gittheta.engine.options import ConfiguredMethod
-from gittheta.engine.policy import MethodChoice, Policy
 from gittheta.errors import MergeError, needing_torch
 from gittheta.flows.merge.inputs import Tasks
 from gittheta.flows.merge.metadata import merged_skeleton
 from gittheta.flows.merge.plan import Action, Decision, MergePlan, Versions, plan_merge
 from gittheta.flows.merge.prefetch import LANES, Prefetch
-from gittheta.flows.workspace import Workspace
 from gittheta.model import OPAQUE, Digest, Manifest, RunningDigest, Stanza, TensorSpec
 
 if TYPE_CHECKING:
+    from gittheta.api import TensorReader
     from gittheta.engine.comparison import Comparison
     from gittheta.engine.device import Compute
+    from gittheta.engine.policy import MethodChoice, Policy
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)

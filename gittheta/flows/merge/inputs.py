@@ -12,19 +12,19 @@ from gittheta.api import Merge, TensorReader, Traits
 from gittheta.codec.chain import CheckedReader
 from gittheta.codec.decode import Decoder
 from gittheta.engine.options import weights_of
-from gittheta.engine.policy import MethodChoice
 from gittheta.errors import MergeError, ThetaError
-from gittheta.flows.merge.plan import Decision, MergePlan, Versions
 from gittheta.flows.merge.prefetch import Prefetch, read_stored
 from gittheta.flows.merge.sidecars import sidecar
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Digest, Manifest, Stanza, TensorSpec
 
 if TYPE_CHECKING:
     from gittheta.engine.device import Compute
     from gittheta.engine.operands import StoredOperand
+    from gittheta.engine.policy import MethodChoice
     from gittheta.engine.task import Task
+    from gittheta.flows.merge.plan import Decision, MergePlan, Versions
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Digest, Manifest, Stanza, TensorSpec
 
 #: Tensors whose versions are kept open while a whole model is measured: one that is read, and the next.
 _OPEN = 2

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from gittheta.api import Composed
 from gittheta.codec.decode import Decoder
-from gittheta.codec.encode import Encoder, PendingTensor
 from gittheta.codec.readers import HeldReader
 from gittheta.errors import FormatError
 from gittheta.flows.checkout.smudge import read_skeleton
-from gittheta.flows.merge.plan import Versions
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, Skeleton, Stanza, TensorSpec, digest_of, skeleton_spec
+
+if TYPE_CHECKING:
+    from gittheta.api import Composed
+    from gittheta.codec.encode import Encoder, PendingTensor
+    from gittheta.flows.merge.plan import Versions
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)

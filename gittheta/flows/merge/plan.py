@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from gittheta.api import Traits
 from gittheta.engine.options import ConfiguredMethod, weights_of
 from gittheta.engine.policy import CONFLICT, DEFAULTS, TAKE, MethodChoice, Policy, Verb
 from gittheta.errors import MergeError, ThetaError
-from gittheta.model import Dtype, Manifest, Stanza
-from gittheta.registry import Registry
+
+if TYPE_CHECKING:
+    from gittheta.model import Dtype, Manifest, Stanza
+    from gittheta.registry import Registry
 
 
 class Action(Enum):

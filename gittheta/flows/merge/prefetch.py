@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from gittheta.api import TensorReader
 from gittheta.codec.decode import Decoder
 from gittheta.codec.spool import Spool
-from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import ThetaError
 from gittheta.flows.merge.plan import Versions, by_name, equal
-from gittheta.model import Digest, Stanza
+
+if TYPE_CHECKING:
+    from gittheta.api import TensorReader
+    from gittheta.codec.tensor_store import TensorStore
+    from gittheta.model import Digest, Stanza
 
 #: Tensors that are merged at the same time: while one is computed, another is decoded.
 LANES = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from gittheta.engine.policy import (
     BOTH,
@@ -18,8 +19,10 @@ from gittheta.engine.policy import (
     parse_rules,
 )
 from gittheta.errors import ConfigError
-from gittheta.flows.workspace import Workspace
 from gittheta.git.configuration import scoped_settings
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 #: A subsection is as the user writes it: theta.Merge.method.
 _KEYS = r"^theta\.([Mm][Ee][Rr][Gg][Ee]|[Pp][Ii][Cc][Kk])\."

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from gittheta.api import SIDECAR
 from gittheta.errors import MergeError
-from gittheta.flows.merge.plan import Side
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Manifest, Stanza
+
+if TYPE_CHECKING:
+    from gittheta.flows.merge.plan import Side
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest, Stanza
 
 _WORDS = re.compile("{stem}|{suffix}|{kind}")
 

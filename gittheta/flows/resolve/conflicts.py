@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gittheta.engine.options import ConfiguredMethod
 from gittheta.engine.policy import BOTH, TAKE, Policy, Rule, Verb, glob_fits, literal, literal_path
@@ -21,10 +22,12 @@ from gittheta.flows.resolve.state import (
     merge_states,
     save,
 )
-from gittheta.flows.workspace import Workspace
-from gittheta.git.operation import Operation
 from gittheta.model import OPAQUE, Manifest
-from gittheta.registry import Registry
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.operation import Operation
+    from gittheta.registry import Registry
 
 
 @dataclass(frozen=True)

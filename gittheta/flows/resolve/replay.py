@@ -12,12 +12,12 @@ from gittheta.flows.merge.execute import compare_versions, digests_of
 from gittheta.flows.merge.plan import MergePlan, Side, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import parse_trailers
-from gittheta.flows.workspace import Workspace
 from gittheta.git.history import independent, octopus_bases, parents, trailer_lines
-from gittheta.model import Manifest
 
 if TYPE_CHECKING:
     from gittheta.engine.comparison import Comparison
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gittheta.engine.policy import BOTH, CONFLICT, Rule, Verb
 from gittheta.errors import ManifestError, MergeError
-from gittheta.flows.merge.execute import Outcome
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import trailers_of
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Entry
-from gittheta.git.operation import Operation
-from gittheta.git.repository import Repository
 from gittheta.model import Manifest, RunningDigest
 from gittheta.storage.manifest import format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.merge.execute import Outcome
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Entry
+    from gittheta.git.operation import Operation
+    from gittheta.git.repository import Repository
 
 #: What is done where nobody can tell what is meant.
 ASK = Rule("nobody", CONFLICT, verbs=BOTH)

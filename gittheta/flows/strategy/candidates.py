@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Entry
 from gittheta.git.trees import TreeChange, tree_changes, tree_renames
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Entry
 
 _NO = ("false", "no", "off", "0")
 
@@ -43,7 +46,7 @@ class MergeCandidate:
         return len({entry.oid if entry else None for entry in map(self.sides.__getitem__, self.changed)}) == 1
 
 
-def candidates(workspace: Workspace, base: str, trees: Sequence[str], picked: bool) -> list[MergeCandidate]:
+def candidates(workspace: Workspace, base: str, trees: Sequence[str], *, picked: bool) -> list[MergeCandidate]:
     """The checkpoints that are to be merged by us. Everything else, even what is odd about checkpoints, is for Git.
 
     If a change is ``picked``, what only the last side changed takes part: it may have to be scaled.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gittheta.engine.options import WEIGHT, weights_of
-from gittheta.engine.policy import Policy, Verb
 from gittheta.errors import ManifestError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest
 from gittheta.flows.merge.execute import Outcome, merge_versions
 from gittheta.flows.merge.plan import Action, Side, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.strategy.candidates import MergeCandidate
-from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.model import OPAQUE, Manifest
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.engine.policy import Policy, Verb
+    from gittheta.flows.strategy.candidates import MergeCandidate
+    from gittheta.flows.workspace import Workspace
 
 
 @dataclass(frozen=True)

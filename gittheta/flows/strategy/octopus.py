@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from gittheta.engine.policy import Verb
 from gittheta.errors import GitError, MergeError
@@ -16,11 +17,9 @@ from gittheta.flows.resolve.state import save_outcome
 from gittheta.flows.strategy.candidates import MergeCandidate, candidates
 from gittheta.flows.strategy.merge_files import FileMerger, MergedFile, stages
 from gittheta.flows.strategy.virtual_base import common_tree
-from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.history import independent
 from gittheta.git.index import changed_files, staged_changes
-from gittheta.git.operation import Operation
 from gittheta.git.trees import (
     MergedTrees,
     Message,
@@ -32,6 +31,10 @@ from gittheta.git.trees import (
     relabelled,
     trees_of,
 )
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.operation import Operation
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class _Octopus:
         repository = self.workspace.repository
         self._check_index()
         sides = [self.trees[commit] for _, commit in self.sides]
-        found = candidates(self.workspace, self._base_tree(), sides, self.request.verb is Verb.PICK)
+        found = candidates(self.workspace, self._base_tree(), sides, picked=self.request.verb is Verb.PICK)
         merged = self._fold({path for candidate in found for path in candidate.paths})
         self._check_files(found)
         settling = FileMerger(self.workspace, self.sides, self.request.verb, self.request.given)

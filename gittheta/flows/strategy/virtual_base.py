@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gittheta.engine.policy import TAKE, Policy, Rule, literal
 from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
-from gittheta.flows.workspace import Workspace
 from gittheta.git.entries import Entry
 from gittheta.git.history import independent, merge_bases
 from gittheta.git.trees import TreeChange, composed, empty_tree, tree_changes, trees_of
-from gittheta.model import Manifest
 from gittheta.storage.manifest import format_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest
 
 _SOURCE = "virtual base"
 _FIRST = "the first"

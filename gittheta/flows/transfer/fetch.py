@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from gittheta.api import Remote
 from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
 from gittheta.flows.transfer.needs import manifests_in, needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import opened_remote, uncounted
-from gittheta.flows.workspace import Workspace
-from gittheta.model import Manifest, ObjectId
 from gittheta.storage.files import HINT_CORRUPT
+
+if TYPE_CHECKING:
+    from gittheta.api import Remote
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import Manifest, ObjectId
 
 
 def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Blob
 from gittheta.git.history import walk
-from gittheta.model import Manifest, ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Blob
+    from gittheta.model import Manifest, ObjectId
 
 
 def manifests_in(workspace: Workspace, revisions: Iterable[str]) -> Iterator[tuple[Blob, Manifest]]:

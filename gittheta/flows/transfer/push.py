@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from gittheta.api import Remote
 from gittheta.errors import ObjectMissing, RemoteError
 from gittheta.flows.transfer.needs import manifests_in, needed_objects, tip_manifests
 from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
-from gittheta.flows.workspace import Workspace
-from gittheta.model import ObjectId
 from gittheta.storage.files import HINT_MISSING
+
+if TYPE_CHECKING:
+    from gittheta.api import Remote
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import ObjectId
 
 
 @dataclass(frozen=True, slots=True)

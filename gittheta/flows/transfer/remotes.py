@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from gittheta.api import Remote, RemoteContext
 from gittheta.errors import RemoteError
-from gittheta.flows.workspace import Workspace
-from gittheta.model import ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.model import ObjectId
 
 
 @contextmanager

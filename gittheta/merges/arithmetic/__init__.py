@@ -1,1 +1,1 @@
-"""What merge methods share: angles, random numbers, sign elections, order statistics, sums of fixed order."""
+"""What merge methods share: angles, random numbers, sign elections, order statistics, sums in a fixed order."""

@@ -1,7 +1,7 @@
-"""Lengths and angles of sides or task vectors, and sums of these vectors, each times a number that follows from them.
+"""Sums of sides or task vectors, each times a number that depends on lengths and angles.
 
-Dot products are measured first, in float64. The numbers are found on the host, in plain Python, so that they do not
-depend on the device. One pass over the elements is left.
+A first pass over the elements measures the dot products, in float64. The numbers are then computed in plain Python, so
+that they do not depend on the device. A second pass computes the sum.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from gittheta.api import Blocks, Group, MergeError
 from gittheta.merges.arithmetic.reductions import leaf_dots, row_dots, totals
 from gittheta.merges.linear import divided, sum_of, weighted_sum
 
-#: Vectors whose angle has a cosine beyond this are mixed along a line, be they parallel or opposite.
+#: Two vectors are mixed along a line if the absolute cosine of their angle is above this.
 NEARLY_PARALLEL = 0.9995
-#: A mean of unit vectors that is shorter than this has no direction: rounding errors would choose one.
+#: A mean of unit vectors that is shorter than this has no direction: it would be one of rounding errors.
 OPPOSED = 1e-6
-#: Squared lengths beyond these (of float64 tensors only) may have overflowed or lost their last places.
+#: Squared lengths outside these bounds may have overflowed or lost precision; only those of float64 tensors can.
 SAFE = (1e-200, 1e200)
-#: What :func:`mixture` gives where all sides are the same: the result is just that, to the bit.
-ALIKE = "alike"
+#: What :func:`mixture` returns if all sides are equal: the result is that side, to the bit.
+EQUAL = "equal"
 
-#: Of each two vectors, in the order of ``combinations_with_replacement``, the dot product.
+#: The dot products of all pairs of vectors, in the order of ``combinations_with_replacement``.
 Products = list[float]
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Lengths of some vectors, up to a common factor, and the dot products of the unit vectors.
+    """Lengths of some vectors, up to a common factor, and the cosines of their angles.
 
-    A vector of zeros has length 0, and 0 for all its cosines.
+    The cosines are the dot products of the unit vectors. A vector of zeros has length 0, and all its cosines are 0.
     """
 
     tensor: str
@@ -45,20 +45,23 @@ class Vectors:
     cosines: tuple[tuple[float, ...], ...]
 
     def dots(self, shares: Sequence[float]) -> list[float]:
-        """The dot product of each unit vector with the sum of all, each times its share."""
+        """The dot product of each unit vector with the sum of all unit vectors, each times its share."""
         return [dot(row, shares) for row in self.cosines]
 
     def length(self, shares: Sequence[float]) -> float:
-        """The length of that sum."""
+        """The length of the sum of all unit vectors, each times its share."""
         return math.sqrt(max(0.0, dot(shares, self.dots(shares))))
 
     def at_mean_length(self, shares: Sequence[float], u: Sequence[float]) -> list[float]:
-        """From a sum of the unit vectors to one of the vectors themselves, as long as they are on average."""
+        """Coefficients of the vectors, so that their sum has the direction ``u`` and the mean length.
+
+        ``u`` has the coefficients of a unit vector in terms of the unit vectors; the mean is weighted with ``shares``.
+        """
         mean = dot(shares, self.lengths)
         return [mean * number / length if length else 0.0 for number, length in zip(u, self.lengths, strict=True)]
 
     def opposed(self, method: str) -> MergeError:
-        """There is no direction in the middle."""
+        """The error for vectors that point away from each other, so that no direction lies between them."""
         return MergeError(
             f"{method} finds no direction between sides that point away from one another",
             tensor=self.tensor,
@@ -67,20 +70,23 @@ class Vectors:
 
 
 def dot(a: Sequence[float], b: Sequence[float]) -> float:
-    """Of two short rows of numbers."""
+    """The dot product of two short sequences of numbers, rounded once."""
     return math.fsum(x * y for x, y in zip(a, b, strict=True))
 
 
 def shares_of(weights: Sequence[float], tensor: str, *, negative: bool = True) -> list[float]:
-    """The weights, made to sum to one. Raises MergeError if that cannot be."""
+    """The weights, scaled so that they sum to one.
+
+    Raises MergeError if they sum to zero, or if one is below zero and ``negative`` is not set.
+    """
     total = sum_of(weights, tensor)
     if not negative and min(weights) < 0:
-        raise MergeError("a weight is below zero, and directions cannot be", tensor=tensor)
+        raise MergeError("a weight is below zero, which has no meaning for directions", tensor=tensor)
     return [weight / total for weight in weights]
 
 
 def on_arc(cosine: float, shares: Sequence[float]) -> list[float]:
-    """What a and b are multiplied with to get from one to the other; along a line where there is hardly an arc."""
+    """The coefficients of two vectors for a point on the arc between them, or on a line if they are nearly parallel."""
     if abs(cosine) > NEARLY_PARALLEL:
         return list(shares)
     angle = math.acos(cosine)
@@ -88,7 +94,7 @@ def on_arc(cosine: float, shares: Sequence[float]) -> list[float]:
 
 
 def mixture(blocks: Blocks, solve: Callable[[Vectors], Sequence[float]], *, on_deltas: bool) -> object:
-    """What each vector is to be multiplied with, for :func:`mixed`.
+    """The coefficients of the vectors for :func:`mixed`, as ``solve`` computes them from lengths and angles.
 
     The vectors are the sides, or with ``on_deltas`` the task vectors if there is a base. Raises MergeError.
     """
@@ -97,17 +103,20 @@ def mixture(blocks: Blocks, solve: Callable[[Vectors], Sequence[float]], *, on_d
     count = len(first.weights)
     products, peaks = totals(look.products for look in looks), [1.0] * count
     if not all(SAFE[0] < product < SAFE[1] for product in _squares(products, count)):
-        products, peaks = _scaled(blocks, count, on_deltas)
+        products, peaks = _scaled(blocks, count, on_deltas=on_deltas)
     if not all(map(math.isfinite, (*products, *peaks))):
-        # They were let through, and what has no length has no direction either.
+        # NaN or infinite values were let through: a vector without a length has no direction either.
         return (math.nan,) * count
     numbers = tuple(solve(_vectors(first, products, peaks)))
-    return ALIKE if all(look.alike for look in looks) else numbers
+    return EQUAL if all(look.equal for look in looks) else numbers
 
 
 def mixed(group: Group, measured: Any, *, on_deltas: bool) -> torch.Tensor:
-    """The sum of the vectors, each times its number, on top of the base if they are task vectors."""
-    if measured == ALIKE:
+    """The sum of the vectors, each times its coefficient, plus the base if they are task vectors.
+
+    Has the shape and dtype of the group's sides.
+    """
+    if measured == EQUAL:
         return group.sides[0]
     vectors = group.deltas if on_deltas and group.base is not None else group.sides
     terms = [(vector, number) for vector, number in zip(vectors, measured, strict=True) if number]
@@ -119,37 +128,42 @@ def mixed(group: Group, measured: Any, *, on_deltas: bool) -> torch.Tensor:
 
 
 def mixed_rows(group: Group, shares: Sequence[float]) -> torch.Tensor:
-    """Each row on the arc between that row of one task vector (or side, without a base) and the other."""
+    """For each row, the point on the arc between that row of the two task vectors (or sides, without a base).
+
+    Has the shape and dtype of the group's sides, (rows, columns).
+    """
     a, b = group.sides if group.base is None else group.deltas
     numbers = [on_arc(cosine, shares) for cosine in _row_cosines(*_wide(group, on_deltas=True))]
     by_row = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2).to(a.device, a.dtype)
     total = a * by_row[:, :1] + b * by_row[:, 1:]
     total = total if group.base is None else group.base + total
-    alike = (group.sides[0] == group.sides[1]).all(dim=1, keepdim=True)
-    return torch.where(alike, group.sides[0], total)
+    equal = (group.sides[0] == group.sides[1]).all(dim=1, keepdim=True)
+    return torch.where(equal, group.sides[0], total)
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What one block tells."""
+    """The measurements of one block."""
 
     tensor: str
     weights: tuple[float, ...]
-    alike: bool
+    #: Whether all sides are equal in this block.
+    equal: bool
+    #: Leaf sums of the products of all pairs of vectors: float64, (pairs, leaves).
     products: torch.Tensor
 
 
 def _look(group: Group, *, on_deltas: bool, peaks: Sequence[float] | None = None) -> _Look:
-    vectors = _wide(group, on_deltas)
+    vectors = _wide(group, on_deltas=on_deltas)
     if peaks is not None:
         vectors = [divided(vector, peak or 1.0) for vector, peak in zip(vectors, peaks, strict=True)]
-    alike = all(torch.equal(group.sides[0], side) for side in group.sides[1:])
+    equal = all(torch.equal(group.sides[0], side) for side in group.sides[1:])
     products = torch.stack([leaf_dots(a, b) for a, b in combinations_with_replacement(vectors, 2)])
-    return _Look(group.name, group.weights, alike, products)
+    return _Look(group.name, group.weights, equal, products)
 
 
-def _wide(group: Group, on_deltas: bool) -> list[torch.Tensor]:
-    """The vectors in float64, in which differences of narrow values are mostly exact."""
+def _wide(group: Group, *, on_deltas: bool) -> list[torch.Tensor]:
+    """The vectors as float64, in which differences of values of narrower dtypes are mostly exact."""
     sides = [side.to(torch.float64) for side in group.sides]
     if not on_deltas or group.base is None:
         return sides
@@ -157,14 +171,14 @@ def _wide(group: Group, on_deltas: bool) -> list[torch.Tensor]:
     return [side - base for side in sides]
 
 
-def _scaled(blocks: Blocks, count: int, on_deltas: bool) -> tuple[Products, list[float]]:
-    """The products of the vectors, each divided by its largest element; and these elements, 0 for zeros."""
+def _scaled(blocks: Blocks, count: int, *, on_deltas: bool) -> tuple[Products, list[float]]:
+    """The products of the vectors, each divided by its largest absolute value; and these values (0 for zeros)."""
 
     def highest(group: Group) -> list[float]:
-        return [vector.abs().amax().item() if vector.numel() else 0.0 for vector in _wide(group, on_deltas)]
+        return [vector.abs().amax().item() if vector.numel() else 0.0 for vector in _wide(group, on_deltas=on_deltas)]
 
-    found = list(blocks.map(highest))
-    peaks = [max(block[side] for block in found) for side in range(count)]
+    by_block = list(blocks.map(highest))
+    peaks = [max(block[side] for block in by_block) for side in range(count)]
     looks = blocks.map(partial(_look, on_deltas=on_deltas, peaks=peaks))
     return totals(look.products for look in looks), peaks
 
@@ -184,7 +198,7 @@ def _vectors(first: _Look, products: Products, peaks: Sequence[float]) -> Vector
 
 
 def clamped(cosine: float) -> float:
-    """Without what rounding has put on top of one."""
+    """A cosine, limited to -1 to 1, which rounding may have exceeded."""
     return max(-1.0, min(1.0, cosine))
 
 
@@ -193,13 +207,16 @@ def _squares(products: Products, count: int) -> list[float]:
 
 
 def _place(a: int, b: int, count: int) -> int:
-    """Where the product of two vectors stands among those of all pairs."""
+    """The index of the product of two vectors among the products of all pairs."""
     low, high = min(a, b), max(a, b)
     return low * count - low * (low - 1) // 2 + high - low
 
 
 def _row_cosines(a: torch.Tensor, b: torch.Tensor) -> list[float]:
-    """The cosine of the angle between each two rows; 1 if one of them is zero, so that they are mixed along a line."""
+    """For each row, the cosine between that row of ``a`` and of ``b``.
+
+    It is 1 if one of them is zero, so that they are mixed along a line.
+    """
     if not a.numel():
         return [1.0] * len(a)
     # Scaled, because squares of float64 values may overflow.

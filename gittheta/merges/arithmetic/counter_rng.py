@@ -1,8 +1,9 @@
-"""Random numbers that depend on nothing but a seed and what they are for.
+"""Random numbers that depend only on a seed and on what they are for.
 
-The number of an element is a function of (seed, digest of the side, name of the tensor, flat index): a 64-bit key from
-BLAKE3 of the first three, the finaliser of SplitMix64 (Steele, Lea, Flood, 2014) over key and index. So device, size
-of blocks, schedule and order of the sides change nothing, and numbers are compared as integers.
+The number of an element is a function of seed, digest of the side, name of the tensor, and flat index: a 64-bit key
+from BLAKE3 of the first three, and the finaliser of SplitMix64 (Steele, Lea, Flood, 2014) over key and index. So the
+numbers do not depend on the device, the size of blocks, the schedule or the order of the sides. They are compared as
+integers.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import torch
 
 from gittheta.api import Digest, digest_of
 
-#: Numbers are whole, from 0 up to this.
+#: Random numbers are integers from 0 up to, but not including, this one.
 ONE = 1 << 53
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def numbers(seed: int, digest: Digest, name: str, start: int, like: torch.Tensor) -> torch.Tensor:
-    """Whole numbers (int64) from 0 up to 2^53, one for each element of a block that begins at ``start``."""
+    """A random number for each element of a block that begins at flat index ``start``.
+
+    int64, from 0 up to 2^53, in the shape and on the device of ``like``.
+    """
     key = int.from_bytes(digest_of(b"%d\0%b%b" % (seed, digest, name.encode()))[:8], "little")
     state = torch.arange(start + 1, start + 1 + like.numel(), device=like.device)
     state.mul_(_signed(_GOLDEN)).add_(_signed(key))
@@ -29,15 +33,15 @@ def numbers(seed: int, digest: Digest, name: str, start: int, like: torch.Tensor
 
 
 def below(numbers: torch.Tensor, limit: int | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """1 where the number is below the limit, else 0."""
+    """1 where the number is below the limit, else 0: in the shape of ``numbers``, of this dtype."""
     return (numbers - limit).bitwise_right_shift_(63).neg_().to(dtype)
 
 
 def _shifted(state: torch.Tensor, by: int) -> torch.Tensor:
-    """Shifted right as if there were no sign."""
+    """The 64-bit integers shifted right as if they were unsigned."""
     return (state >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _signed(number: int) -> int:
-    """The same 64 bits, read with a sign."""
+    """An unsigned 64-bit integer as the signed one of the same bits."""
     return number - (1 << 64) if number >> 63 else number

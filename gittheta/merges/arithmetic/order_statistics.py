@@ -1,9 +1,9 @@
-"""Finds the exact k-th largest absolute value of tensors that are seen block by block, and where equal ones end.
+"""Find the exact k-th largest absolute value of tensors that come block by block, and which of equal values count.
 
-The bits of non-negative floating-point numbers, read as integers (keys), are in the order of the numbers. A search
-counts how many elements have which upper 16 bits, looks closer at those that share them with the k-th, and so on, with
-a pass over all blocks for each 16 bits. It ends early where just as many are left as are wanted. Of large tensors the
-first pass looks at a sample only, and the next one finds out whether that was good enough. Memory is bounded by a
+The bits of non-negative floats, read as integers (keys), have the order of the floats. A search counts the elements by
+the upper 16 bits of their keys, then counts those that share these bits with the k-th by their next 16 bits, and so on;
+each time with a pass over all blocks. It ends early if exactly the needed number of elements is left. For large tensors
+the first pass only takes a sample, and the next pass checks whether the guess was right. Memory is bounded by one
 histogram for each search.
 """
 
@@ -25,31 +25,31 @@ from gittheta.merges.arithmetic.sign_election import INTEGERS
 from gittheta.merges.arithmetic.threshold import NOTHING, Cut
 
 Counts = NDArray[np.int64]
-#: Names and values, flat, of what is searched in a block: one search for each name. The values may be overwritten.
+#: The values to search in a block, by name: flat tensors, which may be overwritten. Each name is a search of its own.
 Streams = Callable[[Group], Iterator[tuple[str, torch.Tensor]]]
 
-#: Bits that one pass looks at.
+#: Bits of the keys that one pass resolves.
 _STEP = 16
 _BUCKETS = 1 << _STEP
-#: From so many elements on, one of 17 is looked at first (an odd number, so that all columns have their turn).
+#: From this many elements on, the first pass takes every 17th (an odd number, so that it meets all columns).
 _LARGE, _EVERY = 1 << 20, 17
-#: How far a sample may err, in standard deviations, and how many of its buckets are worth a closer look.
+#: The error allowed to a sample, in standard deviations; and the most buckets that the next pass resolves.
 _DEVIATIONS, _WORTH = 8, 32
-#: How many numbers are remembered at most, so that memory is bounded whatever the values.
+#: The most numbers that are remembered from a pass, so that memory is bounded whatever the values.
 _REMEMBERED = 1 << 22
-#: So many elements of a block are told one by one, more of them in a histogram.
+#: Up to this many elements of a block are listed one by one; more are counted in a histogram.
 _FEW = 1 << 14
 
 
 def find_cuts(blocks: Blocks, streams: Streams, ranks: Sequence[int]) -> dict[str, tuple[Cut, ...]]:
-    """For each stream of values the cut after its ``ranks[0]`` largest, that after its ``ranks[1]`` largest, ...
+    """For each stream of values, by name, one cut for each rank k: the limit of its k largest absolute values.
 
-    A stream need not be in every block; where a rank is not below the number of its elements, all are the largest.
+    A stream need not be in every block. If a rank is not below the number of elements, all belong to the largest.
     """
     look = _Look(streams, every=_EVERY if blocks.elements >= _LARGE else 1)
     tally = _Tally.of(blocks, look)
     if len(tally.shifts) > 1:
-        # float32 in one tensor and float64 in another: bits can be compared only within one dtype
+        # One tensor is float32 and another float64: bits can be compared only within one dtype.
         look = replace(look, wide=True)
         tally = _Tally.of(blocks, look)
     shift = max(tally.shifts, default=0)
@@ -70,7 +70,7 @@ def find_cuts(blocks: Blocks, streams: Streams, ranks: Sequence[int]) -> dict[st
 def _close_in(
     searches: Sequence[_Search], blocks: Blocks, look: _Look, first_shift: int
 ) -> dict[str, tuple[Cut, ...]] | None:
-    """The cuts, after as many passes as that takes; None if one is not where it was guessed to be."""
+    """The cuts, after as many passes as needed; None if a search finds nothing in the bracket guessed for it."""
     shift, tally = first_shift, _Tally()
     while shift and (todo := [search for search in searches if not search.done]):
         shift -= _STEP
@@ -87,32 +87,35 @@ def _close_in(
 
 
 class _Bracket(NamedTuple):
-    """A run of keys of one stream: from ``low`` on, in so many buckets (of 2^shift keys each, in one pass)."""
+    """A run of keys of one stream, from ``low`` on, in buckets; each pass sets the size 2^shift of a bucket."""
 
     name: str
     low: int = 0
-    #: The first time there are half as many, because the upper bit, the sign, is 0.
+    #: Only half of the buckets are needed in the first pass, because the upper bit of the keys, the sign, is 0.
     buckets: int = _BUCKETS // 2
 
 
 @dataclass
 class _Search:
-    """Looks for the k-th largest, k being ``rank``: the bracket where it lies, and how many elements lie above."""
+    """A search for the k-th largest value, where k is ``rank``: the bracket that contains it, and counts of elements.
+
+    ``above`` elements lie above the bracket, ``inside`` in it.
+    """
 
     bracket: _Bracket
     rank: int
     above: int = 0
     inside: int = -1
-    #: Where it came from in the last pass.
+    #: The bracket before the last pass.
     origin: _Bracket | None = None
 
     @property
     def done(self) -> bool:
-        """Whether nothing is wanted, or all that is inside."""
+        """Whether none of the elements inside the bracket is needed, or all of them are."""
         return self.rank in (0, self.above + self.inside)
 
     def guess(self, counts: Counts, shift: int, elements: int) -> bool:
-        """Take the buckets where, by a sample, it should be. False if these are too many to look at closely."""
+        """Narrow the bracket to the buckets that a sample suggests. False if there are too many of them."""
         expected = self.rank / _EVERY
         margin = _DEVIATIONS * (1 + math.sqrt(expected * (1 - min(1, self.rank / elements))))
         from_above = np.cumsum(counts[::-1])
@@ -121,7 +124,7 @@ class _Search:
         return lower >= 0 and upper - lower < _WORTH
 
     def narrow(self, tally: _Tally, shift: int) -> bool:
-        """Go on in the bucket where it is. False if it is in none."""
+        """Narrow the bracket to the bucket that contains the value. False if no bucket does."""
         counts, self.origin = tally.counts[self.bracket], self.bracket
         from_above = tally.above[self.bracket] + np.cumsum(counts[::-1])
         place = int(np.searchsorted(from_above, self.rank))
@@ -134,13 +137,13 @@ class _Search:
         return True
 
     def value(self, kind: type[np.float32 | np.float64]) -> float:
-        """The least number inside."""
+        """The least value in the bracket."""
         value = float(np.array(self.bracket.low).astype(f"i{kind().itemsize}").view(kind))
         return math.inf if math.isnan(value) else value
 
 
-def _keys(values: torch.Tensor, wide: bool) -> torch.Tensor:
-    """Integers in the order of the absolute values, in the same memory if possible."""
+def _keys(values: torch.Tensor, *, wide: bool) -> torch.Tensor:
+    """The keys of values: integers in the order of the absolute values. Overwrites the values if possible."""
     if wide:
         values = values.to(torch.float64)
     return values.abs_().view(INTEGERS[values.dtype])
@@ -148,9 +151,9 @@ def _keys(values: torch.Tensor, wide: bool) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one block has of a bracket: in which buckets of 2^``shift`` elements lie, and how many in each.
+    """The elements of one block in a bracket, by buckets of 2^``shift`` keys, and the number of elements ``above`` it.
 
-    Without counts each bucket stands there as often as it comes.
+    ``counts`` are the numbers of elements in ``buckets``; if None, a bucket is listed once for each element.
     """
 
     bracket: _Bracket
@@ -160,28 +163,28 @@ class _Seen:
     counts: Counts | None
 
     def count_of(self, bucket: int) -> int:
-        """How many elements lie in one bucket."""
+        """The number of elements in one bucket."""
         here = self.buckets == bucket
         return int(np.count_nonzero(here) if self.counts is None else self.counts[here].sum())
 
 
 @dataclass(frozen=True)
 class _Look:
-    """Looks at one block, or at one of ``every`` elements of it."""
+    """Counts the elements of one block by buckets; with ``every`` above 1, only one element in ``every``."""
 
     streams: Streams
     every: int = 1
-    #: Compare float32 with float64.
+    #: Whether float32 values are converted to float64, so that tensors of both can be compared.
     wide: bool = False
-    #: None: at all keys of all streams, by their upper 16 bits.
+    #: The brackets to count; None for all keys of all streams, by their upper 16 bits.
     brackets: tuple[_Bracket, ...] | None = None
     shift: int = 0
 
     def __call__(self, group: Group) -> list[_Seen]:
-        """One for each bracket."""
+        """The counts of the block, one for each bracket."""
         seen = []
         for name, values in self.streams(self._sample(group)):
-            keys = _keys(values, self.wide)
+            keys = _keys(values, wide=self.wide)
             if self.brackets is None:
                 shift = torch.iinfo(keys.dtype).bits - _STEP
                 seen.append(_Seen(_Bracket(name), shift, 0, *_counted(keys.bitwise_right_shift_(shift))))
@@ -200,7 +203,7 @@ class _Look:
 
 
 def _inside(keys: torch.Tensor, bracket: _Bracket, shift: int) -> tuple[int, torch.Tensor]:
-    """How many keys lie above a bracket, and the buckets of those that lie in it."""
+    """The number of keys above a bracket, and the buckets of the keys in it."""
     width = bracket.buckets << shift
     last = bracket.low + width - 1
     if keys.device.type != "cpu":
@@ -214,7 +217,7 @@ def _inside(keys: torch.Tensor, bracket: _Bracket, shift: int) -> tuple[int, tor
 
 
 def _counted(buckets: torch.Tensor) -> tuple[NDArray[np.integer], Counts | None]:
-    """Which buckets there are, and how often each."""
+    """The buckets that occur, and the number of elements in each; see :class:`_Seen`."""
     if len(buckets) < _FEW:
         return buckets.to("cpu", torch.int32).numpy(), None
     counts = torch.bincount(buckets).cpu().numpy()
@@ -224,17 +227,17 @@ def _counted(buckets: torch.Tensor) -> tuple[NDArray[np.integer], Counts | None]
 
 @dataclass
 class _Tally:
-    """How often each bucket comes in all blocks."""
+    """The number of elements in each bucket, over all blocks."""
 
     counts: dict[_Bracket, Counts] = field(default_factory=dict)
     above: dict[_Bracket, int] = field(default_factory=dict)
     shifts: set[int] = field(default_factory=set)
-    #: What each block had, where buckets are single keys; None if that is too much.
+    #: The counts of each block, if buckets are single keys; None if that would take too much memory.
     remembered: list[list[_Seen]] | None = None
 
     @classmethod
     def of(cls, blocks: Blocks, look: _Look) -> _Tally:
-        """After a pass over all blocks."""
+        """Make a pass over all blocks, and add up their counts."""
         tally, size = cls(), 0
         if look.brackets is not None and not look.shift:
             tally.remembered = []
@@ -249,7 +252,7 @@ class _Tally:
         return tally
 
     def total(self, bracket: _Bracket) -> int:
-        """How many elements there are in a bracket and above it."""
+        """The number of elements in a bracket and above it."""
         return self.above[bracket] + int(self.counts[bracket].sum())
 
     def _add(self, seen: _Seen) -> None:
@@ -264,13 +267,13 @@ class _Tally:
 
 
 def _last_equal(search: _Search, value: float, tally: _Tally, blocks: Blocks, look: _Look) -> Cut:
-    """Where the first of those that equal the k-th largest are wanted, and others not: ends with the last that is."""
+    """The cut among elements equal to the k-th largest value: it ends with the last of them that belongs to the k."""
 
     def equal(group: Group) -> torch.Tensor:
-        """The places of those in one block."""
+        """The indices of the equal elements in one block."""
         for name, values in look.streams(group):
             if name == search.bracket.name:
-                return torch.nonzero(_keys(values, look.wide) == search.bracket.low)
+                return torch.nonzero(_keys(values, wide=look.wide) == search.bracket.low)
         return torch.zeros(0)
 
     by_block: Iterable[int]
@@ -282,8 +285,8 @@ def _last_equal(search: _Search, value: float, tally: _Tally, blocks: Blocks, lo
             sum(each.count_of(bucket) for each in seen if each.bracket == search.origin) for seen in tally.remembered
         )
     until = list(accumulate(by_block))
-    wanted = search.rank - search.above
-    index = bisect_left(until, wanted)
+    needed = search.rank - search.above
+    index = bisect_left(until, needed)
     group = blocks.block(index)
-    place = int(equal(group)[wanted - 1 - (until[index - 1] if index else 0)])
+    place = int(equal(group)[needed - 1 - (until[index - 1] if index else 0)])
     return Cut(value, group.name, group.start + place)

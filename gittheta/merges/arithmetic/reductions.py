@@ -1,9 +1,9 @@
-"""Sums over a tensor that come out the same, to the bit, on every device and in blocks of any size.
+"""Sums over a tensor that have the same bits on every device and for blocks of any size.
 
-A library's own sum may add in any order. Here the order is part of the definition: a row (a flat tensor is one) is cut
-into leaves of 65536 elements, the last one filled up with zeros; a leaf is summed in float64 by adding its second half
-to its first until one element is left; what the leaves give is added exactly (``math.fsum``) and rounded once. Blocks
-begin at multiples of 65536 elements, or hold whole rows, so that each leaf lies in one block.
+A library's own sum may add in any order. Here the order is part of the definition. A row (a flat tensor is one row) is
+cut into leaves of 65536 elements, and the last leaf is filled up with zeros. A leaf is summed in float64 by adding its
+second half to its first until one element is left. The sums of the leaves are added exactly (``math.fsum``) and rounded
+once. Blocks begin at multiples of 65536 elements, or hold whole rows, so that each leaf lies in one block.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LEAF = 1 << 16
 
 
 def leaf_sums(values: torch.Tensor) -> torch.Tensor:
-    """The sums of the leaves along the last dimension, ``(..., n)`` to ``(..., leaves)``, in float64.
+    """The sums of the leaves along the last dimension: from ``(..., n)`` to ``(..., leaves)``, float64.
 
-    A run without elements has one leaf, 0.
+    A row without elements has one leaf, whose sum is 0.
     """
     *rows, length = values.shape
     width = min(LEAF, 1 << max(0, length - 1).bit_length())
@@ -37,23 +37,26 @@ def leaf_sums(values: torch.Tensor) -> torch.Tensor:
 
 
 def leaf_dots(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The leaf sums of the products, each rounded to float64 (exact where the factors come from 16 bits)."""
+    """The leaf sums of the elementwise products, float64. Products of values of 16-bit dtypes are exact."""
     return leaf_sums(a.to(torch.float64) * b.to(torch.float64))
 
 
 def total(parts: Iterable[torch.Tensor]) -> float:
-    """The sum over all leaves of all blocks, rounded once."""
+    """The sum of all leaf sums of all blocks, rounded once."""
     return _exact(value for part in parts for value in part.reshape(-1).tolist())
 
 
 def totals(parts: Iterable[torch.Tensor]) -> list[float]:
-    """The same for several sums at once: parts of shape ``(k, leaves)``, or ``(k, rows, leaves)``, give k numbers."""
-    found = [part.reshape(part.shape[0], -1).tolist() for part in parts]
-    return [_exact(value for block in rows for value in block) for rows in zip(*found, strict=True)]
+    """k sums at once, each over all blocks and rounded once.
+
+    ``parts`` are the leaf sums of the blocks, of shape ``(k, leaves)`` or ``(k, rows, leaves)``.
+    """
+    blocks = [part.reshape(part.shape[0], -1).tolist() for part in parts]
+    return [_exact(value for block in rows for value in block) for rows in zip(*blocks, strict=True)]
 
 
 def row_sums(values: torch.Tensor) -> torch.Tensor:
-    """The sum of each row, ``(..., n)`` to ``(...)``, in float64, on the device of the values."""
+    """The sum of each row: from ``(..., n)`` to ``(...)``, float64, on the device of the values."""
     leaves = leaf_sums(values)
     if leaves.shape[-1] == 1:
         return leaves.squeeze(-1)
@@ -62,12 +65,12 @@ def row_sums(values: torch.Tensor) -> torch.Tensor:
 
 
 def row_dots(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The dot product of each row of one with the same row of the other, in float64."""
+    """The dot product of each row of ``a`` with the same row of ``b``: from ``(..., n)`` to ``(...)``, float64."""
     return row_sums(a.to(torch.float64) * b.to(torch.float64))
 
 
 def _exact(values: Iterable[float]) -> float:
-    """Where infinities were let through, what they give; ``math.fsum`` refuses to add opposite ones."""
+    """The exact sum, rounded once; NaN for opposite infinities (where they are let through) and on overflow."""
     try:
         return math.fsum(values)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""How task vectors are added up: with signs elected or not, divided by the weight of what was kept or not."""
+"""Sums of task vectors, with or without an election of signs, and with or without a divisor."""
 
 from __future__ import annotations
 
@@ -13,42 +13,46 @@ Election = Literal["weighted", "unweighted"]
 #: What a normalised sum is divided by: the weight of the entries in it, or their number.
 Divisor = Literal["weight", "count"]
 
+#: Integers of the same width, for work on the bits of floats.
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one side gives: its entries S(δ), zero where they were dropped, and its weight. Entries are overwritten."""
+    """One side's term of a sum: its entries S(δ), zero where they were dropped, and its weight. May be overwritten."""
 
     values: torch.Tensor
     weight: float
-    #: 1 for entries that were not dropped and 0 for others; None: none was. Of no account where signs are elected.
+    #: 1 for kept entries and 0 for dropped ones; None if all were kept. Not used where signs are elected.
     kept: torch.Tensor | None = None
 
     def share(self, divisor: Divisor) -> float:
-        """What one entry adds to the divisor."""
+        """The amount that one entry adds to the divisor."""
         return self.weight if divisor == "weight" else 1.0
 
 
 class Sum:
-    """Terms added up in the order given. They must be the caller's to give away."""
+    """A running sum of tensors of equal shape and dtype, in order. It may overwrite the first. For one thread."""
 
     def __init__(self) -> None:
         self._total: torch.Tensor | None = None
 
     def add(self, term: torch.Tensor) -> None:
-        """One more."""
+        """Add a tensor, which may be overwritten later."""
         self._total = term if self._total is None else self._total.add_(term)
 
     @property
     def total(self) -> torch.Tensor:
-        """Of one term at least."""
-        assert self._total is not None  # noqa: S101 - the docstring asks for it
+        """The sum; only after :meth:`add`."""
+        assert self._total is not None  # noqa: S101 - the docstring demands it
         return self._total
 
 
 def added(parts: Iterable[Part], divisor: Divisor | None) -> torch.Tensor:
-    """Σwᵢxᵢ, divided by what the kept entries weigh, or how many they are, if asked to. One part at least."""
+    """Σwᵢxᵢ of one part or more; with a divisor, divided at each element by the weight or number of kept entries.
+
+    Has the shape and dtype of the parts.
+    """
     values, weights = Sum(), Sum()
     everywhere = 0.0
     for part in parts:
@@ -64,13 +68,15 @@ def added(parts: Iterable[Part], divisor: Divisor | None) -> torch.Tensor:
 
 
 def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) -> torch.Tensor:
-    """The same of those entries only that have the elected sign: that of Σwᵢxᵢ, or of Σxᵢ; plus if that is 0.
+    """Σwᵢxᵢ of one part or more, over the entries that have the elected sign at their element.
 
-    Entries that are 0 have no sign, and so no part in it. One part at least.
+    That is the sign of Σwᵢxᵢ, or of Σxᵢ if the election is unweighted; plus if the sum is 0. Entries that are 0 have no
+    sign. With a divisor, the sum is divided by the weight or number of these entries. Has the shape and dtype of the
+    parts.
     """
     weighted = election == "weighted"
     voters = [(scaled(part.values, part.weight) if weighted else part.values, part) for part in parts]
-    # What follows is arithmetic on sign bits, because masks and torch.where take several times as long.
+    # Arithmetic on sign bits, because masks and torch.where take several times as long.
     lost = _sign_bits(voters)
     total = torch.zeros_like(voters[0][0])
     weights = torch.zeros_like(total)
@@ -81,7 +87,7 @@ def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) 
         if divisor:
             weights += scaled(entries.sign_(), part.share(divisor))
     if divisor:
-        # Where no entry has the elected sign, 0 is divided by something. Weights that may cancel need a closer look.
+        # Where no entry has the elected sign, the sum is 0, and any divisor but 0 will do. Weights below 0 may cancel.
         least = min(part.share(divisor) for _, part in voters)
         total /= weights.clamp_min_(least) if least > 0 else _without_zeros(weights)
     total.view(lost.dtype).bitwise_xor_(lost)
@@ -89,7 +95,7 @@ def elected(parts: Iterable[Part], election: Election, divisor: Divisor | None) 
 
 
 def _sign_bits(voters: Sequence[tuple[torch.Tensor, Part]]) -> torch.Tensor:
-    """Integers with the upper bit set where the sum is below 0."""
+    """Integers whose upper bit is set where the sum of all votes is negative, and 0 elsewhere."""
     votes = voters[0][0].clone()
     for entries, _ in voters[1:]:
         votes += entries
@@ -98,22 +104,25 @@ def _sign_bits(voters: Sequence[tuple[torch.Tensor, Part]]) -> torch.Tensor:
 
 
 def scaled(values: torch.Tensor, factor: float) -> torch.Tensor:
-    """The values times a number, and the values themselves if that is 1."""
+    """The values times a number; the same tensor if the number is 1."""
     return values if factor == 1 else values * factor
 
 
 def _without_zeros(weights: torch.Tensor) -> torch.Tensor:
-    """1 where there is 0."""
+    """The weights with 1 in place of 0."""
     return weights + (weights == 0)
 
 
 def negative(values: torch.Tensor) -> torch.Tensor:
-    """Integers all of whose bits are set where a value has a minus sign, and none elsewhere."""
+    """Integers in the shape of the values: all bits set where the sign bit is set, and none elsewhere."""
     integers = INTEGERS[values.dtype]
     return values.view(integers) >> (torch.iinfo(integers).bits - 1)
 
 
 def either(first: torch.Tensor, second: torch.Tensor, takes_second: torch.Tensor) -> torch.Tensor:
-    """One or the other, bit by bit: several times as fast as ``torch.where``. Writes to the second."""
+    """``second`` where the mask ``takes_second`` has all bits set, else ``first``. Overwrites ``second``.
+
+    Works bit by bit, which is several times as fast as ``torch.where``.
+    """
     a, b = (values.view(takes_second.dtype) for values in (first, second))
     return b.bitwise_xor_(a).bitwise_and_(takes_second).bitwise_xor_(a).view(first.dtype)

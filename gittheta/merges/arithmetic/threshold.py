@@ -1,7 +1,7 @@
-"""Exactly so many of the largest: what a cut is, and what to do with one. :mod:`gittheta.merges.arithmetic.order_statistics` finds it.
+"""Keep exactly the k largest values: what a cut is, and how it is applied.
 
-Of values that are equal, those that come first are the larger ones: by the tensor's name, then by flat index. So
-exactly k are kept, whatever the device and the size of blocks.
+Cuts are found by :mod:`gittheta.merges.arithmetic.order_statistics`. Of equal values, the first count as larger: by the
+tensor's name, then by flat index. So exactly k values are kept, whatever the device and the size of blocks.
 """
 
 from __future__ import annotations
@@ -9,47 +9,52 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from gittheta.api import Group
+if TYPE_CHECKING:
+    from gittheta.api import Group
 
 
 def floor_of(fraction: float, elements: int) -> int:
-    """⌊ρd⌋ for the ρ that the user wrote: 0.29 of 100 is 29, though the float 0.29 is less than that."""
+    """⌊ρd⌋ for the decimal ρ that the user wrote: 0.29 of 100 is 29, although the float 0.29 is a little less."""
     return math.floor(Fraction(repr(fraction)) * elements)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the k largest of some values end: at this value, and among its equals at this element of this tensor."""
+    """The limit of the k largest values: the k-th value, and the last element equal to it that belongs to the k."""
 
     value: float
-    #: None: all of its equals are among the k largest.
+    #: The tensor with that element; None if all elements equal to ``value`` belong to the k largest.
     name: str | None = None
     index: int = 0
 
     def equals_until(self, name: str, start: int, elements: int) -> int:
-        """How many elements of a block come before the end of the equal ones that are kept."""
+        """The number of elements of a block, from its beginning, in which elements equal to the value are kept.
+
+        The block belongs to the tensor ``name``, and has ``elements`` elements from flat index ``start`` on.
+        """
         if self.name is None or name < self.name:
             return elements
         return min(max(self.index + 1 - start, 0), elements) if name == self.name else 0
 
 
-#: Nothing is as large as that.
+#: The cut of the 0 largest values: no value reaches it.
 NOTHING = Cut(math.inf, "", -1)
 
 
 def keep_largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
-    """Put zeros in the place of values, a block and flat, that do not belong to the k largest. Returns them."""
+    """Set the values of a flat block that do not belong to the k largest to zero, in place; returns ``values``."""
     for part, limit in _parts(values, cut, group):
         torch.ops.aten.hardshrink.out(values[part], limit, out=values[part])
     return values
 
 
 def is_largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
-    """1 for the values that belong to the k largest, be they zero, and 0 for the others."""
+    """1 for the values of a flat block that belong to the k largest (even if they are 0), and 0 for the others."""
     result = torch.ones_like(values)
     for part, limit in _parts(values, cut, group):
         if limit >= 0:
@@ -59,12 +64,12 @@ def is_largest(values: torch.Tensor, cut: Cut, group: Group) -> torch.Tensor:
 
 
 def beyond(values: torch.Tensor, limit: float) -> torch.Tensor:
-    """The values whose absolute value is above a limit, compared exactly, and zeros for the others."""
+    """The values with those set to zero whose absolute value is not above a limit; compared exactly."""
     return torch.hardshrink(values, _at_most(limit, values.dtype))
 
 
 def _parts(values: torch.Tensor, cut: Cut, group: Group) -> list[tuple[slice, float]]:
-    """A block in up to two parts, and what the absolute values must exceed there."""
+    """A block in up to two parts, each with the number that absolute values must exceed there to be kept."""
     elements = len(values)
     split = cut.equals_until(group.name, group.start, elements)
     parts = []
@@ -86,16 +91,19 @@ def _at_most(value: float, dtype: torch.dtype) -> float:
 def _below(value: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is below a value."""
     kind = np.float32 if dtype == torch.float32 else np.float64
-    found = _at_most(value, dtype)
-    return float(np.nextafter(kind(found), kind(-np.inf))) if found == value else found
+    largest = _at_most(value, dtype)
+    return float(np.nextafter(kind(largest), kind(-np.inf))) if largest == value else largest
 
 
 def ranks(values: torch.Tensor) -> torch.Tensor:
-    """The rank of each absolute value in its row: 0 for the smallest; of equal ones the last is the smallest."""
+    """The rank of each absolute value in its row, from 0 for the smallest: int64, in the shape of the values.
+
+    Of equal values the last counts as the smallest.
+    """
     length = values.shape[-1]
     places = torch.arange(length, device=values.device)
     if values.dtype == torch.float32:
-        # Size and place in one integer, so that none are equal: several times as fast as a stable sort.
+        # Value and position in one integer, so that none are equal: several times as fast as a stable sort.
         keys = (values.abs().view(torch.int32).to(torch.int64) << 32) + (length - 1 - places)
         ascending = torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else torch.sort(keys).values
         order = length - 1 - (ascending & 0xFFFFFFFF)

@@ -10,13 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from random import Random
+from typing import TYPE_CHECKING
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from gittheta.api import Blocks, Group, MergeError
-from gittheta_merge_rebasin.specification import Axes
+
+if TYPE_CHECKING:
+    from gittheta_merge_rebasin.specification import Axes
 
 #: For each permutation: at place i stands which unit of the side comes there.
 Permutations = dict[str, torch.Tensor]
@@ -129,7 +134,9 @@ class Matching:
             if not places:
                 continue
             group = self._blocks.block(self._index[tensor])
-            target = sum(rearranged(self._exact(group.sides[other]), axes, self._found[other]) for other in others)
+            target = reduce(
+                add, (rearranged(self._exact(group.sides[each]), axes, self._found[each]) for each in others)
+            )
             for axis in places:
                 mine = rearranged(self._exact(group.sides[side]), axes, self._found[side], but=axis)
                 profit += _units(target, axis) @ _units(mine, axis).T

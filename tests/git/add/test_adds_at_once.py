@@ -37,7 +37,7 @@ def test_two_processes_at_once_over_the_same_base(world: World, repo: Repo) -> N
     ]
     answers = [process.communicate(timeout=60) for process in running]
     assert all(process.returncode == 0 for process in running), answers
-    assert all("Traceback" not in said for _, said in answers)
+    assert all("Traceback" not in message for _, message in answers)
     repo.git("add", ".")
     repo.git("commit", "-q", "-m", "both")
     assert all(shown(repo, name)["w"] == ["sparse", "dense"] for name in contents)
@@ -57,8 +57,8 @@ def test_two_adds_at_once(repo: Repo) -> None:
         subprocess.Popen(["git", "add", f"{at}.safetensors"], cwd=repo.path, env=repo.env, stderr=subprocess.PIPE)
         for at in range(2)
     ]
-    said = [process.communicate(timeout=60)[1].decode() for process in running]
-    for process, words in zip(running, said, strict=True):
+    messages = [process.communicate(timeout=60)[1].decode() for process in running]
+    for process, words in zip(running, messages, strict=True):
         assert process.returncode == 0 or "index.lock" in words, words
     repo.git("add", ".")
     repo.git("commit", "-q", "-m", "both")
@@ -77,9 +77,10 @@ def test_kill_while_a_change_is_added(repo: Repo) -> None:
         process = subprocess.Popen(["git", "add", M], cwd=repo.path, env=repo.env, stderr=subprocess.DEVNULL)
         time.sleep(delay)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        for child in [*children.read_text().split(), process.pid] if children.exists() else [process.pid]:
+        below = map(int, children.read_text().split()) if children.exists() else ()
+        for victim in (*below, process.pid):
             try:
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         process.wait()

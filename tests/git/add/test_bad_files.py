@@ -82,9 +82,9 @@ EITHER_WAY = {"metadata is no object", "boolean offset", "shape that overflows",
 def test_bad_files_are_opaque_and_exact(repo: Repo) -> None:
     for name, content in BAD.items():
         repo.write(f"{name}.safetensors", content)
-    said = repo.run("add", ".").stderr
+    message = repo.run("add", ".").stderr
     for name in BAD:
-        warned = [line for line in said.splitlines() if line.startswith(f"gittheta: warning: {name}.safetensors: ")]
+        warned = [line for line in message.splitlines() if line.startswith(f"gittheta: warning: {name}.safetensors: ")]
         assert len(warned) == 1 or name in EITHER_WAY, name
         assert name in EITHER_WAY or "opaque bytes" in warned[0], name
     repo.git("commit", "-q", "-m", "bad")
@@ -93,7 +93,7 @@ def test_bad_files_are_opaque_and_exact(repo: Repo) -> None:
         for row in json.loads(repo.git("theta", "ls-files", "--json"))
     }
     assert set(listed) == set(BAD)
-    assert {name for name, found in listed.items() if found != "opaque"} <= EITHER_WAY
+    assert {name for name, result in listed.items() if result != "opaque"} <= EITHER_WAY
     repo.healthy()
     for name in BAD:
         (repo.path / f"{name}.safetensors").unlink()
@@ -142,7 +142,7 @@ def test_opaque_files_merge_only_if_one_side_changed(repo: Repo) -> None:
 
 
 def test_special_files(repo: Repo) -> None:
-    """A symbolic link is no checkpoint, even if its name says so."""
+    """A symbolic link is not a checkpoint, even if its name says so."""
     repo.commit(GOOD)
     (repo.path / "link.safetensors").symlink_to(M)
     repo.git("add", ".")

@@ -129,10 +129,10 @@ def test_fsck_and_the_way_back_from_a_bad_commit(repo: Repo, good: str, name: st
     repo.fails("checkout", "-q", "odd")
     repo.git("checkout", "-q", "-f", "main")
     assert repo.sha() == sha
-    said = repo.fails("theta", "fsck", "--deep", status=CODES[name])
-    assert f"gittheta: {M}: " in said
+    message = repo.fails("theta", "fsck", "--deep", status=CODES[name])
+    assert f"gittheta: {M}: " in message
     for word in words:
-        assert word in said or word.startswith(("git theta", "pip"))
+        assert word in message or word.startswith(("git theta", "pip"))
     repo.git("branch", "-D", "odd")
     repo.git("reflog", "expire", "--expire=now", "--all")
     repo.healthy()
@@ -140,9 +140,9 @@ def test_fsck_and_the_way_back_from_a_bad_commit(repo: Repo, good: str, name: st
 
 def test_show_and_ls_files_of_bad_manifests(repo: Repo, good: str) -> None:
     _commit_text(repo, BAD["unknown dtype"][0](good))
-    said = repo.fails("theta", "show", f"odd:{M}", status=12)
-    assert "f31" in said
-    assert M in said
+    message = repo.fails("theta", "show", f"odd:{M}", status=12)
+    assert "f31" in message
+    assert M in message
     assert M not in repo.git("theta", "ls-files", "odd")
 
 
@@ -152,9 +152,9 @@ def test_bad_manifests_in_the_work_tree_are_opaque(repo: Repo, good: str) -> Non
     texts["the original Git-Theta"] = ORIGINAL.encode()
     for name, text in texts.items():
         repo.write(f"{name}.safetensors", text)
-    said = repo.run("add", ".").stderr
+    message = repo.run("add", ".").stderr
     for name in texts:
-        assert re.search(rf"^gittheta: warning: {name}\.safetensors: .*\s.*opaque bytes", said, re.M), name
+        assert re.search(rf"^gittheta: warning: {name}\.safetensors: .*\s.*opaque bytes", message, re.M), name
     repo.git("commit", "-q", "-m", "copies")
     repo.healthy()
     for name in texts:
@@ -195,8 +195,8 @@ def test_damaged_objects(world: World, repo: Repo, name: str) -> None:
     file.unlink()
     if damaged is not None:
         file.write_bytes(damaged)
-    said = repo.fails("theta", "fsck", status=FSCK.get(name, 22))
-    assert f"gittheta: {M}: tensor 'a.weight': object {file.name}" in said
+    message = repo.fails("theta", "fsck", status=FSCK.get(name, 22))
+    assert f"gittheta: {M}: tensor 'a.weight': object {file.name}" in message
     (repo.path / M).unlink()
     done = repo.attempt("git", "checkout", "--", M)
     if name != "flipped bit in the head":

@@ -11,7 +11,7 @@ from tests.support.world import Repo, World
 
 
 @pytest.mark.slow
-def test_a_version_that_was_only_staged_is_no_base(world: World, repo: Repo) -> None:
+def test_a_version_that_was_only_staged_is_not_a_base(world: World, repo: Repo) -> None:
     """And what git gc and a cleaning of the store leave of it harms nobody."""
     one, two, three = (few(weights(1, 200, 100), seed) for seed in (1, 2, 3))
     repo.commit(checkpoint({"w": bf16(one)}))

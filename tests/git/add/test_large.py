@@ -57,8 +57,8 @@ def _in_place(repo: Repo, sha: str, name: str = M) -> None:
 
 
 def test_the_limit_is_in_force(repo: Repo, shas: list[str]) -> None:
-    said = repo.run("checkout", "-q", "side", env={"GITTHETA_TRACE": "1"}).stderr
-    assert "above theta.smudgeLimit" in said
+    message = repo.run("checkout", "-q", "side", env={"GITTHETA_TRACE": "1"}).stderr
+    assert "above theta.smudgeLimit" in message
     _in_place(repo, shas[2])
 
 

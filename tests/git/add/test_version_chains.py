@@ -56,7 +56,7 @@ def test_a_chain_stays_short_and_small(world: World, chain: Repo, shas: list[str
         last = chain.commit(version(at))
     lengths = [len(shown(chain, f"HEAD~{back}:{M}")["w"]) for back in range(13)]
     assert max(lengths) <= 10
-    assert any(length < before for before, length in pairwise(reversed(lengths))), "told from an older one"
+    assert any(length < before for before, length in pairwise(reversed(lengths))), "derived from an older one"
     assert stored(chain) < 1.5 * first
     chain.git("push", "-q")
     shallow = world.clone(f"file://{world.root}/hub.git", "shallow", "--depth", "1")
@@ -170,10 +170,10 @@ def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: 
     assert (repo.sha(), repo.status()) == (shas[3], "")
     repo.git("checkout", "-q", "main")
     repo.write(M, OTHER)
-    said = repo.run("add", M).stderr
-    assert "theta.encodings" in said
-    assert "psychic" in said
-    assert "git theta plugins" in said
+    message = repo.run("add", M).stderr
+    assert "theta.encodings" in message
+    assert "psychic" in message
+    assert "git theta plugins" in message
     assert shown(repo)["w"][0] == "sparse"
 
 

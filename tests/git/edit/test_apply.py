@@ -26,11 +26,11 @@ def model(side: int = 64, dtype: str = "bf16") -> dict[str, Tensor]:
 
 
 def lora(side: int = 64, rank: int = 4, seed: int = 7, modules: tuple[str, ...] = (Q, V)) -> dict[str, np.ndarray]:
-    found = {}
+    results = {}
     for at, module in enumerate(modules):
-        found[f"base_model.model.{module}.lora_A.weight"] = normal(seed + at, rank, side, scale=0.05)
-        found[f"base_model.model.{module}.lora_B.weight"] = normal(seed + 10 + at, side, rank, scale=0.01)
-    return found
+        results[f"base_model.model.{module}.lora_A.weight"] = normal(seed + at, rank, side, scale=0.05)
+        results[f"base_model.model.{module}.lora_B.weight"] = normal(seed + 10 + at, side, rank, scale=0.01)
+    return results
 
 
 def save(
@@ -59,7 +59,7 @@ def cost(repo: Repo, before: set[str], *tensors: str) -> int:
     total = 0
     for name, lines in re.findall(r"^\[(.*)\]\n((?:[^\[].*\n)*)", repo.manifest(), re.M):
         places = re.findall(r"([0-9a-f]{64}):\d+\+(\d+)", lines)
-        total += sum(int(size) for found, size in places if found not in before and name in tensors)
+        total += sum(int(size) for result, size in places if result not in before and name in tensors)
     return total
 
 
@@ -96,13 +96,13 @@ def test_apply_then_add_costs_about_the_adapters_bytes(repo: Repo, kind: str) ->
         repo, {name: bf16(values) if kind == "bf16" else values for name, values in factors.items()}, rank=16
     )
     old = repo.read()
-    said = repo.git("theta", "apply", str(folder), M)
-    assert said == f"{M}: 2 of 3 tensors changed\n"
+    output = repo.git("theta", "apply", str(folder), M)
+    assert output == f"{M}: 2 of 3 tensors changed\n"
     add(repo)
     assert cost(repo, before, f"{Q}.weight", f"{V}.weight") <= 1.1 * size
-    found = links(repo)
-    assert all(found[f"{module}.weight"][1:] == ["lowrank", "dense"] for module in (Q, V))
-    assert found["model.norm.weight"] == ["dense"]
+    result = links(repo)
+    assert all(result[f"{module}.weight"][1:] == ["lowrank", "dense"] for module in (Q, V))
+    assert result["model.norm.weight"] == ["dense"]
     if kind == "f32":
         wanted = expected(values(old, f"{Q}.weight"), factors, Q)
         np.testing.assert_allclose(values(repo.read(), f"{Q}.weight"), wanted, rtol=2**-8, atol=1e-7)
@@ -175,12 +175,14 @@ def test_a_file_that_git_does_not_know_yet(repo: Repo) -> None:
 
 
 def test_a_fine_tuned_file_that_was_never_added(repo: Repo) -> None:
-    """The add tells the whole change from HEAD's version."""
+    """The add finds the whole change from HEAD's version."""
     tensors = model(128, "f32")
     repo.commit(checkpoint(tensors))
     alone = sum(path.stat().st_size for path in repo.objects())
     before = names(repo)
-    tuned = tensors[f"{V}.weight"].copy()
+    original = tensors[f"{V}.weight"]
+    assert isinstance(original, np.ndarray)
+    tuned = original.copy()
     tuned[:2] += 1
     repo.write(M, checkpoint(tensors | {f"{V}.weight": tuned}))
     folder, _ = save(repo, lora(128, modules=(Q,)))
@@ -223,7 +225,7 @@ def test_once_after_the_other_each_committed(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_only_apply_stored_is_no_base_of_what_is_added_without_it(repo: Repo) -> None:
+def test_what_only_apply_stored_is_not_a_base_of_what_is_added_without_it(repo: Repo) -> None:
     """The applied version was never committed; its objects may go."""
     repo.commit(checkpoint(model()))
     kept = names(repo)
@@ -268,8 +270,8 @@ def test_from_a_subdirectory(repo: Repo) -> None:
     repo.commit(checkpoint({"w": normal(1, 3)}), M)
     save(repo, lora(), "sub/er/adapter")
     below = Repo(repo.path / "sub" / "er", repo.env)
-    said = below.git("theta", "apply", "adapter", "../m.safetensors")
-    assert said == "../m.safetensors: 2 of 3 tensors changed\n"
+    output = below.git("theta", "apply", "adapter", "../m.safetensors")
+    assert output == "../m.safetensors: 2 of 3 tensors changed\n"
     assert repo.git("status", "--porcelain", "-uno") == " M sub/m.safetensors\n"
     content = repo.read("sub/m.safetensors")
     below.git("add", "../m.safetensors")
@@ -318,9 +320,9 @@ def test_an_adapter_that_does_not_fit_leaves_file_and_index_alone(repo: Repo) ->
     sha = repo.commit(checkpoint(model()))
     before, index = names(repo), (repo.git_dir / "index").read_bytes()
     for case in CASES:
-        said = repo.fails("theta", "apply", str(broken(repo, case)), M, status=14)
-        assert said.startswith("gittheta: "), (case, said)
-        assert M in said or "adapter" in said, (case, said)
+        message = repo.fails("theta", "apply", str(broken(repo, case)), M, status=14)
+        assert message.startswith("gittheta: "), (case, message)
+        assert M in message or "adapter" in message, (case, message)
         assert repo.sha() == sha, case
         assert names(repo) == before, case
         assert not list((repo.store / "tmp").iterdir()), case
@@ -330,7 +332,7 @@ def test_an_adapter_that_does_not_fit_leaves_file_and_index_alone(repo: Repo) ->
 
 
 @pytest.mark.slow
-def test_a_target_that_is_no_checkpoint(repo: Repo) -> None:
+def test_a_target_that_is_not_a_checkpoint(repo: Repo) -> None:
     repo.commit(checkpoint(model()))
     folder, _ = save(repo, lora())
     repo.write("text.safetensors", b"text")
@@ -340,8 +342,8 @@ def test_a_target_that_is_no_checkpoint(repo: Repo) -> None:
     (repo.path / "link.safetensors").symlink_to(M)
     sha = repo.sha()
     for name, status in (("text", 11), ("empty", 11), ("cut", 11), ("manifest", 12), ("link", 20), ("nowhere", 2)):
-        said = repo.fails("theta", "apply", str(folder), f"{name}.safetensors", status=status)
-        assert f"{name}.safetensors" in said
+        message = repo.fails("theta", "apply", str(folder), f"{name}.safetensors", status=status)
+        assert f"{name}.safetensors" in message
     assert "git theta pull" in repo.fails("theta", "apply", str(folder), "manifest.safetensors")
     repo.fails("theta", "apply", "../nowhere", M, status=2)
     repo.fails("theta", "apply", str(folder / "adapter_config.json"), M, status=2)

@@ -40,10 +40,10 @@ def test_a_cheap_update(trained: Repo, world: World) -> None:
     """Sparsified, committed on a branch of its own, pushed, cloned; the trained version stays where it was."""
     old, new = _versions()
     trained.git("branch", "whole")
-    said = trained.git("theta", "sparsify", M, "--base", "HEAD^")
-    assert "2005 of 40100 changes since HEAD^ kept, as signs of one scalar" in said
-    assert "lossy" in said
-    assert "1 tensors left whole: not of floats" in said
+    output = trained.git("theta", "sparsify", M, "--base", "HEAD^")
+    assert "2005 of 40100 changes since HEAD^ kept, as signs of one scalar" in output
+    assert "lossy" in output
+    assert "1 tensors left whole: not of floats" in output
     content = trained.read()
     moved = _weight(content) - _weight(old)
     assert 500 < np.count_nonzero(moved) < 1500
@@ -88,9 +88,9 @@ def test_alpha_scales(trained: Repo) -> None:
 def test_values_that_were_never_added(trained: Repo) -> None:
     fresh = checkpoint({"weight": normal(9, 200, 100)})
     trained.write(M, fresh)
-    said = trained.fails("theta", "sparsify", M, "--base", "HEAD", status=20)
-    assert "stored nowhere else" in said
-    assert "--force" in said
+    message = trained.fails("theta", "sparsify", M, "--base", "HEAD", status=20)
+    assert "stored nowhere else" in message
+    assert "--force" in message
     assert trained.read() == fresh
     done = trained.run("theta", "sparsify", M, "--base", "HEAD", "--force")
     assert "warning" in done.stderr
@@ -130,8 +130,8 @@ def test_command_lines_without_meaning(trained: Repo) -> None:
         (("--base", "nowhere"), 50),
         (("--base", "HEAD~2"), 12),
     ):
-        said = trained.fails("theta", "sparsify", M, *words, status=status)
-        assert status == 2 or (said.startswith("gittheta: ") and "\n  " in said)
+        message = trained.fails("theta", "sparsify", M, *words, status=status)
+        assert status == 2 or (message.startswith("gittheta: ") and "\n  " in message)
     assert "no checkpoint" in trained.fails("theta", "sparsify", ".gitattributes", "--base", "HEAD", status=12)
     assert trained.sha() == before
     assert not os.listdir(trained.store / "tmp")

@@ -41,8 +41,8 @@ def test_a_wrong_command_line_exits_2(bare_world: World) -> None:
 
 @pytest.mark.parametrize("words", [("ls-files",), ("fsck",), ("show", "x"), ("pull",), ("fetch",), ("push",)])
 def test_outside_of_a_repository(bare_world: World, words: tuple[str, ...]) -> None:
-    said = bare_world.place().fails("theta", *words, status=50)
-    assert "no git repository here" in said
+    message = bare_world.place().fails("theta", *words, status=50)
+    assert "no git repository here" in message
 
 
 def test_plugins(bare_world: World) -> None:
@@ -98,7 +98,7 @@ def test_show(repo: Repo) -> None:
     assert 0 < old["tensors"][0]["stored_bytes"] < 1700
 
 
-def test_show_of_what_is_no_checkpoint(repo: Repo) -> None:
+def test_show_of_what_is_not_a_checkpoint(repo: Repo) -> None:
     repo.commit(b"text", "readme")
     for name in ("readme", "nothing", "HEAD:readme", "nobody:m.safetensors"):
         assert "git theta ls-files" in repo.fails("theta", "show", name)
@@ -120,15 +120,15 @@ def test_fsck_sees_the_index_stashes_and_tags(repo: Repo) -> None:
     repo.objects()
     for file in repo.objects():
         file.rename(file.with_suffix(".away"))
-    said = repo.fails("theta", "fsck", status=21)
-    assert said.count("is not in the store") == 2
+    message = repo.fails("theta", "fsck", status=21)
+    assert message.count("is not in the store") == 2
 
 
 def test_trace(repo: Repo) -> None:
     repo.write(M, model(1))
-    said = repo.run("add", ".", env={"GITTHETA_TRACE": "1"}).stderr
-    assert f"clean {M}" in said
-    assert re.search(r"\d+\.\d+ m?s", said)
+    message = repo.run("add", ".", env={"GITTHETA_TRACE": "1"}).stderr
+    assert f"clean {M}" in message
+    assert re.search(r"\d+\.\d+ m?s", message)
     repo.git("commit", "-q", "-m", "x")
     (repo.path / M).unlink()
     assert f"smudge {M}" in repo.run("checkout", "--", M, env={"GITTHETA_TRACE": "1"}).stderr
@@ -136,7 +136,7 @@ def test_trace(repo: Repo) -> None:
     assert repo.run("status", env={"GITTHETA_TRACE": "0"}).stderr == ""
 
 
-def test_quiet_when_stderr_is_no_terminal(repo: Repo) -> None:
+def test_quiet_when_stderr_is_not_a_terminal(repo: Repo) -> None:
     repo.write(M, checkpoint({"a": normal(1, 1000, 1000)}))
     done = repo.run("add", ".")
     assert (done.stdout, done.stderr) == ("", "")
@@ -148,8 +148,8 @@ def test_quiet_when_stderr_is_no_terminal(repo: Repo) -> None:
 def test_settings_without_meaning(repo: Repo) -> None:
     repo.git("config", "theta.smudgeLimit", "lots")
     repo.write(M, model(1))
-    said = repo.fails("add", ".")
-    assert "theta.smudgeLimit" in said
+    message = repo.fails("add", ".")
+    assert "theta.smudgeLimit" in message
     repo.git("config", "theta.smudgeLimit", "1g")
     repo.git("config", "theta.threads", "1")
     repo.commit(model(1))
@@ -178,9 +178,9 @@ def watched(world: World, repo: Repo) -> Repo:
 def _imports(repo: Repo) -> list[set[str]]:
     """What each filter process since the last call has imported."""
     log = repo.path.parent / "imports"
-    found = [set(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
+    result = [set(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
     log.unlink(missing_ok=True)
-    return found
+    return result
 
 
 def test_the_filter_never_imports_torch(watched: Repo) -> None:

@@ -15,8 +15,8 @@ M = "m.safetensors"
 
 
 def _du(place: Place, *words: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(place.git("theta", "du", "--json", *words))
-    return found
+    result: list[dict[str, Any]] = json.loads(place.git("theta", "du", "--json", *words))
+    return result
 
 
 def _two_layers(first: int, second: int) -> bytes:
@@ -94,7 +94,7 @@ def test_merges_are_compared_with_all_parents(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_merge_that_takes_one_side_is_no_version(repo: Repo) -> None:
+def test_a_merge_that_takes_one_side_is_not_a_version(repo: Repo) -> None:
     repo.commit(_two_layers(1, 2))
     repo.branch("side", _two_layers(3, 2))
     repo.git("checkout", "-q", "main")
@@ -140,7 +140,7 @@ def test_a_renamed_file_costs_nothing(repo: Repo) -> None:
 
 @pytest.mark.slow
 def test_versions_that_were_committed_whole(world: World) -> None:
-    """From before the file was tracked: they are no versions of ours, and everything is new in the first that is."""
+    """From before the file was tracked: they are not versions of ours, and everything is new in the first that is."""
     repo = world.repo(attributes="")
     repo.commit(_two_layers(1, 2))
     repo.git("theta", "track", "*.safetensors")

@@ -41,9 +41,9 @@ def test_recipes_become_flat_and_history_stays(repo: Repo) -> None:
     _committed(repo, versions)
     head = repo.git("rev-parse", "HEAD")
     assert max(_depths(repo)) > 1
-    said = repo.git("theta", "repack")
-    assert f"{M}: 2 tensors" in said
-    assert "commit to keep it" in said
+    output = repo.git("theta", "repack")
+    assert f"{M}: 2 tensors" in output
+    assert "commit to keep it" in output
     assert repo.git("rev-parse", "HEAD") == head
     assert _depths(repo) == {1}
     assert max(_depths(repo, "HEAD")) > 1
@@ -58,7 +58,7 @@ def test_recipes_become_flat_and_history_stays(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_added_next_is_told_from_the_flat_version(repo: Repo) -> None:
+def test_what_is_added_next_is_derived_from_the_flat_version(repo: Repo) -> None:
     versions = _versions(4)
     _committed(repo, versions[:3])
     repo.git("theta", "repack", M)

@@ -1,4 +1,4 @@
-"""Conflicts between models: listed, settled tensor by tensor, finished with plain git; nothing is lost on the way."""
+"""Conflicts between models: listed, resolved tensor by tensor, finished with plain git; nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def sides(world: World, built: Template) -> Repo:
 
 def conflicts(place: Place, *paths: str) -> dict[str, list[str]]:
     """Tensors that are in conflict, by file."""
-    return {each["path"]: [tensor["name"] for tensor in each["tensors"]] for each in told(place, *paths)}
+    return {each["path"]: [tensor["name"] for tensor in each["tensors"]] for each in conflicts_of(place, *paths)}
 
 
-def told(place: Place, *paths: str) -> list[dict[str, Any]]:
+def conflicts_of(place: Place, *paths: str) -> list[dict[str, Any]]:
     """What is said about conflicts."""
-    found: list[dict[str, Any]] = json.loads(place.git("theta", "conflicts", "--json", *paths))
-    return found
+    result: list[dict[str, Any]] = json.loads(place.git("theta", "conflicts", "--json", *paths))
+    return result
 
 
 def trailers(repo: Repo, revision: str = "HEAD") -> list[str]:
     """Of a commit."""
-    found = repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)", revision)
-    return [line for line in found.splitlines() if line]
+    result = repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)", revision)
+    return [line for line in result.splitlines() if line]
 
 
-def test_settled_tensor_by_tensor(sides: Repo) -> None:
+def test_resolved_tensor_by_tensor(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
-    (found,) = told(sides)
-    assert found["sides"] == ["ours", "theirs"]
-    assert found["tensors"][0] == {"name": "i", "reason": "i64 values changed differently on both sides"}
+    (result,) = conflicts_of(sides)
+    assert result["sides"] == ["ours", "theirs"]
+    assert result["tensors"][0] == {"name": "i", "reason": "i64 values changed differently on both sides"}
     resolve = ("theta", "resolve", M)
     assert "1 still in conflict" in sides.git(*resolve, "--tensors", "i", "--method", "take", "-o", "from=ours")
     assert conflicts(sides) == {M: ["j"]}
@@ -74,10 +74,10 @@ def test_settled_tensor_by_tensor(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_settle_changes_nothing(sides: Repo) -> None:
+def test_what_cannot_resolve_changes_nothing(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     resolve = ("theta", "resolve", M)
-    for words, said, status in [
+    for words, message, status in [
         ((*resolve,), "say how", 2),
         ((*resolve, "linear", "--method", "ties"), "two methods", 2),
         ((*resolve, "conflict"), "name a method", 2),
@@ -92,7 +92,7 @@ def test_what_cannot_settle_changes_nothing(sides: Repo) -> None:
         (("theta", "resolve", "other.safetensors", "linear"), "no checkpoint in conflict", 40),
         (("theta", "resolve", "../outside", "linear"), "no checkpoint in conflict", 40),
     ]:
-        assert said in sides.fails(*words, status=status), (words, said)
+        assert message in sides.fails(*words, status=status), (words, message)
     assert conflicts(sides) == {M: ["i", "j"]}
     assert sides.read() == checkpoint(OURS)
 
@@ -120,7 +120,7 @@ def test_what_was_done_to_the_file_meanwhile_is_not_lost(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_settled_by_hand_is_not_said_to_be_computed(sides: Repo) -> None:
+def test_what_was_resolved_by_hand_is_not_said_to_be_computed(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     sides.git("theta", "resolve", M, "take", "--from", "theirs")
     sides.write(M, checkpoint(MIXED))
@@ -170,8 +170,8 @@ def test_odd_names_two_files_and_a_sub_directory(sides: Repo) -> None:
             sides.write(name, checkpoint(values))
         sides.git("add", ".")
         sides.git("commit", "-q", "-m", branch)
-    said = sides.fails("merge", "--no-edit", "late", status=1)
-    assert f"git theta resolve '{names[1]}'" in said
+    message = sides.fails("merge", "--no-edit", "late", status=1)
+    assert f"git theta resolve '{names[1]}'" in message
     assert conflicts(sides) == conflicts(sides, folder) == {name: ["i", "j"] for name in sorted(names)}
     inside = Place(sides.path / folder, sides.env)
     bare = [name.rpartition("/")[2] for name in names]
@@ -309,11 +309,11 @@ def test_clashing_metadata(sides: Repo) -> None:
     sides.fails("merge", "--no-edit", "side", status=1)
     assert "metadata" not in sides.git("theta", "conflicts")
     sides.git("theta", "resolve", M, "--tensors", "j", "take", "--from", "ours")
-    said = sides.git("theta", "resolve", M, "take", "--from", "theirs")
-    assert f"git theta resolve {M} --metadata ours or --metadata theirs" in said
+    output = sides.git("theta", "resolve", M, "take", "--from", "theirs")
+    assert f"git theta resolve {M} --metadata ours or --metadata theirs" in output
     assert sides.read() == checkpoint(OURS, {"k": "ours"})
-    (found,) = told(sides)
-    assert ("metadata" in found["objections"][0], found["tensors"], found["settled"]) == (True, [], False)
+    (result,) = conflicts_of(sides)
+    assert ("metadata" in result["objections"][0], result["tensors"], result["settled"]) == (True, [], False)
     assert "all settled" in sides.git("theta", "resolve", M, "--metadata", "theirs")
     assert metadata_of(sides.read()) == {"k": "theirs"}
     assert tensors_of(sides.read()) == tensors_of(checkpoint(MIXED))
@@ -323,27 +323,27 @@ def test_clashing_metadata(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None:
+def test_values_that_are_not_finite_are_resolved_like_others(sides: Repo) -> None:
     """What turns out only when tensors are read: all of them are named at once."""
     nan, mine = np.full((6, 4), np.nan, np.float32), normal(5, 6, 4)
     sides.git("checkout", "-q", "side")
     sides.commit(checkpoint(BASE | {"w": nan, "x": nan.ravel()[:9], "still": normal(44, 400)}))
     sides.git("checkout", "-q", "-b", "mine", "main~1")
     sides.commit(checkpoint(BASE | {"w": mine, "x": mine.ravel()[:9], "still": normal(55, 400)}))
-    said = sides.fails("merge", "--no-edit", "side", status=1)
-    assert said.count("theirs has NaN or infinite values") == 2
-    assert "nonfinite=propagate" in said
+    message = sides.fails("merge", "--no-edit", "side", status=1)
+    assert message.count("theirs has NaN or infinite values") == 2
+    assert "nonfinite=propagate" in message
     assert conflicts(sides) == {M: ["w", "x"]}
     assert "NaN" in sides.fails("theta", "resolve", M, "--method", "linear", status=40)
     sides.git("theta", "resolve", M, "--tensors", "w", "take", "--from", "ours")
     assert conflicts(sides) == {M: ["x"]}
     sides.git("theta", "resolve", M, "--method", "linear", "-o", "nonfinite=propagate")
     sides.git("commit", "-q", "-a", "--no-edit")
-    found = {name: np.frombuffer(raw[2], np.float32) for name, raw in tensors_of(sides.read()).items()}
-    assert np.array_equal(found["w"].reshape(6, 4), mine)
-    assert np.isnan(found["x"]).all()
+    results = {name: np.frombuffer(raw[2], np.float32) for name, raw in tensors_of(sides.read()).items()}
+    assert np.array_equal(results["w"].reshape(6, 4), mine)
+    assert np.isnan(results["x"]).all()
     mean = (normal(44, 400).astype(np.float64) + normal(55, 400)) / 2
-    assert np.array_equal(found["still"], mean.astype(np.float32))
+    assert np.array_equal(results["still"], mean.astype(np.float32))
     assert [line.split()[1] for line in trailers(sides)] == ["take", "linear", "linear"]
     assert "reproduces to the bit" in sides.git("theta", "merge-plan", "--replay", "HEAD")
     sides.healthy()
@@ -351,7 +351,7 @@ def test_values_that_are_not_finite_are_settled_like_others(sides: Repo) -> None
 
 @pytest.mark.slow
 def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
-    """Without the driver; or if it was killed. Nothing may look settled then."""
+    """Without the driver; or if it was killed. Nothing may look resolved then."""
     sides.fails("-c", "merge.theta.driver=false", "merge", "--no-edit", "side", status=1)
     sides.git("checkout", "--ours", "--", M)
     assert conflicts(sides) == {M: ["i", "j"]}
@@ -361,8 +361,8 @@ def test_a_conflict_that_git_alone_has_made(sides: Repo) -> None:
     sides.git("reset", "-q", "--hard", "HEAD^")
     sides.commit(checkpoint(BASE | {"w": normal(9, 6, 4)}))
     sides.fails("-c", "merge.theta.driver=false", "merge", "--no-edit", "side", status=1)
-    (found,) = told(sides)
-    assert (found["tensors"], found["settled"]) == ([], False)
+    (result,) = conflicts_of(sides)
+    assert (result["tensors"], result["settled"]) == ([], False)
     assert f"git checkout --merge -- {M}" in sides.git("theta", "conflicts")
     sides.git("checkout", "--merge", "--", M)
     assert sides.read() == checkpoint(THEIRS | {"w": normal(9, 6, 4)})

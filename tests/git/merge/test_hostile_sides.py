@@ -56,8 +56,8 @@ def test_malformed_manifests(small: Repo) -> None:
         changed, count = re.subn(pattern, by, text)
         assert count, name
         hostile(small, ("100644", M, changed))
-        said = small.fails("merge", "--no-edit", "odd", status=1)
-        assert words in said, name
+        message = small.fails("merge", "--no-edit", "odd", status=1)
+        assert words in message, name
         assert (small.read(), small.status()) == (before, f"UU {M}\n"), name
         small.git("theta", "conflicts")
         small.git("merge", "--abort")
@@ -96,10 +96,10 @@ def test_hostile_statistics(repo: Repo) -> None:
     repo.git("checkout", "-q", "main")
     repo.commit(checkpoint(ours))
     merge = ("merge", "--no-edit", "-s", "theta", "-X", "method=fisher")
-    said = repo.fails(*merge, "side", status=1)
-    assert "tensor 'a': the statistics (fisher) of theirs have the shape [4, 6], not [24]" in said
-    assert "tensor 'b': the statistics (fisher) of theirs has NaN" in said
-    assert "tensor 'c': the statistics (fisher) of theirs have negative values" in said
+    message = repo.fails(*merge, "side", status=1)
+    assert "tensor 'a': the statistics (fisher) of theirs have the shape [4, 6], not [24]" in message
+    assert "tensor 'b': the statistics (fisher) of theirs has NaN" in message
+    assert "tensor 'c': the statistics (fisher) of theirs have negative values" in message
     repo.git("merge", "--abort")
     for mode, text in (("100644", "notes"), ("120000", "/etc/passwd")):
         hostile(repo, (mode, SIDECAR, text))
@@ -119,8 +119,8 @@ def test_no_object_is_found_by_a_name_with_a_nul(small: Repo, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_devices_that_are_not_there(small: Repo) -> None:
-    said = small.run("-c", "theta.device=cuda:77", "merge", "--no-edit", "side").stderr
-    assert "warning: the device cuda:77 is not there" in said
+    message = small.run("-c", "theta.device=cuda:77", "merge", "--no-edit", "side").stderr
+    assert "warning: the device cuda:77 is not there" in message
     merged = sha256(small.read())
     small.git("reset", "-q", "--hard", "HEAD^")
     assert "not a device: 'toaster'" in small.fails(

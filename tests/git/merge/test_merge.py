@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.support.checkpoints import (
     BITS,
     Raw,
-    TensorReader,
+    Tensors,
     bf16,
     checkpoint,
     from_bf16,
@@ -38,7 +39,7 @@ def _diverge(repo: Repo, ours: bytes, theirs: bytes, base: bytes | None = None) 
     repo.commit(ours)
 
 
-def _sides(repo: Repo, ours: TensorReader, theirs: TensorReader) -> None:
+def _sides(repo: Repo, ours: Tensors, theirs: Tensors) -> None:
     _diverge(repo, checkpoint(BASE | dict(ours)), checkpoint(BASE | dict(theirs)))
 
 
@@ -60,8 +61,8 @@ def _conflicts(repo: Repo, *words: str) -> str:
 @pytest.mark.slow
 def test_disjoint_changes_are_composed(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"c": normal(13, 40, 10)})
-    said = repo.run("merge", "--no-edit", "side").stderr
-    assert f"{M}: 2 unchanged, 1 taken from ours, 1 taken from theirs" in said
+    message = repo.run("merge", "--no-edit", "side").stderr
+    assert f"{M}: 2 unchanged, 1 taken from ours, 1 taken from theirs" in message
     assert repo.read() == checkpoint(BASE | {"a": normal(11, 40, 10), "c": normal(13, 40, 10)})
     assert len(repo.git("rev-list", "--parents", "-1", "HEAD").split()) == 3
     repo.healthy()
@@ -85,15 +86,16 @@ def test_what_both_changed_becomes_the_mean(repo: Repo) -> None:
     ours, theirs, large = normal(11, 40, 10), normal(12, 40, 10), normal(13, 40, 10) * 100
     half, other_half = large.astype(np.float16), theirs.astype(np.float16)
     double, other_double = ours.astype(np.float64) * np.pi, theirs.astype(np.float64)
-    base = {"f": normal(1, 40, 10), "h": half * 2, "w": bf16(ours * 3), "d": double * 2, "keep": normal(5, 9)}
+    base: dict[str, np.ndarray | Raw] = {"f": normal(1, 40, 10), "h": half * 2, "w": bf16(ours * 3), "d": double * 2}
+    base["keep"] = normal(5, 9)
     mine = base | {"f": ours, "h": half, "w": bf16(ours), "d": double}
     yours = base | {"f": theirs, "h": other_half, "w": bf16(theirs), "d": other_double}
     _diverge(repo, checkpoint(mine), checkpoint(yours), checkpoint(base))
-    said = repo.run("merge", "--no-edit", "side").stderr
-    assert "4 merged by linear" in said
-    assert "1 unchanged" in said
+    message = repo.run("merge", "--no-edit", "side").stderr
+    assert "4 merged by linear" in message
+    assert "1 unchanged" in message
     rounded = bf16(_mean(from_bf16(bf16(ours)[2]), from_bf16(bf16(theirs)[2])).reshape(40, 10))
-    expected = base | {
+    expected: dict[str, np.ndarray | Raw] = base | {
         "f": _mean(ours, theirs),
         "h": _mean(half, other_half).astype(np.float16),
         "w": rounded,
@@ -140,32 +142,36 @@ def test_large_tensors_are_merged_block_by_block(repo: Repo) -> None:
     repo.healthy()
 
 
-Case = tuple[TensorReader, TensorReader, TensorReader, str]
+@dataclass(frozen=True)
+class Case:
+    """A conflict about the tensor ``b``: base, ours and theirs, and what is said."""
+
+    versions: tuple[Tensors, Tensors, Tensors]
+    reason: str
 
 
-def _case(ours: TensorReader, theirs: TensorReader, reason: str) -> Case:
-    return BASE, BASE | dict(ours), BASE | dict(theirs), reason
+def _case(ours: Tensors, theirs: Tensors, reason: str) -> Case:
+    return Case((BASE, BASE | dict(ours), BASE | dict(theirs)), reason)
 
 
 def _exact(dtype: str) -> Case:
     base, ours, theirs = ({"b": (dtype, (8,), bytes([seed] * BITS[dtype]))} for seed in range(3))
-    return base, ours, theirs, dtype.lower()
+    return Case((base, ours, theirs), dtype.lower())
 
 
 _LESS = {name: value for name, value in BASE.items() if name != "b"}
 _CHANGED = BASE | {"b": normal(5, 40, 10)}
 _NAN = np.full((40, 10), np.nan, np.float32)
-#: Base, ours, theirs and the reason; it is always about the tensor b.
 CONFLICTS: dict[str, Case] = {
-    "deleted in ours": (BASE, _LESS, _CHANGED, "deleted in ours"),
-    "deleted in theirs": (BASE, _CHANGED, _LESS, "deleted in theirs"),
+    "deleted in ours": Case((BASE, _LESS, _CHANGED), "deleted in ours"),
+    "deleted in theirs": Case((BASE, _CHANGED, _LESS), "deleted in theirs"),
     "reshape": _case({"b": normal(4, 20, 20)}, {"b": normal(5, 40, 10)}, "shape"),
     "same values in another shape": _case({"b": normal(2, 20, 20)}, {"b": normal(5, 40, 10)}, "shape"),
     "dtype": _case({"b": bf16(normal(4, 40, 10))}, {"b": normal(5, 40, 10)}, "dtype"),
     "both reshaped alike": _case({"b": normal(4, 20, 20)}, {"b": normal(5, 20, 20)}, "changed on both sides"),
     "nan": _case({"b": _NAN}, {"b": normal(5, 40, 10)}, "NaN"),
     "infinity": _case({"b": normal(5, 40, 10)}, {"b": -np.inf * abs(normal(5, 40, 10))}, "infinite"),
-    "added on both sides": (_LESS, BASE, _CHANGED, "added on both sides"),
+    "added on both sides": Case((_LESS, BASE, _CHANGED), "added on both sides"),
 } | {dtype: _exact(dtype) for dtype in ("I64", "U16", "I8", "BOOL", "U8", "F4", "F8_E8M0")}
 
 
@@ -174,20 +180,20 @@ def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
     for at, branch in enumerate(("main", "ours", "theirs")):
         repo.git("checkout", "-q", *(["-b", branch, "main"] if at else ["main"]))
         for name, case in CONFLICTS.items():
-            repo.write(f"{name}.safetensors", checkpoint(case[at]))
+            repo.write(f"{name}.safetensors", checkpoint(case.versions[at]))
         repo.git("add", ".")
         repo.git("commit", "-q", "-m", branch)
     repo.git("checkout", "-q", "ours")
     done = repo.attempt("git", "merge", "--no-edit", "theirs")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for name, (_, ours, _, reason) in CONFLICTS.items():
-        said = [line for line in done.stderr.splitlines() if line.startswith(f"CONFLICT ({name}.safetensors): ")]
-        assert len(said) == 1, name
-        assert "tensor 'b': " in said[0]
-        assert reason in said[0], name
+    for name, case in CONFLICTS.items():
+        messages = [line for line in done.stderr.splitlines() if line.startswith(f"CONFLICT ({name}.safetensors): ")]
+        assert len(messages) == 1, name
+        assert "tensor 'b': " in messages[0]
+        assert case.reason in messages[0], name
         assert f"Merge conflict in {name}.safetensors" in done.stdout
-        assert repo.read(f"{name}.safetensors") == checkpoint(ours), name
+        assert repo.read(f"{name}.safetensors") == checkpoint(case.versions[1]), name
     assert sorted(repo.status().splitlines()) == sorted(
         f'UU "{name}.safetensors"' if " " in name else f"UU {name}.safetensors" for name in CONFLICTS
     )
@@ -197,8 +203,8 @@ def test_conflicts_name_file_tensor_and_reason(repo: Repo) -> None:
 def test_ways_out_of_a_conflict(repo: Repo) -> None:
     _sides(repo, {"n": np.arange(9) + 1}, {"n": np.arange(9) + 2})
     ours, theirs = repo.sha(), sha256(checkpoint(BASE | {"n": np.arange(9) + 2}))
-    said = _conflicts(repo)
-    assert f"git theta resolve {M} take --from theirs" in said
+    message = _conflicts(repo)
+    assert f"git theta resolve {M} take --from theirs" in message
     repo.git("merge", "--abort")
     assert repo.sha() == ours
     repo.healthy()
@@ -319,8 +325,8 @@ def test_criss_cross_merge(repo: Repo) -> None:
 def test_a_forge_without_the_driver_merges_lines(repo: Repo) -> None:
     values = {f"layer.{number}": normal(number, 9) for number in range(12)}
     changed = {name: normal(77 + at, 9) for at, name in enumerate(("layer.1", "layer.10"))}
-    sides = [checkpoint(values | {name: value}) for name, value in changed.items()]
-    _diverge(repo, *sides, checkpoint(values))
+    ours, theirs = (checkpoint(values | {name: value}) for name, value in changed.items())
+    _diverge(repo, ours, theirs, checkpoint(values))
     repo.git("config", "--global", "--remove-section", "merge.theta")
     repo.git("merge", "-q", "--no-edit", "side")
     assert repo.read() == checkpoint(values | changed)
@@ -333,9 +339,9 @@ def test_a_merge_without_the_driver_conflicts_in_words(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"a": normal(12, 40, 10)})
     ours = repo.sha()
     repo.git("config", "--global", "--remove-section", "merge.theta")
-    said = repo.fails("merge", "--no-edit", "side", status=1)
-    assert M in said
-    assert "git theta install" in said
+    message = repo.fails("merge", "--no-edit", "side", status=1)
+    assert M in message
+    assert "git theta install" in message
     assert repo.status() == f"UU {M}\n"
     repo.git("merge", "--abort")
     assert repo.sha() == ours

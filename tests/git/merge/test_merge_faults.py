@@ -88,11 +88,11 @@ def strike(repo: Repo, words: tuple[str, ...], count: int) -> None:
     result = repo.read()
     assert result != OURS
     restart(repo)
-    chance = random.Random(f"{words}{count}")
+    rng = random.Random(f"{words}{count}")
     for at in range(count):
         if words == RESOLVE:
             conflict(repo)
-        kill(repo, words, chance.uniform(0.1, 1.0) * lasts, ("filter", "git", "all")[at % 3])
+        kill(repo, words, rng.uniform(0.1, 1.0) * lasts, ("filter", "git", "all")[at % 3])
         unlock(repo.git_dir)
         repo.git("status")
         repo.git("theta", "conflicts")
@@ -132,7 +132,7 @@ def test_killed_often(sides: Repo, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", [MERGE, OCTOPUS, RESOLVE], ids=["driver", "strategy", "resolve"])
 def test_interrupted(sides: Repo, words: tuple[str, ...]) -> None:
     """Ctrl-C goes to git and to all that it has started."""
-    chance = random.Random(5)
+    rng = random.Random(5)
     for _ in range(4):
         if words == RESOLVE:
             conflict(sides)
@@ -145,11 +145,11 @@ def test_interrupted(sides: Repo, words: tuple[str, ...]) -> None:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        time.sleep(chance.uniform(0.2, 2.0))
+        time.sleep(rng.uniform(0.2, 2.0))
         if merging.poll() is None:
             os.killpg(merging.pid, signal.SIGINT)
-        said = merging.communicate()[1].decode()
-        assert "Traceback" not in said, said
+        message = merging.communicate()[1].decode()
+        assert "Traceback" not in message, message
         while processes_below(merging.pid):
             time.sleep(0.02)
         sides.git("status")
@@ -173,7 +173,7 @@ def test_no_space(sides: Repo, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_no_space_to_settle_a_conflict(sides: Repo) -> None:
+def test_no_space_to_resolve_a_conflict(sides: Repo) -> None:
     conflict(sides)
     done = limited(sides, " ".join(RESOLVE), 100)
     assert done.returncode == 20, done.stderr
@@ -209,8 +209,8 @@ def test_lost_objects(world: World, sides: Repo) -> None:
     hub = world.bare()
     sides.git("push", "-q", str(hub), "--all")
     shutil.rmtree(sides.store / "objects")
-    said = sides.fails(*MERGE)
-    assert "tensor 'w0': object " in said
+    message = sides.fails(*MERGE)
+    assert "tensor 'w0': object " in message
     assert sides.read() == OURS
     sides.git("remote", "add", "origin", str(hub))
     sides.git("merge", "--abort")
@@ -223,17 +223,17 @@ def test_lost_objects(world: World, sides: Repo) -> None:
 @pytest.mark.slow
 def test_a_damaged_object(sides: Repo) -> None:
     text = sides.manifest(revision="a")
-    found = re.search(r"\[w1\]\n.*\n(?:.* )?(\w{64}):(\d+)\+", text)
-    assert found
-    (file,) = [file for file in sides.objects() if file.name == found[1]]
+    result = re.search(r"\[w1\]\n.*\n(?:.* )?(\w{64}):(\d+)\+", text)
+    assert result
+    (file,) = [file for file in sides.objects() if file.name == result[1]]
     data = bytearray(file.read_bytes())
-    data[int(found[2]) + 2000] ^= 16
+    data[int(result[2]) + 2000] ^= 16
     file.chmod(0o644)
     file.write_bytes(data)
     for words in (MERGE, OCTOPUS):
-        said = sides.fails(*words)
-        assert "tensor 'w1': " in said
-        assert "git theta fsck" in said
+        message = sides.fails(*words)
+        assert "tensor 'w1': " in message
+        assert "git theta fsck" in message
         assert sides.read() == OURS
         sides.attempt("git", "merge", "--abort")
         assert sides.status() == ""
@@ -250,8 +250,8 @@ def test_merges_at_once_in_two_worktrees(world: World, sides: Repo) -> None:
         for place, words in commands
     ]
     for each in going:
-        said = each.communicate()[1]
-        assert each.returncode == 0, said.decode()
+        message = each.communicate()[1]
+        assert each.returncode == 0, message.decode()
     linked.commit(linked.read("new.safetensors"), "new.safetensors")
     for place in (sides, linked):
         sha = place.sha()

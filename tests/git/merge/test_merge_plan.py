@@ -1,4 +1,4 @@
-"""What a merge would do, told beforehand; what it did, told by the commit; and whether it can be repeated."""
+"""What a merge would do, shown beforehand; what it did, recorded in the commit; and whether it can be repeated."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def preview(repo: Repo, *words: str) -> dict[str, Any]:
 def everything(repo: Repo) -> dict[str, str]:
     """All files, but for what Git itself notes about files when it looks at them."""
     files = (path for path in repo.path.rglob("*") if path.is_file() and path.name not in ("index", "known.sqlite-shm"))
-    found = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return found | {"index": repo.git("ls-files", "--stage"), "status": repo.status()}
+    results = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return results | {"index": repo.git("ls-files", "--stage"), "status": repo.status()}
 
 
 def trailers(repo: Repo, revision: str = "HEAD") -> list[str]:
     """Of a commit."""
-    found = repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)", revision)
-    return [line for line in found.splitlines() if line]
+    result = repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)", revision)
+    return [line for line in result.splitlines() if line]
 
 
 def test_each_action_and_its_numbers(sides: Repo) -> None:
@@ -101,15 +101,15 @@ def test_three_sides_and_options(sides: Repo) -> None:
     assert plan["one"]["because"] == "the command line"
     assert "norms" not in plan["one"]
     assert plan["still"] == {"action": "unchanged"}
-    said = sides.fails("theta", "merge-plan", "-X", "weight=1,2", "side", "third", status=40)
-    assert "HEAD, side, third" in said
+    message = sides.fails("theta", "merge-plan", "-X", "weight=1,2", "side", "third", status=40)
+    assert "HEAD, side, third" in message
     table = sides.git("theta", "merge-plan", "-X", "method=take", "-X", "from=third", "side", "third").splitlines()
     assert table[0].startswith(f"{M}: 1 unchanged")
     assert [line.split()[:3] for line in table if line.startswith("both")] == [["both", "from", "third"]]
 
 
 @pytest.mark.slow
-def test_nothing_to_merge_and_names_that_are_none(sides: Repo) -> None:
+def test_nothing_to_merge_and_names_of_nothing(sides: Repo) -> None:
     for name in ("nonesuch", "HEAD:m.safetensors", "", "-", "side..main", "--no-such-option"):
         done = sides.attempt("git", "theta", "merge-plan", name)
         assert done.returncode in (2, 50), name
@@ -147,8 +147,8 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
     assert sides.git("theta", "merge-plan", "--replay", "HEAD") == f"{M}: reproduces to the bit\n"
     (sides.path / "k.safetensors").unlink()
     copy = world.clone(sides.path)
-    told = json.loads(copy.git("theta", "merge-plan", "--replay", "origin/main", "--json"))
-    assert told == [{"path": M, "different": [], "problem": ""}]
+    replayed = json.loads(copy.git("theta", "merge-plan", "--replay", "origin/main", "--json"))
+    assert replayed == [{"path": M, "different": [], "problem": ""}]
     assert copy.status() == ""
     sides.write(M, checkpoint(OURS | {"both": normal(99, 300, 300)}))
     sides.git("commit", "-q", "-a", "--amend", "--no-edit")
@@ -163,7 +163,7 @@ def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World)
         assert "not a merge in which tensors were computed" in sides.fails(
             "theta", "merge-plan", "--replay", name, status=50
         )
-    assert "no commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)
+    assert "not a commit" in sides.fails("theta", "merge-plan", "--replay", "nonesuch", status=50)
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_several_files(sides: Repo) -> None:
 @pytest.mark.parametrize("recursive", ["binary", "theta"])
 @pytest.mark.slow
 def test_criss_cross(sides: Repo, recursive: str) -> None:
-    """With two merge bases: Git may have them merged first, which is no part of this merge."""
+    """With two merge bases: Git may have them merged first, which is not part of this merge."""
     sides.git("config", "merge.theta.recursive", recursive)
     sides.git("branch", "first")
     sides.git(*TAKE, "merge", "-q", "--no-edit", "side")

@@ -20,8 +20,8 @@ def changed(seed: int, size: float = 1.0) -> dict[str, np.ndarray]:
 
 def values_of(repo: Repo) -> dict[str, np.ndarray]:
     """The tensors in the work tree."""
-    found = tensors_of(repo.read(M))
-    return {name: np.frombuffer(data, np.float32).reshape(shape) for name, (_, shape, data) in found.items()}
+    result = tensors_of(repo.read(M))
+    return {name: np.frombuffer(data, np.float32).reshape(shape) for name, (_, shape, data) in result.items()}
 
 
 def largest_changes(*sides: dict[str, np.ndarray], scale: float = 1.0) -> dict[str, np.ndarray]:
@@ -49,8 +49,8 @@ def test_plain_merges_and_octopuses_use_an_installed_method(repo: Repo) -> None:
     sides = [changed(10), changed(20), changed(30, 2.0)]
     diverged(repo, *sides)
 
-    said = repo.run("-c", "theta.merge.method=magmax", "merge", "--no-edit", "one").stderr
-    assert "3 merged by magmax" in said
+    message = repo.run("-c", "theta.merge.method=magmax", "merge", "--no-edit", "one").stderr
+    assert "3 merged by magmax" in message
     assert repo.read(M) == checkpoint(largest_changes(*sides[:2]))
     assert "Theta-Merge: m.safetensors magmax lambda=1.0 weight=1" in repo.git("log", "-1", "--format=%B")
 

@@ -62,8 +62,8 @@ def preview(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> 
     """The plan of a merge; ``once`` is what `git -c theta.merge.KEY=VALUE` says, the rest are options like -X."""
     keys = {f"merge.{key}": value for key, value in (once or {}).items()}
     with configured(keys), Workspace.open(repo.path) as workspace:
-        (found,) = merge_previews(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
-        return found.plan
+        (result,) = merge_previews(workspace, ["side"], {key.rstrip("_"): value for key, value in given.items()})
+        return result.plan
 
 
 def planned(repo: Repo, once: Mapping[str, str] | None = None, **given: str) -> dict[str, tuple[str, str]]:
@@ -141,7 +141,7 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
     )
     said = sides.run("merge", "--no-edit", "side").stderr
     assert "1 unchanged, 1 taken from theirs, 1 merged by linear, 1 merged by task_arithmetic" in said
-    found = {
+    results = {
         name: np.frombuffer(raw[2], np.float32).reshape(BASE[name].shape)
         for name, raw in tensors_of(sides.read()).items()
     }
@@ -149,10 +149,10 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
         {name: value.astype(np.float64) for name, value in each.items()} for each in (OURS, THEIRS, BASE)
     )
     mean = (3 * ours["embed.weight"] + theirs["embed.weight"]) / 4
-    assert np.array_equal(found["embed.weight"], mean.astype(np.float32))
-    assert np.array_equal(found["layer.norm"], THEIRS["layer.norm"])
+    assert np.array_equal(results["embed.weight"], mean.astype(np.float32))
+    assert np.array_equal(results["layer.norm"], THEIRS["layer.norm"])
     up = base["layer.up"] + 0.5 * (ours["layer.up"] + theirs["layer.up"] - 2 * base["layer.up"])
-    np.testing.assert_allclose(found["layer.up"], up, rtol=1e-6)
+    np.testing.assert_allclose(results["layer.up"], up, rtol=1e-6)
     message = sides.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)")
     assert [line.split()[1] for line in message.split("\n") if line] == ["linear", "take", "task_arithmetic"]
     assert "reproduces to the bit" in sides.git("theta", "merge-plan", "--replay", "HEAD")
@@ -160,7 +160,7 @@ def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_theta_toml_that_is_no_file_of_rules(sides: Repo) -> None:
+def test_a_theta_toml_that_is_not_a_file_of_rules(sides: Repo) -> None:
     sides.commit(TAKE_BASE.encode(), "theta.toml/theta.toml")
     assert planned(sides) == everywhere("linear", "default")
     sides.git("rm", "-q", "-r", "theta.toml")
@@ -204,15 +204,15 @@ BROKEN |= {
 def test_rules_without_meaning_are_said_to_be(sides: Repo) -> None:
     for name, (content, said, status) in BROKEN.items():
         rules(sides, content)
-        told, code = refused(sides)
-        assert told.startswith(said), name
+        message, code = refused(sides)
+        assert message.startswith(said), name
         assert code == status, name
     done = sides.attempt("git", "theta", "merge-plan", "side")
     assert (done.returncode, "Traceback" in done.stderr) == (status, False)
 
 
 @pytest.mark.slow
-def test_with_rules_without_meaning_a_merge_is_a_conflict_that_can_be_settled(sides: Repo) -> None:
+def test_with_rules_without_meaning_a_merge_is_a_conflict_that_can_be_resolved(sides: Repo) -> None:
     rules(sides, "[[rule]]\nmethod = 'tise'\n")
     ours = sides.sha()
     done = sides.attempt("git", "merge", "--no-edit", "side")
@@ -237,12 +237,12 @@ def test_what_is_wrong_with_git_config(sides: Repo) -> None:
         ("density", "0.2", "no option 'density' in linear", 40),
         ("weight", "1,2,3", "3 weights for 2 sides (weight=1,2,3)", 40),
     ]:
-        told, code = refused(sides, {key: value})
-        assert said in told
+        message, code = refused(sides, {key: value})
+        assert said in message
         assert code == status
-    assert "'den sity' (the command line)" in refused(sides, **{"den sity": "1"})[0]
-    told = sides.fails("-c", "theta.merge.method", "theta", "merge-plan", "--no-numbers", "side", status=51)
-    assert "theta.merge.method has no value" in told
+    assert "'den sity' (the command line)" in refused(sides, None, **{"den sity": "1"})[0]
+    message = sides.fails("-c", "theta.merge.method", "theta", "merge-plan", "--no-numbers", "side", status=51)
+    assert "theta.merge.method has no value" in message
     sides.git("config", "theta.device", "toaster")
     assert "not a device: 'toaster'" in sides.fails("merge", "--no-edit", "side", status=1)
     assert sides.status() == f"UU {M}\n"
@@ -250,14 +250,14 @@ def test_what_is_wrong_with_git_config(sides: Repo) -> None:
 
 @pytest.mark.slow
 def test_an_option_given_once_is_not_forgotten_when_it_turns_out_to_be_wrong(sides: Repo) -> None:
-    """Nothing may look settled while the file in the work tree is only ours."""
+    """Nothing may look resolved while the file in the work tree is only ours."""
     sides.fails("-c", "theta.merge.method=take", "merge", "--no-edit", "side", status=1)
     assert "`take` does not say from where (git -c theta.merge)" in sides.git("theta", "conflicts")
-    (told,) = json.loads(sides.git("theta", "conflicts", "--json"))
-    assert (len(told["tensors"]), told["settled"]) == (3, False)
+    (conflict,) = json.loads(sides.git("theta", "conflicts", "--json"))
+    assert (len(conflict["tensors"]), conflict["settled"]) == (3, False)
     sides.git("-c", "theta.merge.weight=1,-1", "checkout", "--merge", "--", M)
-    told = sides.git("theta", "conflicts")
-    assert told.count("the weights sum to zero") == 3
+    listed = sides.git("theta", "conflicts")
+    assert listed.count("the weights sum to zero") == 3
 
 
 @pytest.mark.slow

@@ -25,10 +25,10 @@ def test_a_version_of_another_shape_is_taken(repo: Repo, reshaped: np.ndarray, o
     repo.commit(checkpoint(BASE | {"t": reshaped}))
     repo.attempt("git", "merge", "b")
     repo.git("theta", "resolve", M, "take", "--from", origin)
-    wanted = {"t": (theirs if origin == "theirs" else BASE)["t"], "u": theirs["u"]}
-    found = tensors_of(repo.read())
-    assert {name: (kind, tuple(shape), data) for name, (kind, shape, data) in found.items()} == {
-        name: raw(value) for name, value in wanted.items()
+    expected = {"t": (theirs if origin == "theirs" else BASE)["t"], "u": theirs["u"]}
+    result = tensors_of(repo.read())
+    assert {name: (kind, tuple(shape), data) for name, (kind, shape, data) in result.items()} == {
+        name: raw(value) for name, value in expected.items()
     }
     repo.git("commit", "-q", "-a", "-m", "merged")
     assert repo.manifest().count("\n[") == 2

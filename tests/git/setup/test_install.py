@@ -48,19 +48,19 @@ def test_install_is_idempotent_and_uninstall_symmetrical(bare_world: World, scop
     config.touch()
     config.write_text(config.read_text() + "[alias]\n\tst = status\n")
     before, hooks = config.read_text(), _hooks(repo)
-    said = repo.git("theta", "install", scope)
+    output = repo.git("theta", "install", scope)
     once = config.read_text()
     for key in ("filter.theta.process", "filter.theta.required", "merge.theta.driver", "diff.theta.xfuncname"):
-        assert f"{key} '{repo.git('config', scope, key).strip()}'" in said
+        assert f"{key} '{repo.git('config', scope, key).strip()}'" in output
     assert repo.git("config", scope, "filter.theta.required").strip() == "true"
     for hook in HOOKS:
-        assert hook in said
+        assert hook in output
     assert _hooks(repo) == sorted([*hooks, *HOOKS])
     repo.git("theta", "install", scope)
     assert config.read_text() == once
     assert _hooks(repo) == sorted([*hooks, *HOOKS])
-    said = repo.git("theta", "uninstall", scope)
-    assert "filter.theta.process" in said
+    output = repo.git("theta", "uninstall", scope)
+    assert "filter.theta.process" in output
     assert config.read_text() == before
     assert _hooks(repo) == hooks
     repo.git("theta", "uninstall", scope)
@@ -73,8 +73,8 @@ def test_global_is_the_default(bare_world: World) -> None:
 
 
 def test_local_needs_a_repository(bare_world: World) -> None:
-    said = bare_world.place().fails("theta", "install", "--local")
-    assert "repository" in said
+    message = bare_world.place().fails("theta", "install", "--local")
+    assert "repository" in message
 
 
 def test_uninstall_leaves_what_the_user_has_changed(bare_world: World) -> None:
@@ -92,8 +92,8 @@ def test_foreign_hooks_are_called_first_and_put_back(world: World) -> None:
     repo.git("remote", "add", "origin", "../hub.git")
     repo.git("theta", "uninstall", "--local")
     before = {name: _spy(repo.git_dir / "hooks" / name).read_bytes() for name in HOOKS}
-    said = repo.git("theta", "install", "--local")
-    assert said.count("called first") == len(HOOKS)
+    output = repo.git("theta", "install", "--local")
+    assert output.count("called first") == len(HOOKS)
     assert _hooks(repo) == sorted([*HOOKS, *(f"{name}.legacy" for name in HOOKS)])
     log = world.root / "log"
     repo.env = repo.env | {"SPY_LOG": str(log)}
@@ -132,8 +132,8 @@ def test_two_hooks_already_is_an_error(bare_world: World) -> None:
     repo = _bare_repo(bare_world)
     first = _spy(repo.git_dir / "hooks/pre-push").read_bytes()
     (repo.git_dir / "hooks/pre-push.legacy").write_text("#!/bin/sh\n")
-    said = repo.fails("theta", "install", "--local")
-    assert "pre-push" in said
+    message = repo.fails("theta", "install", "--local")
+    assert "pre-push" in message
     assert (repo.git_dir / "hooks/pre-push").read_bytes() == first
     assert (repo.git_dir / "hooks/pre-push.legacy").read_text() == "#!/bin/sh\n"
 
@@ -145,8 +145,8 @@ def test_hooks_path_is_honoured(bare_world: World) -> None:
     before = _hooks(repo)
     repo.git("theta", "install", "--local")
     assert _hooks(repo) == before
-    found = sorted(path.name for path in (repo.path / "my hooks").iterdir())
-    assert found == sorted([*HOOKS, "pre-push.legacy"])
+    result = sorted(path.name for path in (repo.path / "my hooks").iterdir())
+    assert result == sorted([*HOOKS, "pre-push.legacy"])
     repo.git("theta", "uninstall", "--local")
     assert (repo.path / "my hooks/pre-push").read_text() == SPY
 
@@ -178,6 +178,6 @@ def test_the_filter_never_writes_into_a_shared_hooks_folder(world: World) -> Non
     repo = world.repo()
     repo.git("config", "core.hooksPath", str(shared))
     repo.write("m.safetensors", model(1))
-    said = repo.run("add", ".").stderr
-    assert "git theta install" in said
+    message = repo.run("add", ".").stderr
+    assert "git theta install" in message
     assert [path.name for path in shared.iterdir()] == ["pre-push"]

@@ -65,8 +65,8 @@ def test_odd_patterns_match(fresh: Repo, pattern: str, file: str) -> None:
 
 def test_a_negative_pattern_is_refused(fresh: Repo) -> None:
     """Git knows none in attributes, and would ignore the line."""
-    said = fresh.fails("theta", "track", "!bang.safetensors")
-    assert "!bang.safetensors" in said
+    message = fresh.fails("theta", "track", "!bang.safetensors")
+    assert "!bang.safetensors" in message
     assert not (fresh.path / ".gitattributes").exists()
 
 
@@ -84,9 +84,9 @@ def test_track_warns_of_files_that_are_committed_whole(fresh: Repo) -> None:
     for name in names:
         fresh.commit(model(1), name)
     assert fresh.manifest(names[0])[8:9] == "{"
-    said = fresh.run("theta", "track", "*.safetensors").stderr
-    assert all(name in said for name in names)
-    assert "git add --renormalize" in said
+    message = fresh.run("theta", "track", "*.safetensors").stderr
+    assert all(name in message for name in names)
+    assert "git add --renormalize" in message
     fresh.git("add", "--renormalize", ".")
     fresh.git("add", ".gitattributes")
     fresh.git("commit", "-q", "-m", "renormalised")

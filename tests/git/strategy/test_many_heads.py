@@ -28,7 +28,8 @@ def asked(repo: Repo) -> Repo:
 
 def mean() -> np.ndarray:
     """Of all sides."""
-    return np.mean([normal(seed, 4, 6).astype(np.float64) for seed in SIDES.values()], axis=0)
+    average: np.ndarray = np.mean([normal(seed, 4, 6).astype(np.float64) for seed in SIDES.values()], axis=0)
+    return average
 
 
 def found(repo: Repo) -> np.ndarray:
@@ -37,13 +38,13 @@ def found(repo: Repo) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, settled: bool) -> None:
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_merge_that_is_done_again_still_has_all_sides(asked: Repo, resolved: bool) -> None:
     ours = asked.sha()
-    if settled:
+    if resolved:
         asked.git("theta", "resolve", M, "linear")
-    said = asked.run("checkout", "--merge", "--", M).stderr
-    assert "tensor 't': changed differently on all sides" in said
+    message = asked.run("checkout", "--merge", "--", M).stderr
+    assert "tensor 't': changed differently on all sides" in message
     assert asked.sha() == ours
     assert "t: changed differently" in asked.git("theta", "conflicts")
     asked.git("theta", "resolve", M, "linear")

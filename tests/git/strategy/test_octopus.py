@@ -30,8 +30,8 @@ from tests.support.world import Repo, World
 
 def test_three_heads_one_commit(branches: Repo) -> None:
     heads = commits(branches, "main", "a", "one", "two")
-    said = merge(branches, "a", "one", "two")
-    assert f"{M}: 3 unchanged, 1 taken from HEAD, 2 merged by linear" in said
+    message = merge(branches, "a", "one", "two")
+    assert f"{M}: 3 unchanged, 1 taken from HEAD, 2 merged by linear" in message
     expected = together("main") | {"w": mean("w", "a", "one", "two"), "y": mean("y", "one", "two")}
     close(branches.read(), expected)
     assert branches.read("t.txt").decode() == text("main", "a", "one", "two")
@@ -41,8 +41,8 @@ def test_three_heads_one_commit(branches: Repo) -> None:
 
 @pytest.mark.slow
 def test_plain_merge_of_several_branches(branches: Repo) -> None:
-    said = branches.run("merge", "--no-edit", "a", "b").stderr
-    assert f"{M}: 3 unchanged, 1 taken from HEAD, 1 taken from a, 1 taken from b" in said
+    message = branches.run("merge", "--no-edit", "a", "b").stderr
+    assert f"{M}: 3 unchanged, 1 taken from HEAD, 1 taken from a, 1 taken from b" in message
     assert len(parents(branches)) == 3
     assert branches.read() == checkpoint(together("main", "a", "b"))
     assert branches.read("t.txt").decode() == text("main", "a", "b")
@@ -52,9 +52,9 @@ def test_plain_merge_of_several_branches(branches: Repo) -> None:
 @pytest.mark.slow
 def test_sides_are_the_parents_and_weights_are_theirs(branches: Repo) -> None:
     before = branches.sha()
-    said = branches.fails("merge", "--no-edit", "-s", "theta", "-X", "weight=1,2", "a", "one", status=2)
-    assert "2 weights for 3 sides" in said
-    assert "HEAD, a, one" in said
+    message = branches.fails("merge", "--no-edit", "-s", "theta", "-X", "weight=1,2", "a", "one", status=2)
+    assert "2 weights for 3 sides" in message
+    assert "HEAD, a, one" in message
     assert (branches.sha(), branches.status()) == (before, "")
     merge(branches, "-X", "weight=0.5,0.3,0.2", "a", "one")
     assert f"{M} linear weight=0.5,0.3,0.2" in branches.git("log", "-1", "--format=%B")
@@ -93,7 +93,7 @@ def test_methods_compute_what_their_papers_say(branches: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["method=nonsense"], "nonsense"),
         (["method=linear", "lambd=1"], "lambd"),
@@ -102,10 +102,10 @@ def test_methods_compute_what_their_papers_say(branches: Repo) -> None:
         pytest.param(["density=7", "method=ties"], "density", marks=pytest.mark.slow),
     ],
 )
-def test_what_makes_no_sense_changes_nothing(branches: Repo, options: list[str], said: str) -> None:
+def test_what_makes_no_sense_changes_nothing(branches: Repo, options: list[str], message: str) -> None:
     before = branches.sha()
     words = [word for option in options for word in ("-X", option)]
-    assert said in branches.fails("merge", "--no-edit", "-s", "theta", *words, "one", "two", status=2)
+    assert message in branches.fails("merge", "--no-edit", "-s", "theta", *words, "one", "two", status=2)
     assert (branches.sha(), branches.status()) == (before, "")
     assert not (branches.git_dir / "MERGE_HEAD").exists()
 
@@ -113,8 +113,8 @@ def test_what_makes_no_sense_changes_nothing(branches: Repo, options: list[str],
 @pytest.mark.slow
 def test_one_head(branches: Repo) -> None:
     branches.git("checkout", "-q", "one")
-    said = merge(branches, "two")
-    assert f"{M}: 4 unchanged, 2 merged by linear" in said
+    message = merge(branches, "two")
+    assert f"{M}: 4 unchanged, 2 merged by linear" in message
     close(branches.read(), BASE | {"w": mean("w", "one", "two"), "y": mean("y", "one", "two")})
     assert branches.read("t.txt").decode() == text("one", "two")
     branches.git("reset", "-q", "--hard", "HEAD^")
@@ -133,7 +133,7 @@ def test_changed_alike_is_added_up_where_the_method_adds(branches: Repo) -> None
     np.testing.assert_allclose(tensor(branches, "w"), BASE["w"] + 2 * delta("w", "a"), rtol=3e-7, atol=1e-6)
 
 
-def test_a_conflict_is_ours_until_it_is_settled(branches: Repo) -> None:
+def test_a_conflict_is_ours_until_it_is_resolved(branches: Repo) -> None:
     theirs = branches.branch("d", checkpoint(BASE | {"n": np.arange(9) + 1}), "start")
     branches.git("checkout", "-q", "main")
     ours = branches.commit(checkpoint(model("main") | {"n": np.arange(9) + 2}))
@@ -158,7 +158,7 @@ def test_a_conflict_is_ours_until_it_is_settled(branches: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_conflict_is_settled_by_a_method(branches: Repo) -> None:
+def test_a_conflict_is_resolved_by_a_method(branches: Repo) -> None:
     branches.git("config", "theta.merge.method", "conflict")
     assert branches.attempt("git", "merge", "--no-edit", "-s", "theta", "one", "two").returncode == 1
     listed = branches.git("theta", "conflicts")
@@ -197,12 +197,12 @@ def test_criss_cross_of_what_both_changed(branches: Repo) -> None:
     branches.git("checkout", "-q", "two")
     merge(branches, "one~1")
     assert branches.read() == merged
-    found = BASE | {name: tensor(branches, name) for name in "wy"}
-    branches.commit(checkpoint(found | {"v": normal(55, *SHAPE)}))
+    result = BASE | {name: tensor(branches, name) for name in "wy"}
+    branches.commit(checkpoint(result | {"v": normal(55, *SHAPE)}))
     branches.git("checkout", "-q", "one")
-    branches.commit(checkpoint(found | {"x": normal(66, *SHAPE)}))
+    branches.commit(checkpoint(result | {"x": normal(66, *SHAPE)}))
     assert "4 unchanged" in merge(branches, "two")
-    assert branches.read() == checkpoint(found | {"v": normal(55, *SHAPE), "x": normal(66, *SHAPE)})
+    assert branches.read() == checkpoint(result | {"v": normal(55, *SHAPE), "x": normal(66, *SHAPE)})
     branches.healthy()
 
 
@@ -224,8 +224,8 @@ def test_without_attributes(branches: Repo) -> None:
     branches.git("commit", "-q", "-m", "no attributes")
     (branches.path / M).unlink()
     branches.git("checkout", "-q", "--", M)
-    said = merge(branches, "a", "b")
-    assert "1 taken from HEAD, 1 taken from a, 1 taken from b" in said
+    message = merge(branches, "a", "b")
+    assert "1 taken from HEAD, 1 taken from a, 1 taken from b" in message
     branches.git("checkout", "-q", "start", "--", ".gitattributes")
     (branches.path / M).unlink()
     branches.git("checkout", "-q", "--", M)
@@ -251,8 +251,8 @@ def test_unrelated_histories(branches: Repo) -> None:
     branches.git("rm", "-q", "--cached", "t.txt")
     (branches.path / "t.txt").unlink()
     branches.commit(checkpoint(model("one")))
-    said = branches.fails("merge", "--no-edit", "-s", "theta", "main")
-    assert "refusing to merge unrelated histories" in said
+    message = branches.fails("merge", "--no-edit", "-s", "theta", "main")
+    assert "refusing to merge unrelated histories" in message
     merge(branches, "--allow-unrelated-histories", "-X", "method=linear", "two")
     close(branches.read(), BASE | {name: mean(name, "one", "two") for name in "wy"})
     assert branches.read("t.txt").decode() == text("two")

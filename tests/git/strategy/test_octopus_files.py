@@ -20,8 +20,8 @@ def test_local_changes_are_never_lost(branches: Repo) -> None:
     branches.fails("merge", "--no-edit", "-s", "theta", "a", "b", status=2)
     assert (branches.read("t.txt"), branches.sha(), branches.status()) == (b"mine", before, " M t.txt\n")
     branches.git("add", "t.txt")
-    said = branches.fails("merge", "--no-edit", "-s", "theta", "a", "b", status=2)
-    assert "t.txt" in said
+    message = branches.fails("merge", "--no-edit", "-s", "theta", "a", "b", status=2)
+    assert "t.txt" in message
     assert (branches.read("t.txt"), branches.sha(), branches.status()) == (b"mine", before, "M  t.txt\n")
     branches.git("reset", "-q", "--hard")
     branches.write("untracked", b"mine")
@@ -50,9 +50,9 @@ def test_a_conflict_in_a_text(branches: Repo) -> None:
     assert branches.read() == checkpoint(together("main", "a"))
     branches.git("merge", "--abort")
     assert branches.status() == ""
-    said = branches.fails("merge", "--no-edit", "-s", "theta", "a", "d", "b", status=2)
-    assert "d conflicts with HEAD or a in t.txt" in said
-    assert "git merge -s theta d" in said
+    message = branches.fails("merge", "--no-edit", "-s", "theta", "a", "d", "b", status=2)
+    assert "d conflicts with HEAD or a in t.txt" in message
+    assert "git merge -s theta d" in message
     assert branches.status() == ""
 
 

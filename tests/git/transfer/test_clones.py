@@ -190,11 +190,11 @@ def test_a_clone_without_gittheta_can_be_put_in_place_later(world: World, hub: d
 
 
 def test_fsck_of_a_fresh_clone_tells_what_it_lacks(world: World, hub: dict[str, str]) -> None:
-    """A clone fetches what its checkout needs; what the remote still has is no loss, but what nobody has is."""
+    """A clone fetches what its checkout needs; what the remote still has is not lost, but what nobody has is."""
     clone = world.clone(world.root / "hub.git")
-    told = clone.git("theta", "fsck")
-    hint = re.search("git (theta fetch.*)", told)
-    assert hint, told
+    report = clone.git("theta", "fsck")
+    hint = re.search("git (theta fetch.*)", report)
+    assert hint, report
     (world.root / "hub.git").rename(world.root / "gone")
     assert "git theta " in clone.fails("theta", "fsck", status=21)
     (world.root / "gone").rename(world.root / "hub.git")

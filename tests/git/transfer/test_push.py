@@ -64,9 +64,9 @@ def test_a_missing_object_stops_the_push(hub: Place, repo: Repo) -> None:
     gone = repo.objects()[0]
     away = repo.path.parent / "away"
     shutil.move(gone, away)
-    said = repo.fails("push", "origin", "main")
-    assert gone.name in said
-    assert "git theta fetch" in said
+    message = repo.fails("push", "origin", "main")
+    assert gone.name in message
+    assert "git theta fetch" in message
     assert (_refs(hub), _stored(hub)) == ("", [])
     shutil.move(away, gone)
     repo.git("push", "-q", "origin", "main")
@@ -81,8 +81,8 @@ def test_a_damaged_object_stops_the_push(hub: Place, repo: Repo, damage: str) ->
     spoilt = {"flip": whole[:99] + bytes([whole[99] ^ 1]) + whole[100:], "truncate": whole[:-1], "extend": whole + b"x"}
     file.unlink()
     file.write_bytes(spoilt[damage])
-    said = repo.fails("push", "origin", "main")
-    assert file.name in said
+    message = repo.fails("push", "origin", "main")
+    assert file.name in message
     assert (_refs(hub), _stored(hub)) == ("", [])
     assert not list((hub.path / "theta").rglob("tmp/*"))
     file.write_bytes(whole)
@@ -92,8 +92,8 @@ def test_a_damaged_object_stops_the_push(hub: Place, repo: Repo, damage: str) ->
 def test_a_remote_store_that_cannot_be_written_stops_the_push(hub: Place, repo: Repo) -> None:
     repo.commit(model(1))
     (hub.path / "theta").write_bytes(b"a file where the folder should be")
-    said = repo.fails("push", "origin", "main")
-    assert str(hub.path) in said
+    message = repo.fails("push", "origin", "main")
+    assert str(hub.path) in message
     assert _refs(hub) == ""
     (hub.path / "theta").unlink()
     repo.git("push", "-q", "origin", "main")
@@ -211,9 +211,9 @@ def test_a_url_that_nobody_can_serve(world: World, hub: Place, repo: Repo) -> No
     repo.git("push", "-q", "origin", "main")
     before = hub.git("rev-parse", "main")
     repo.commit(model(1))
-    said = repo.fails("push", "origin", "main")
-    assert f"odd://{hub.path}" in said
-    assert "remote.origin.thetaUrl" in said
+    message = repo.fails("push", "origin", "main")
+    assert f"odd://{hub.path}" in message
+    assert "remote.origin.thetaUrl" in message
     assert hub.git("rev-parse", "main") == before
 
 

@@ -23,7 +23,7 @@ class Link:
 def parse_link(line: str) -> Link:
     encoding, *words = line.split(" ")
     parameters = dict(word.split("=") for word in words if "=" in word)
-    (base,) = [word for word in words if word.startswith("b3:")] or [None]
+    base = next((word for word in words if word.startswith("b3:")), None)
     found = (re.fullmatch(r"([0-9a-f]{64}):(\d+)\+(\d+)", word) for word in words)
     return Link(encoding, parameters, base, [(place[1], int(place[2]), int(place[3])) for place in found if place])
 

@@ -84,7 +84,7 @@ def test_factors_of_inputs_and_outputs(tmp_path: Path) -> None:
     assert axes == {"model.q.weight": 0, "model.q.bias": 0, "model.k.weight": 1}
 
 
-CHANGES = {
+CHANGES: dict[str, WeightChange | Factors] = {
     "product": WeightChange(Product(values(6, 2), values(2, 10)), scaling=0.5),
     "matrix": WeightChange(Product(values(6, 10)), scaling=0.5),
     "rows gained": WeightChange(Product(values(6, 2), values(2, 10)), gain=values(6)),
@@ -122,14 +122,17 @@ def never(*arguments: object) -> None:
     raise PayloadError("too large")
 
 
+def product_values(product: Product) -> np.ndarray:
+    return product.left if product.right is None else product.left @ product.right
+
+
 def plainly(change: WeightChange | Factors, data: memoryview) -> np.ndarray:
     old = np.frombuffer(data, np.float32).reshape(6, 10)
     if isinstance(change, Factors):
         return old * (change.values if change.axis else change.values[:, None])
-    first, second = (
-        part and (part.left if part.right is None else part.left @ part.right) for part in (change.first, change.second)
-    )
-    if second is not None:
+    first = product_values(change.first)
+    if change.second is not None:
+        second = product_values(change.second)
         first = np.kron(first, second) if change.combination == "kronecker" else first * second
-    new = old + change.scaling * first
+    new: np.ndarray = old + change.scaling * first
     return new if change.gain is None else new * (change.gain if change.gain_axis else change.gain[:, None])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -59,7 +60,9 @@ class Tiny(nn.Module):
         self.lm_head = nn.Linear(32, 40, bias=False)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.embed_tokens
+        embedding = self.model.embed_tokens
+        assert isinstance(embedding, nn.Module)
+        return embedding
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
@@ -71,7 +74,8 @@ def tiny(dtype: str) -> Tiny:
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(std=0.05)
-    return model.to(DTYPES[dtype])
+    model.to(DTYPES[dtype])
+    return model
 
 
 def train(model: nn.Module, std: float = 0.02) -> None:
@@ -123,7 +127,8 @@ class Comparison:
         """The difference, in units in the last place of the largest number that went into it."""
         ours, theirs = (to_float64(data, self.spec.dtype) for data in (self.ours, self.theirs))
         unit = np.exp2(np.floor(np.log2(np.maximum(self.largest, 1e-30))) - self.spec.dtype.mantissa_bits)
-        return np.abs(ours - theirs) / unit
+        units: np.ndarray = np.abs(ours - theirs) / unit
+        return units
 
 
 def largest_summand(fold: Fold, base: Doubles) -> Doubles:
@@ -136,7 +141,7 @@ def largest_summand(fold: Fold, base: Doubles) -> Doubles:
     change = fold.change
     if not isinstance(change, WeightChange):
         return np.abs(base)
-    size = dense(change.first) * abs(change.scaling)
+    size: npt.NDArray[Any] = dense(change.first) * abs(change.scaling)
     if change.second is not None:
         size = np.kron(size, dense(change.second)) if change.combination == "kronecker" else size * dense(change.second)
     size += np.abs(base).reshape(size.shape)
@@ -153,7 +158,7 @@ def compare(folder: Path, merged: nn.Module) -> dict[str, Comparison]:
     save(merged, folder / "merged.safetensors")
     old, new = File(folder / "old.safetensors"), File(folder / "merged.safetensors")
     adapter = read_adapter(folder / "adapter", list(old.specs), old.values, Registry())
-    found = {}
+    results = {}
     for spec in old.specs:
         base, theirs = old.values(spec), new.values(spec).data
         if spec.name not in adapter:
@@ -162,8 +167,8 @@ def compare(folder: Path, merged: nn.Module) -> dict[str, Comparison]:
         fold = adapter[spec.name]
         ours = predict(fold, spec).read(0, spec.nbytes, base)
         size = largest_summand(fold, to_float64(base.data, spec.dtype))
-        found[spec.name.removeprefix("model.")] = Comparison(spec, ours, theirs, size)
-    return found
+        results[spec.name.removeprefix("model.")] = Comparison(spec, ours, theirs, size)
+    return results
 
 
 def fold_and_merge(config: Any, dtype: str, folder: Path) -> dict[str, Comparison]:
@@ -273,9 +278,9 @@ CASES: dict[str, tuple[Any, set[str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_folds_as_peft_merges(case: str, dtype: str, tmp_path: Path) -> None:
     config, changed = CASES[case]
-    found = fold_and_merge(config, dtype, tmp_path)
-    assert set(found) == changed
-    for name, one in found.items():
+    result = fold_and_merge(config, dtype, tmp_path)
+    assert set(result) == changed
+    for name, one in result.items():
         if dtype == "f32":
             limit = 4 if getattr(config, "use_dora", False) else 2
             assert one.units.max() <= limit, name
@@ -286,9 +291,9 @@ def test_folds_as_peft_merges(case: str, dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_embeddings_whose_change_peft_rounds_before_it_adds_it(dtype: str, tmp_path: Path) -> None:
-    found = fold_and_merge(Lora(r=4, target_modules=["embed_tokens"]), dtype, tmp_path)
-    assert set(found) == {"embed_tokens.weight"}
-    one = found["embed_tokens.weight"]
+    result = fold_and_merge(Lora(r=4, target_modules=["embed_tokens"]), dtype, tmp_path)
+    assert set(result) == {"embed_tokens.weight"}
+    one = result["embed_tokens.weight"]
     if dtype == "f32":
         assert one.units.max() <= 1
         assert (one.ulps == 0).mean() >= 0.9
@@ -311,9 +316,9 @@ def test_adapters_saved_in_16_bits(dtype: str, use_dora: bool, tmp_path: Path) -
     def narrow(path: Path) -> None:
         save_file({name: tensor.to(DTYPES[dtype]) for name, tensor in load_file(path).items()}, path)
 
-    found = save_and_load(Lora(r=4, target_modules=LINEAR, use_dora=use_dora), dtype, tmp_path, narrow)
-    assert set(found) == names(*LINEAR)
-    for one in found.values():
+    result = save_and_load(Lora(r=4, target_modules=LINEAR, use_dora=use_dora), dtype, tmp_path, narrow)
+    assert set(result) == names(*LINEAR)
+    for one in result.values():
         assert one.ulps.max() <= 1
         assert (one.ulps == 0).mean() >= 0.98
 
@@ -328,9 +333,9 @@ def test_adalora_that_kept_some_ranks(dtype: str, tmp_path: Path) -> None:
         }
 
     config = peft.AdaLoraConfig(init_r=6, lora_alpha=7, total_step=10, target_modules=LINEAR)
-    found = save_and_load(config, dtype, tmp_path, before=prune)
-    assert set(found) == names("q_proj", "gate")
-    assert all(one.units.max() <= 1 for one in found.values())
+    result = save_and_load(config, dtype, tmp_path, before=prune)
+    assert set(result) == names("q_proj", "gate")
+    assert all(one.units.max() <= 1 for one in result.values())
 
 
 def save_and_load(

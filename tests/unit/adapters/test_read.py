@@ -75,7 +75,7 @@ def test_a_field_without_effect_is_passed_over(field: str, value: object, tmp_pa
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_configuration_that_is_none(text: bytes, tmp_path: Path) -> None:
+def test_text_that_is_not_a_configuration(text: bytes, tmp_path: Path) -> None:
     save(tmp_path, LORA, lora())
     (tmp_path / "adapter_config.json").write_bytes(text)
     assert "adapter_config.json" in refused(tmp_path)
@@ -198,7 +198,7 @@ def test_outputs_without_a_direction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u8", "f8_e8m0", "bool"])
-def test_weights_that_are_no_floats(dtype: str, tmp_path: Path) -> None:
+def test_weights_that_are_not_floats(dtype: str, tmp_path: Path) -> None:
     assert "quantised" in refused(save(tmp_path, LORA, lora()), dtype=dtype)
 
 

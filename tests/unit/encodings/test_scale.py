@@ -58,29 +58,29 @@ def test_factors_are_found_and_exact(dtype: str, axis: int) -> None:
     base = weights(dtype, 192, 160)
     factors = some_factors(base.spec.shape[axis])
     new = scaled(base, factors if axis else factors[:, None])
-    found = SCALE.find(new, base)
-    assert found is not None
-    assert found.parameters == (("axis", str(axis)),)
-    assert np.mean(predicted(found, new, base) == new.words) > 0.999
-    assert len(found.payload) < 4.2 * len(factors) + 16
+    finding = SCALE.find(new, base)
+    assert finding is not None
+    assert finding.parameters == (("axis", str(axis)),)
+    assert np.mean(predicted(finding, new, base) == new.words) > 0.999
+    assert len(finding.payload) < 4.2 * len(factors) + 16
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f32"])
 def test_the_payload_is_a_two_hundredth_of_the_tensor(dtype: str) -> None:
     base = weights(dtype, 1024, 1024)
     new = scaled(base, some_factors(1024)[:, None])
-    found = SCALE.find(new, base)
-    assert found is not None
-    assert len(found.payload) + 41 <= 0.005 * new.spec.nbytes
-    assert np.array_equal(predicted(found, new, base), new.words)
+    finding = SCALE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) + 41 <= 0.005 * new.spec.nbytes
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 def test_simple_factors_are_found_as_such() -> None:
     base = weights("f16", 64, 512)
     factors = random(3).choice([0.5, 1.0, 1.25, 3.0], 512)
-    found = SCALE.find(scaled(base, factors), base)
-    assert found is not None
-    assert len(found.payload) < 512
+    finding = SCALE.find(scaled(base, factors), base)
+    assert finding is not None
+    assert len(finding.payload) < 512
 
 
 def test_rows_that_did_not_change_have_the_factor_one() -> None:
@@ -88,11 +88,11 @@ def test_rows_that_did_not_change_have_the_factor_one() -> None:
     factors = some_factors(96)
     factors[::2] = 1
     new = scaled(base, factors[:, None])
-    found = SCALE.find(new, base)
-    assert found is not None
-    opened = SCALE.open(memoryview(found.payload), new.spec, {"axis": "0"})
+    finding = SCALE.find(new, base)
+    assert finding is not None
+    opened = SCALE.open(memoryview(finding.payload), new.spec, {"axis": "0"})
     assert np.all(opened.factors[::2] == 1)
-    assert np.array_equal(predicted(found, new, base), new.words)
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 def test_factors_may_be_negative() -> None:
@@ -114,7 +114,7 @@ def test_other_changes_beside_the_factors_do_not_hide_them(dtype: str, axis: int
     assert np.mean(predicted(SCALE.find(new, base), new, base) != words) < 0.03
 
 
-def test_values_that_are_no_numbers_do_no_harm() -> None:
+def test_values_that_are_not_numbers_do_no_harm() -> None:
     values = random(5).standard_normal((64, 256))
     values[3] = 0
     values[5, ::7] = np.nan
@@ -134,19 +134,19 @@ def test_values_that_are_no_numbers_do_no_harm() -> None:
 def test_one_factor_for_a_vector() -> None:
     base = weights("bf16", 5000)
     new = scaled(base, np.array([0.75]))
-    found = SCALE.find(new, base)
-    assert found is not None
-    assert len(found.payload) == 20
-    assert np.array_equal(predicted(found, new, base), new.words)
+    finding = SCALE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) == 20
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 def test_convolutions_are_scaled_by_their_first_dimension() -> None:
     base = weights("f16", 48, 32, 3, 3)
     new = scaled(base, some_factors(48)[:, None, None, None])
-    found = SCALE.find(new, base)
-    assert found is not None
-    assert found.parameters == (("axis", "0"),)
-    assert np.array_equal(predicted(found, new, base), new.words)
+    finding = SCALE.find(new, base)
+    assert finding is not None
+    assert finding.parameters == (("axis", "0"),)
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((3, 1_400_000), 0), ((3, 1_400_000), 1), ((300_000, 9), 1)])
@@ -154,11 +154,11 @@ def test_matrices_longer_than_a_block(shape: tuple[int, int], axis: int) -> None
     base = weights("bf16", *shape)
     factors = some_factors(shape[axis])
     new = scaled(base, factors if axis else factors[:, None])
-    found = SCALE.find(new, base)
+    finding = SCALE.find(new, base)
     if axis and shape[0] == 3:  # as many bytes of factors as the tensor has
-        assert found is None
+        assert finding is None
         return
-    assert np.mean(predicted(found, new, base) == new.words) > 0.9999
+    assert np.mean(predicted(finding, new, base) == new.words) > 0.9999
     assert max(end - begin for begin, end in base.reads[:-1]) <= 2 << 20
 
 
@@ -187,10 +187,10 @@ def test_other_changes_are_refused_quickly(dtype: str) -> None:
 def test_what_is_too_small_to_gain_by_it_does_no_harm(shape: tuple[int, ...]) -> None:
     base = weights("f32", *shape)
     new = scaled(base, np.array(1.5))
-    found = SCALE.find(new, base)
-    assert (found is None) == (base.spec.elements < 8)
-    if found:
-        assert np.array_equal(predicted(found, new, base), new.words)
+    finding = SCALE.find(new, base)
+    assert (finding is None) == (base.spec.elements < 8)
+    if finding:
+        assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 def test_other_shapes_and_dtypes_are_refused() -> None:
@@ -303,9 +303,9 @@ def test_the_base_is_of_the_same_spec() -> None:
 @given(data=st.data())
 def test_damaged_payloads_are_refused_or_read_all_the_same(data: st.DataObject) -> None:
     base = weights("bf16", 64, 64)
-    found = SCALE.find(scaled(base, some_factors(64)[:, None]), base)
-    assert found is not None
-    payload = bytearray(found.payload)
+    finding = SCALE.find(scaled(base, some_factors(64)[:, None]), base)
+    assert finding is not None
+    payload = bytearray(finding.payload)
     bit = data.draw(st.integers(0, 8 * len(payload) - 1))
     payload[bit // 8] ^= 1 << bit % 8
     del payload[data.draw(st.integers(len(payload) // 2, 2 * len(payload))) :]

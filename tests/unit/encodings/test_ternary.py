@@ -67,7 +67,7 @@ def test_the_bytes_of_a_full_block(name: str) -> None:
     """Entropy of which element moved (0.29 bits an element at 5 %) and whither (one bit each), within a tenth."""
     base = block_values(DTYPES[name], BLOCK_ELEMENTS, 4)
     new = _shifted(base, DTYPES[name], 0.000205402, 5)
-    changed = np.count_nonzero(as_words(memoryview(base), 2) != as_words(memoryview(new), 2)) / BLOCK_ELEMENTS
+    changed = int(np.count_nonzero(as_words(memoryview(base), 2) != as_words(memoryview(new), 2))) / BLOCK_ELEMENTS
     if name == "f32":
         changed = 0.05
     bits = -changed * np.log2(changed) - (1 - changed) * np.log2(1 - changed) + changed

@@ -33,7 +33,7 @@ def family(dtype: torch.dtype, sides: int) -> list[torch.Tensor]:
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     words = WORDS[one.element_size()]
-    return torch.equal(one.cpu().view(words), other.cpu().view(words))
+    return bool(torch.equal(one.cpu().view(words), other.cpu().view(words)))
 
 
 def merged(method: Merge, device: str, threads: int = 1) -> tuple[torch.Tensor, list[str]]:
@@ -59,7 +59,7 @@ class TestOnAGpu:
     def test_the_bits_are_those_of_the_processor(self, case: Case, dtype: torch.dtype) -> None:
         base, *sides = ({"layer": values} for values in family(dtype, case.sides))
         here, there = (
-            gittheta.merge(base, sides, case.method, device=device, threads=2, **case.options)["layer"]  # type: ignore[arg-type]
+            gittheta.merge(base, sides, case.method, device=device, threads=2, **case.options)["layer"]
             for device in ("cpu", "cuda")
         )
         assert same_bits(here, there)
@@ -67,17 +67,17 @@ class TestOnAGpu:
     def test_tensors_that_lie_there_give_results_that_lie_there(self) -> None:
         base, *sides = ({"layer": values} for values in family(torch.bfloat16, 2))
         there = [{"layer": model["layer"].cuda()} for model in (base, *sides)]
-        found = gittheta.merge(there[0], there[1:], "ties", device="cuda")["layer"]
-        assert found.is_cuda
-        assert same_bits(found, gittheta.merge(base, sides, "ties", device="cpu")["layer"])
+        result = gittheta.merge(there[0], there[1:], "ties", device="cuda")["layer"]
+        assert result.is_cuda
+        assert same_bits(result, gittheta.merge(base, sides, "ties", device="cpu")["layer"])
 
     @pytest.mark.parametrize("threads", [1, 2])
     @pytest.mark.parametrize("method", [Linear(), Ties()], ids=["linear", "ties"])
     def test_too_little_memory_means_the_processor_and_a_warning(self, method: Merge, threads: int) -> None:
         expected, _ = merged(method, "cpu")
         with little_memory():
-            found, warnings = merged(method, "cuda", threads)
-        assert same_bits(found, expected)
+            result, warnings = merged(method, "cuda", threads)
+        assert same_bits(result, expected)
         assert any("layer" in warning and "out of memory" in warning for warning in warnings)
 
 
@@ -95,8 +95,8 @@ def little_memory() -> Iterator[None]:
 def test_a_device_that_is_not_there_means_the_processor_and_a_warning() -> None:
     absent = f"cuda:{max(7, torch.cuda.device_count())}"
     expected, _ = merged(Ties(), "cpu")
-    found, warnings = merged(Ties(), absent)
-    assert same_bits(found, expected)
+    result, warnings = merged(Ties(), absent)
+    assert same_bits(result, expected)
     assert warnings == [f"the device {absent} is not there; merging on the processor"]
 
 
@@ -104,5 +104,5 @@ def test_in_python_it_is_a_warning_of_python() -> None:
     base, *sides = ({"layer": values} for values in family(torch.bfloat16, 2))
     absent = f"cuda:{max(7, torch.cuda.device_count())}"
     with pytest.warns(RuntimeWarning, match=f"the device {absent} is not there"):
-        found = gittheta.merge(base, sides, "ties", device=absent)["layer"]
-    assert same_bits(found, gittheta.merge(base, sides, "ties", device="cpu")["layer"])
+        result = gittheta.merge(base, sides, "ties", device=absent)["layer"]
+    assert same_bits(result, gittheta.merge(base, sides, "ties", device="cpu")["layer"])

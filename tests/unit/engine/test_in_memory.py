@@ -135,7 +135,7 @@ def test_files_and_memory_may_be_mixed(tmp_path: Path) -> None:
     assert torch.equal(load_file(paths[0])["n"], extra["n"])
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     cut, other, empty = (tmp_path / name for name in ("cut.safetensors", "other", "empty"))
     save_file(A, cut)
     cut.write_bytes(cut.read_bytes()[:-3])
@@ -183,7 +183,7 @@ def test_options_without_meaning() -> None:
         refused("computes nothing", BASE, [A, B], method=word)
     refused("no option 'density'", BASE, [A, B], density=0.5)
     refused("density", BASE, [A, B], method="ties", density=1.5)
-    refused("no number", BASE, [A, B], method="task_arithmetic", lambda_=float("nan"))
+    refused("not a finite number", BASE, [A, B], method="task_arithmetic", lambda_=float("nan"))
     refused("3 weights for 2 sides", BASE, [A, B], weight=[1, 2, 3])
     refused("2 weights for 1 sides", None, [{}], weight=[1, 2])
     refused("sum to zero", BASE, [A, B], weight=[1, -1])
@@ -191,13 +191,13 @@ def test_options_without_meaning() -> None:
         refused("sum to zero", BASE, [A, B, C], method=method, weight=[0.1, 0.2, -0.3])
     refused("nonfinite", BASE, [A, B], nonfinite="ignore")
     refused("takes 2 sides", BASE, [A, B, C], method="slerp")
-    refused("no device", BASE, [A, B], device="toaster", error=ConfigError)
+    refused("not a device", BASE, [A, B], device="toaster", error=ConfigError)
     refused("for 2 sides", BASE, [A, B], method="fisher", statistics=[{"fisher": A}])
-    said = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
-    assert "tensor 'z.weight'" in said
+    message = refused("side 2 has none", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {}])
+    assert "tensor 'z.weight'" in message
     whole = {name: values.to(torch.int32) for name, values in A.items()}
-    said = refused("side 2 are i32", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {"fisher": whole}])
-    assert "tensor 'z.weight'" in said
+    message = refused("side 2 are i32", BASE, [A, B], method="fisher", statistics=[{"fisher": A}, {"fisher": whole}])
+    assert "tensor 'z.weight'" in message
 
 
 def test_values_that_are_not_finite() -> None:

@@ -48,14 +48,14 @@ def test_text_becomes_what_the_field_declares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "text", "said"),
+    ("option", "text", "message"),
     [
         ("lambda", "nan", "lambda of odd is 'nan', which is not a finite number"),
-        ("lambda", "inf", "no number"),
-        ("lambda", "1e999", "no number"),
-        ("lambda", "", "no number"),
-        ("lambda", "much", "no number"),
-        ("limit", "none", "no number"),
+        ("lambda", "inf", "not a finite number"),
+        ("lambda", "1e999", "not a finite number"),
+        ("lambda", "", "not a finite number"),
+        ("lambda", "much", "not a finite number"),
+        ("limit", "none", "not a finite number"),
         ("count", "1.5", "not a whole number"),
         ("count", "9" * 5000, "not a whole number"),
         ("sign", "maybe", "true or false"),
@@ -66,10 +66,10 @@ def test_text_becomes_what_the_field_declares() -> None:
         ("count", "13", "cannot be made"),
     ],
 )
-def test_values_without_meaning(option: str, text: str, said: str) -> None:
+def test_values_without_meaning(option: str, text: str, message: str) -> None:
     with pytest.raises(MergeError) as caught:
         make_method(REGISTRY, "odd", {option: text})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_unknown_methods_and_those_that_decide_without_numbers() -> None:
@@ -77,12 +77,12 @@ def test_unknown_methods_and_those_that_decide_without_numbers() -> None:
         ConfiguredMethod.make(REGISTRY, "nonesuch", {})
 
 
-def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
-    recipe = ConfiguredMethod.make(
+def test_a_configured_method_describes_itself_so_that_it_can_be_made_again() -> None:
+    method = ConfiguredMethod.make(
         REGISTRY, "odd", {"sign": "yes", "weight": "1,2", "nonfinite": "propagate"}, {"lambda": "2"}
     )
-    told = recipe.described()
-    assert told == {
+    options = method.described()
+    assert options == {
         "lambda": "2.0",
         "count": "3",
         "sign": "true",
@@ -90,15 +90,15 @@ def test_a_recipe_describes_itself_so_that_it_can_be_made_again() -> None:
         "weight": "1,2",
         "nonfinite": "propagate",
     }
-    assert ConfiguredMethod.make(REGISTRY, "odd", told) == recipe
+    assert ConfiguredMethod.make(REGISTRY, "odd", options) == method
 
 
 @pytest.mark.torch
 def test_what_is_offered_counts_where_it_is_known() -> None:
-    recipe = ConfiguredMethod.make(
+    method = ConfiguredMethod.make(
         REGISTRY, "linear", {"weight": "1"}, {"weight": "1,3", "density": "0.2", "lambda": "1"}
     )
-    assert (recipe.weight, recipe.unused) == ("1,3", ("density", "lambda"))
+    assert (method.weight, method.unused) == ("1,3", ("density", "lambda"))
     with pytest.raises(MergeError, match="density"):
         ConfiguredMethod.make(REGISTRY, "linear", {"density": "0.2"})
     with pytest.raises(MergeError, match="nonfinite is 'ignore'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -77,21 +77,22 @@ def test_an_unknown_dtype_is_bytes() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1])
 def test_a_header_length_that_lies(length: int) -> None:
     data = length.to_bytes(8, "little") + b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}x'
-    for file in (io.BytesIO(data), io.BufferedReader(io.BytesIO(data))):  # type: ignore[type-var]
+    files: tuple[BinaryIO, ...] = (io.BytesIO(data), io.BufferedReader(io.BytesIO(data)))
+    for file in files:
         with pytest.raises(FormatError):
-            FORMAT.split(file)  # type: ignore[arg-type]
+            FORMAT.split(file)
 
 
 @pytest.mark.parametrize("metadata", [["a"], "text", 5, {"a": 1}, {"a": None}, {"a": {"b": "c"}}, True])
-def test_metadata_that_is_no_table_of_strings_breaks_the_format(metadata: object) -> None:
+def test_metadata_that_is_not_a_table_of_strings_breaks_the_format(metadata: object) -> None:
     with pytest.raises(FormatError):
         split(safetensors([("w", "U8", [1], b"x")], metadata=metadata))
 
 
 def test_a_header_for_the_wanted_tensors_in_their_order() -> None:
-    for wanted in ((W, B), (B, W), (B,), ()):
-        header = merged({}, {}, {}, *wanted)
-        assert list(header) == [spec.name for spec in wanted]
+    for expected in ((W, B), (B, W), (B,), ()):
+        header = merged({}, {}, {}, *expected)
+        assert list(header) == [spec.name for spec in expected]
     header = merged({}, {}, {}, B, W)
     assert header["w"] == {"dtype": "BF16", "shape": [2, 3], "data_offsets": [4, 16]}
     assert header["b"] == {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}
@@ -115,7 +116,7 @@ def test_a_header_for_the_wanted_tensors_in_their_order() -> None:
 def test_metadata_is_merged_key_by_key(
     base: dict[str, str], ours: dict[str, str], theirs: dict[str, str], expected: dict[str, str] | None
 ) -> None:
-    header = merged(*({"__metadata__": side} for side in (base, ours, theirs)), B)
+    header = merged({"__metadata__": base}, {"__metadata__": ours}, {"__metadata__": theirs}, B)
     assert (header is None) == (expected is None)
     if header is not None:
         assert header.get("__metadata__", {}) == expected

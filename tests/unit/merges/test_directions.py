@@ -25,7 +25,8 @@ def plain_multislerp(vectors: Sequence[Array], weights: Sequence[float]) -> Arra
     tangent = sum(each * (unit - (unit * m).sum() * m) for each, unit in zip(w, units, strict=True))
     size = np.sqrt((tangent * tangent).sum())
     moved = m * np.cos(size) + (tangent / size * np.sin(size) if size > 1e-8 else 0)
-    return moved * (w * lengths).sum()
+    merged: Array = moved * (w * lengths).sum()
+    return merged
 
 
 def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations: int = 10) -> Array:
@@ -35,7 +36,7 @@ def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations
     u = sum(alpha * unit for alpha, unit in zip(alphas, units, strict=True))
     u = u / np.sqrt((u * u).sum())
     for _ in range(iterations):
-        step = 0
+        step = np.zeros_like(u)
         for alpha, unit in zip(alphas, units, strict=True):
             angle = np.arccos(np.clip((unit * u).sum(), -1, 1))
             step = step + alpha * (angle / np.sin(angle)) * (unit - np.cos(angle) * u)
@@ -43,7 +44,8 @@ def plain_karcher(vectors: Sequence[Array], weights: Sequence[float], iterations
         u = np.cos(size) * u + np.sin(size) * step / size
         if size < 1e-5:
             break
-    return u / np.sqrt((u * u).sum()) * (alphas * lengths).sum()
+    merged: Array = u / np.sqrt((u * u).sum()) * (alphas * lengths).sum()
+    return merged
 
 
 def plain_model_stock(base: Array, sides: Sequence[Array]) -> Array:
@@ -53,7 +55,8 @@ def plain_model_stock(base: Array, sides: Sequence[Array]) -> Array:
     sizes = [np.sqrt((deltas[i] ** 2).sum() * (deltas[j] ** 2).sum()) for i in range(n) for j in range(i)]
     c = np.mean(np.array(pairs) / np.array(sizes))
     t = n * c / (1 + (n - 1) * c)
-    return t * np.mean(sides, axis=0) + (1 - t) * base
+    merged: Array = t * np.mean(sides, axis=0) + (1 - t) * base
+    return merged
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -126,17 +129,17 @@ class TestKnownAnswers:
 
     def test_karcher_of_two_is_on_the_arc_where_the_weights_say(self) -> None:
         a, b = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.6, 0.8], dtype=torch.float64)
-        found = merged(Karcher(iterations=100, tolerance=0.0), a, b, weights=(1, 3))
-        assert math.atan2(*found.tolist()[::-1]) == pytest.approx(0.75 * math.acos(0.6))
+        result = merged(Karcher(iterations=100, tolerance=0.0), a, b, weights=(1, 3))
+        assert math.atan2(*result.tolist()[::-1]) == pytest.approx(0.75 * math.acos(0.6))
 
     def test_karcher_of_nearly_parallel_vectors_keeps_its_precision(self) -> None:
         start = random("f64", 5000)
         for size in (1e-2, 1e-5, 1e-8, 1e-11):
             sides = [start + random("f64", 5000, seed=seed, size=size) for seed in (1, 2, 3)]
-            found = wide(merged(Karcher(), *sides))
+            result = wide(merged(Karcher(), *sides))
             mean = np.mean([wide(side) for side in sides], axis=0)
             # On so small a part of the sphere the mean is all but the arithmetic one.
-            assert np.abs(found - mean).max() <= 4 * size**2 + 1e-14
+            assert np.abs(result - mean).max() <= 4 * size**2 + 1e-14
 
     def test_model_stock_trusts_what_agrees(self) -> None:
         base = torch.zeros(4)
@@ -145,8 +148,8 @@ class TestKnownAnswers:
         a, b = torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 0, 1, 0])  # c = 1/2, t = 2/3
         assert merged(ModelStock(), a, b, base=base).tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0])
         a, b = torch.tensor([1.0, 0]), torch.tensor([-0.5, math.sqrt(0.75)])  # c = -1/2, t = -2
-        found = merged(ModelStock(), a, b, base=torch.zeros(2)).tolist()
-        assert found == pytest.approx([-0.5, -math.sqrt(0.75)])
+        result = merged(ModelStock(), a, b, base=torch.zeros(2)).tolist()
+        assert result == pytest.approx([-0.5, -math.sqrt(0.75)])
 
     def test_model_stock_of_identical_tiny_changes_is_that_change(self) -> None:
         base = random("f32", 1000, size=1e-30).double()
@@ -206,6 +209,6 @@ class TestBits:
         base = torch.ones_like(side)
         count = 2 if getattr(method, "side_count", None) else 3
         for theta0 in (base, side, torch.zeros_like(side)):
-            found = merged(method, *[side] * count, base=theta0)
-            assert found.dtype == side.dtype
-            assert torch.equal(found.view(torch.uint8), side.view(torch.uint8))
+            result = merged(method, *[side] * count, base=theta0)
+            assert result.dtype == side.dtype
+            assert torch.equal(result.view(torch.uint8), side.view(torch.uint8))

@@ -18,9 +18,9 @@ class TestEdges:
     @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1,), (1, 1), (4, 1), (2, 3, 4)])
     def test_every_shape(self, method: Merge, shape: tuple[int, ...]) -> None:
         a, b = random("bf16", *shape, seed=1).abs(), random("bf16", *shape, seed=2).abs() * 2
-        found = merged(method, a, b, base=torch.zeros_like(a))
-        assert found.shape == shape
-        assert torch.isfinite(found).all()
+        result = merged(method, a, b, base=torch.zeros_like(a))
+        assert result.shape == shape
+        assert torch.isfinite(result).all()
 
     @pytest.mark.parametrize("method", [MultiSlerp(), Karcher()], ids=repr)
     def test_one_side_is_itself(self, method: Merge) -> None:
@@ -68,11 +68,11 @@ class TestEdges:
     def test_some_rows_are_zero_and_some_alike(self) -> None:
         a, b = random("f64", 5, 30, seed=1), random("f64", 5, 30, seed=2)
         a[1], b[2], b[3] = 0, 0, a[3]
-        found = merged(NuSlerp(rows=True), a, b)
-        assert torch.allclose(found[1], b[1] / 2)
-        assert torch.allclose(found[2], a[2] / 2)
-        assert torch.equal(found[3], a[3])
-        assert np.allclose(wide(found[4]), plain_slerp(wide(a[4]), wide(b[4]), 0.5))
+        result = merged(NuSlerp(rows=True), a, b)
+        assert torch.allclose(result[1], b[1] / 2)
+        assert torch.allclose(result[2], a[2] / 2)
+        assert torch.equal(result[3], a[3])
+        assert np.allclose(wide(result[4]), plain_slerp(wide(a[4]), wide(b[4]), 0.5))
 
     def test_opposite_sides(self) -> None:
         a = random("bf16", 1000, seed=1)
@@ -105,8 +105,8 @@ class TestEdges:
 
     def test_a_weight_below_zero_goes_beyond_the_end_of_the_arc(self) -> None:
         a, b = random("f64", 100, seed=1), random("f64", 100, seed=2)
-        found = wide(merged(NuSlerp(), a, b, weights=(-1, 3)))
-        assert found == pytest.approx(plain_slerp(wide(a), wide(b), 1.5))
+        result = wide(merged(NuSlerp(), a, b, weights=(-1, 3)))
+        assert result == pytest.approx(plain_slerp(wide(a), wide(b), 1.5))
 
     @pytest.mark.parametrize("method", METHODS, ids=repr)
     @pytest.mark.parametrize("size", [1e-300, 1e-180, 1e180, 1e300])
@@ -118,7 +118,7 @@ class TestEdges:
         assert wide(scaled) / size == pytest.approx(wide(plain), rel=1e-12)
 
     @pytest.mark.parametrize("method", METHODS, ids=repr)
-    def test_values_that_are_no_numbers(self, method: Merge) -> None:
+    def test_values_that_are_not_numbers(self, method: Merge) -> None:
         for value in (math.nan, math.inf):
             a, b = random("f32", 3, 5, seed=1), random("f32", 3, 5, seed=2)
             a[1, 2] = value

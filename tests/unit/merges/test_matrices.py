@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,9 @@ def random(*shape: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 
 def low_rank(rows: int, columns: int, rank: int, seed: int, right: int | None = None) -> torch.Tensor:
-    return random(rows, rank, seed=seed) @ random(rank, columns, seed=1000 + (right or seed)) / rank**0.5
+    product = random(rows, rank, seed=seed) @ random(rank, columns, seed=1000 + (right or seed))
+    scaled: torch.Tensor = product / rank**0.5
+    return scaled
 
 
 def change(
@@ -123,7 +126,8 @@ def published_tsv(deltas: list[torch.Tensor]) -> torch.Tensor:
     v = torch.cat([vt[:share] for _, _, vt in triples], dim=0)
     values = torch.cat([values[:share] for _, values, _ in triples])
     (pu, _, qu), (pv, _, qv) = (torch.linalg.svd(each, full_matrices=False) for each in (u, v))
-    return torch.linalg.multi_dot([pu, qu, torch.diag(values), pv, qv])
+    merged: torch.Tensor = torch.linalg.multi_dot([pu, qu, torch.diag(values), pv, qv])
+    return merged
 
 
 class TestTsv:
@@ -206,7 +210,8 @@ def published_knots(deltas: list[torch.Tensor], weights: tuple[float, ...], dens
         agrees = part * weight * sign > 0
         total += part * weight * agrees
         divisor += weight * agrees
-    return u @ (total / torch.where(divisor == 0, 1.0, divisor))
+    merged: torch.Tensor = u @ (total / torch.where(divisor == 0, 1.0, divisor))
+    return merged
 
 
 class TestKnots:
@@ -262,7 +267,7 @@ class TestAll:
 
     def test_only_matrices(self, method: Merge) -> None:
         vector = torch.ones(3)
-        with pytest.raises(MergeError, match="no matrix"):
+        with pytest.raises(MergeError, match="not a matrix"):
             method.merge(Group("bias", vector, (vector, vector), (1.0, 1.0)))
 
     def test_needs_a_base(self, method: Merge) -> None:
@@ -279,7 +284,7 @@ class TestAll:
         sides = [
             {name: base[name] + random(*base[name].shape, seed=seed).float() for name in base} for seed in (2, 3, 4)
         ]
-        options = {"density": method.density} if isinstance(method, Knots) else {}
+        options: dict[str, Any] = {"density": method.density} if isinstance(method, Knots) else {}
         first = merge(base, sides, method.name, device="cpu", threads=1, **options)
         mean = sum((side["b"].double() for side in sides), torch.zeros(7)) / 3
         assert torch.equal(first["b"], mean.float())

@@ -18,6 +18,7 @@ from gittheta.engine.task import Task
 from gittheta.merges.arithmetic import sign_election
 from gittheta.merges.selective import Ram, Sce, Selection
 from gittheta.merges.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
+from gittheta.model import Digest
 from tests.support.merge_formulas import Array, Side, reference
 
 TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
@@ -134,7 +135,8 @@ def _random(rows: int, columns: int, dtype: str, count: int = 3) -> tuple[torch.
 
 
 def _known(values: torch.Tensor) -> Array:
-    return values.to(torch.float64).reshape(-1).numpy()
+    known: Array = values.to(torch.float64).reshape(-1).numpy()
+    return known
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -297,6 +299,6 @@ def test_options_out_of_range_are_refused_with_a_hint(make: Callable[[], object]
 
 
 @pytest.mark.parametrize("method", [Ties(), Dare(), Della(), Sce(), Ram()], ids=repr)
-def test_without_a_base_there_is_no_task_vector(method: Any) -> None:
+def test_without_a_base_there_is_not_a_task_vector(method: Any) -> None:
     with pytest.raises(MergeError, match="no merge base"):
-        method.merge(Group("x", None, (BASE,), (1.0,), (b"d",), measured=Selection(None, (1.0,))))
+        method.merge(Group("x", None, (BASE,), (1.0,), (Digest(b"d"),), measured=Selection(None, (1.0,))))

@@ -47,7 +47,7 @@ def base(tmp_path: Path) -> Path:
         "C:bare.git",
     ],
 )
-def test_addresses_that_are_no_folder(base: Path, url: str) -> None:
+def test_addresses_that_are_not_folders(base: Path, url: str) -> None:
     assert DirectoryRemote.open(url, RemoteContext(base)) is None
 
 
@@ -68,14 +68,14 @@ def test_addresses_that_are_no_folder(base: Path, url: str) -> None:
     ],
 )
 def test_paths(base: Path, url: str, folder: str) -> None:
-    wanted = (base / folder / "theta").resolve()
-    found = DirectoryRemote.open(url, RemoteContext(base))
-    assert found is not None
-    assert found.root.resolve() == wanted
-    assert found.may_link
+    expected = (base / folder / "theta").resolve()
+    result = DirectoryRemote.open(url, RemoteContext(base))
+    assert result is not None
+    assert result.root.resolve() == expected
+    assert result.may_link
     absolute = DirectoryRemote.open(f"{base}/{url}", RemoteContext(Path("/nowhere")))
     assert absolute is not None
-    assert absolute.root.resolve() == wanted
+    assert absolute.root.resolve() == expected
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_paths(base: Path, url: str, folder: str) -> None:
     ],
 )
 def test_file_addresses_mean_what_git_takes_them_for(base: Path, url: str, folder: str) -> None:
-    found = DirectoryRemote.open(url.format(base), RemoteContext(Path("/nowhere")))
-    assert found is not None
-    assert found.root == base / folder / "theta"
-    assert not found.may_link
+    result = DirectoryRemote.open(url.format(base), RemoteContext(Path("/nowhere")))
+    assert result is not None
+    assert result.root == base / folder / "theta"
+    assert not result.may_link
     git(base / folder, "init", "-q", "--bare", ".")
     assert git(base, "ls-remote", url.format(base)) == "", "git finds a repository there too"
 
@@ -104,9 +104,9 @@ def test_a_work_tree_beside_its_git_directory(base: Path) -> None:
     inner.mkdir(parents=True)
     (inner / "HEAD").write_text("ref: refs/heads/x\n")
     (inner / "commondir").write_text("../..\n")
-    found = DirectoryRemote.open("linked", RemoteContext(base))
-    assert found is not None
-    assert found.root == base / "bare.git" / "theta"
+    result = DirectoryRemote.open("linked", RemoteContext(base))
+    assert result is not None
+    assert result.root == base / "bare.git" / "theta"
 
 
 @pytest.mark.parametrize("url", ["nothing", "./nothing.git", "file:///no/such/folder", "~nobody_of_that_name/x"])

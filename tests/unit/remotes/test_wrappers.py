@@ -1,4 +1,4 @@
-"""Each wrapper keeps its one promise, over a remote that fails as it is told to."""
+"""Each wrapper keeps its one promise, over a remote that fails as it is asked to."""
 
 from __future__ import annotations
 
@@ -106,21 +106,21 @@ def test_pauses_are_those_that_the_server_asks_for(inner: DirectoryRemote, tmp_p
 
 @pytest.mark.parametrize("method", ["upload", "download"])
 def test_progress_goes_back_by_what_failed(inner: DirectoryRemote, tmp_path: Path, method: str) -> None:
-    told: list[int] = []
+    progress: list[int] = []
     calls: dict[str, Callable[[RetryingRemote], None]] = {
-        "upload": lambda remote: remote.upload(NAME, tmp_path / "source", told.append),
-        "download": lambda remote: remote.download(NAME, tmp_path / "target", told.append),
+        "upload": lambda remote: remote.upload(NAME, tmp_path / "source", progress.append),
+        "download": lambda remote: remote.download(NAME, tmp_path / "target", progress.append),
     }
     remote, _, _ = retrying(inner, Fault("drop", times=2), Fault("lose"))
     calls[method](remote)
     half = len(DATA) // 2
-    assert told == [half, -half, half, -half, len(DATA), -len(DATA), len(DATA)]
-    told.clear()
+    assert progress == [half, -half, half, -half, len(DATA), -len(DATA), len(DATA)]
+    progress.clear()
     (tmp_path / "target").unlink(missing_ok=True)
     remote, _, _ = retrying(inner, Fault("drop", times=99))
     with pytest.raises(TemporaryRemoteError):
         calls[method](remote)
-    assert sum(told) == 0, "what no attempt could finish still counts"
+    assert sum(progress) == 0, "what no attempt could finish still counts"
 
 
 def test_a_half_written_file_is_not_in_the_way_of_the_next_attempt(inner: DirectoryRemote, tmp_path: Path) -> None:
@@ -229,15 +229,15 @@ class Clock(list[float]):
 def test_the_bandwidth_holds_on_average(inner: DirectoryRemote, tmp_path: Path, method: str) -> None:
     clock = Clock()
     limited = LimitedRemote(inner, bandwidth=Bandwidth(1000, clock.sleep, clock))
-    told: list[int] = []
+    progress: list[int] = []
     for number in range(5):
         if method == "upload":
-            limited.upload(NAME, tmp_path / "source", told.append)
+            limited.upload(NAME, tmp_path / "source", progress.append)
         elif method == "download":
-            limited.download(NAME, tmp_path / f"target {number}", told.append)
+            limited.download(NAME, tmp_path / f"target {number}", progress.append)
         else:
-            told.append(len(limited.read(NAME, 0, len(DATA))))
-    assert sum(told) == 5 * len(DATA)
+            progress.append(len(limited.read(NAME, 0, len(DATA))))
+    assert sum(progress) == 5 * len(DATA)
     assert clock() == pytest.approx(5 * len(DATA) / 1000)
 
 
@@ -267,7 +267,7 @@ def test_time_that_nobody_used_is_not_saved_up() -> None:
 
 
 class Told(NullReporter):
-    """Adds up what it is told."""
+    """Adds up what is reported to it."""
 
     def __init__(self) -> None:
         self.amounts: list[int] = []
@@ -277,7 +277,7 @@ class Told(NullReporter):
 
 
 @pytest.mark.parametrize("method", ["upload", "download"])
-def test_the_reporter_is_told_and_so_is_the_caller(inner: DirectoryRemote, tmp_path: Path, method: str) -> None:
+def test_the_reporter_hears_of_it_and_so_does_the_caller(inner: DirectoryRemote, tmp_path: Path, method: str) -> None:
     reporter, caller = Told(), Told()
     faulty = FaultyRemote(inner, [Fault("drop")])
     remote = ReportingRemote(RetryingRemote(faulty, sleep=lambda seconds: None), reporter)

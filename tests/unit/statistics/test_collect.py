@@ -1,52 +1,17 @@
-"""Statistics of small models against what one can work out by hand, and as files."""
+"""Statistics of small models against what one can work out by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from gittheta.engine.in_memory import merge
 from gittheta.errors import ThetaError
-from gittheta.statistics import Statistics, fisher, gram, output, sidecar
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in the engine; and several workers of a test run do not wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def classes(count: int, of: int, seed: int) -> torch.Tensor:
-    return torch.randint(of, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def linear(inputs: int, outputs: int, seed: int, bias: bool = True) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    with torch.no_grad():
-        for at, each in enumerate(layer.parameters()):
-            each.copy_(random(*each.shape, seed=seed + at) / 2)
-    return layer
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-9)
-
-
-X, Y = random(37, 4, seed=1), classes(37, 3, seed=2)
-BATCHES = [(X[:20], Y[:20]), (X[20:], Y[20:])]
+from gittheta.statistics import fisher, gram, output
+from tests.support.examples import BATCHES, Deep, X, Y, classes, close, linear, random
 
 
 class TestFisherOfALogisticModel:
@@ -58,30 +23,30 @@ class TestFisherOfALogisticModel:
     @pytest.mark.parametrize("at_once", [1, 16, 100])
     def test_of_the_labels(self, at_once: int) -> None:
         error = nn.functional.one_hot(Y, 3) - self.p
-        found = fisher(self.model, BATCHES, at_once=at_once)
-        assert (found.kind, found.examples) == ("fisher", 37)
-        assert close(found.tensors["weight"], torch.einsum("bi,bj->ij", error**2, X**2) / 37)
-        assert close(found.tensors["bias"], (error**2).mean(0))
+        result = fisher(self.model, BATCHES, at_once=at_once)
+        assert (result.kind, result.examples) == ("fisher", 37)
+        assert close(result.tensors["weight"], torch.einsum("bi,bj->ij", error**2, X**2) / 37)
+        assert close(result.tensors["bias"], (error**2).mean(0))
 
     def test_expected(self) -> None:
         variance = self.p * (1 - self.p)  # Σ_c p_c·(1[c = i] − p_i)²
-        found = fisher(self.model, BATCHES, labels="expected")
-        assert close(found.tensors["weight"], torch.einsum("bi,bj->ij", variance, X**2) / 37)
-        assert close(found.tensors["bias"], variance.mean(0))
+        result = fisher(self.model, BATCHES, labels="expected")
+        assert close(result.tensors["weight"], torch.einsum("bi,bj->ij", variance, X**2) / 37)
+        assert close(result.tensors["bias"], variance.mean(0))
 
     def test_sampled(self) -> None:
         many = [(X[:4].repeat(500, 1), torch.zeros(2000, dtype=torch.long))]
-        found = fisher(self.model, many, labels="sampled", seed=5, at_once=2000).tensors["bias"]
+        result = fisher(self.model, many, labels="sampled", seed=5, at_once=2000).tensors["bias"]
         variance = self.p[:4] * (1 - self.p[:4])
-        assert torch.allclose(found.float(), variance.mean(0), rtol=0.15)
+        assert torch.allclose(result.float(), variance.mean(0), rtol=0.15)
         again = [fisher(self.model, many, labels="sampled", seed=seed, at_once=500).tensors["bias"] for seed in (5, 6)]
-        assert torch.allclose(again[0], found, rtol=1e-6)
-        assert not torch.allclose(again[1], found, rtol=1e-6)
+        assert torch.allclose(again[0], result, rtol=1e-6)
+        assert not torch.allclose(again[1], result, rtol=1e-6)
 
     def test_batches_make_no_difference(self) -> None:
         whole = fisher(self.model, [(X, Y)]).tensors
         for size in (1, 7):
-            parts = fisher(self.model, zip(X.split(size), Y.split(size), strict=True)).tensors
+            parts = fisher(self.model, zip(torch.split(X, size), torch.split(Y, size), strict=True)).tensors
             assert all(torch.allclose(parts[name], whole[name], rtol=1e-6) for name in whole)
 
     def test_mappings_and_objects_with_logits(self) -> None:
@@ -95,15 +60,16 @@ class TestFisherOfALogisticModel:
 
         batches = [{"pixels": x, "labels": y} for x, y in BATCHES]
         for labels in ("data", "expected"):
-            found = fisher(Wrapped(self.model), batches, labels=labels).tensors["inner.weight"]
-            assert close(found, fisher(self.model, BATCHES, labels=labels).tensors["weight"])
+            result = fisher(Wrapped(self.model), batches, labels=labels).tensors["inner.weight"]
+            assert close(result, fisher(self.model, BATCHES, labels=labels).tensors["weight"])
 
     def test_other_likelihoods(self) -> None:
         """A regression with unit variance: the gradient by the bias is the residual."""
         target = random(37, 3, seed=9)
 
         def log_prob(model: Any, batch: Any) -> torch.Tensor:
-            return -(model(batch[0]) - batch[1]).square().sum(-1) / 2
+            log: torch.Tensor = -(model(batch[0]) - batch[1]).square().sum(-1) / 2
+            return log
 
         residual = target - self.model(X).detach()
         assert close(fisher(self.model, [(X, target)], log_prob=log_prob).tensors["bias"], residual.square().mean(0))
@@ -117,30 +83,13 @@ class Awkward(nn.Module):
         self.layer = linear(4, 3, seed=3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x) if x.sum().item() > -1e9 else x
+        result: torch.Tensor = self.layer(x) if x.sum().item() > -1e9 else x
+        return result
 
 
-class Deep(nn.Module):
-    """Convolution, normalisation, dropout, a shared layer, a frozen one, one without use, buffers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(1, 3, 3, padding=1)
-        self.norm = nn.BatchNorm1d(3)
-        self.drop = nn.Dropout(0.5)
-        self.shared = nn.Linear(12, 12)
-        self.head = nn.Linear(12, 3, bias=False)
-        self.spare = nn.Linear(5, 2)
-        self.tied = nn.Linear(12, 3, bias=False)
-        self.tied.weight = self.head.weight
-        self.register_buffer("scratch", torch.ones(2), persistent=False)
-        self.head.weight.requires_grad_(False)
-        self.norm.eval()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop(self.norm(self.conv(x[:, None]))).flatten(1)
-        x = self.shared(self.shared(x).tanh())
-        return self.head(x) + self.tied(x.tanh())
+def products(inputs: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of what each of them gives with itself."""
+    return torch.stack([each.double().mT @ each.double() for each in inputs]).sum(0)
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -165,70 +114,72 @@ class TestFisherOfOtherModels:
     def test_layers_of_many_kinds(self) -> None:
         torch.manual_seed(0)
         model = Deep()
-        found = fisher(model, BATCHES).tensors
-        assert found.keys() == {name for name, each in model.state_dict().items() if each.is_floating_point()}
-        assert not found["norm.running_var"].any()
-        assert not found["spare.weight"].any()
-        assert torch.equal(found["tied.weight"], found["head.weight"])
+        result = fisher(model, BATCHES).tensors
+        assert result.keys() == {name for name, each in model.state_dict().items() if each.is_floating_point()}
+        assert not result["norm.running_var"].any()
+        assert not result["spare.weight"].any()
+        assert torch.equal(result["tied.weight"], result["head.weight"])
         for name, each in self.by_hand(model, (X, Y)).items():
-            assert close(found[name], each), name
+            assert close(result[name], each), name
 
     def test_a_transformer(self) -> None:
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         model = nn.Sequential(nn.Embedding(10, 8), layer, nn.Flatten(), nn.Linear(8 * 5, 3))
         tokens, labels = classes(60, 10, seed=3).reshape(12, 5), classes(12, 3, seed=4)
-        found = fisher(model, [(tokens, labels)]).tensors
+        result = fisher(model, [(tokens, labels)]).tensors
         for name, each in self.by_hand(model, (tokens, labels)).items():
-            assert close(found[name], each), name
+            assert close(result[name], each), name
         known = gram(model, [(tokens, labels)])
         assert {"1.linear1.weight", "1.linear2.weight", "3.weight"} <= known.tensors.keys()
         assert all(known.tensors[name].any() for name in ("1.linear1.weight", "1.linear2.weight", "3.weight"))
 
     def test_where_examples_must_be_taken_one_by_one(self) -> None:
-        found = fisher(Awkward(), BATCHES).tensors
-        assert close(found["layer.weight"], fisher(linear(4, 3, seed=3), BATCHES).tensors["weight"])
+        result = fisher(Awkward(), BATCHES).tensors
+        assert close(result["layer.weight"], fisher(linear(4, 3, seed=3), BATCHES).tensors["weight"])
 
     def test_bf16(self) -> None:
-        found = fisher(linear(4, 3, seed=3).bfloat16(), [(X.bfloat16(), Y)]).tensors["weight"]
-        assert found.dtype == torch.float64
-        assert torch.allclose(found.float(), fisher(linear(4, 3, seed=3), [(X, Y)]).tensors["weight"].float(), rtol=0.1)
+        result = fisher(linear(4, 3, seed=3).bfloat16(), [(X.bfloat16(), Y)]).tensors["weight"]
+        assert result.dtype == torch.float64
+        assert torch.allclose(
+            result.float(), fisher(linear(4, 3, seed=3), [(X, Y)]).tensors["weight"].float(), rtol=0.1
+        )
 
 
 class TestGram:
     def test_is_the_product_of_the_inputs(self) -> None:
         model = nn.Sequential(linear(4, 6, seed=3), nn.Tanh(), linear(6, 3, seed=5))
-        found = gram(model, BATCHES)
+        result = gram(model, BATCHES)
         hidden = model[:2](X).detach()
-        assert (found.kind, found.examples) == ("gram", 37)
-        assert found.tensors.keys() == {"0.weight", "2.weight"}
-        assert close(found.tensors["0.weight"], X.double().mT @ X.double())
-        assert close(found.tensors["2.weight"], hidden.double().mT @ hidden.double())
+        assert (result.kind, result.examples) == ("gram", 37)
+        assert result.tensors.keys() == {"0.weight", "2.weight"}
+        assert close(result.tensors["0.weight"], X.double().mT @ X.double())
+        assert close(result.tensors["2.weight"], hidden.double().mT @ hidden.double())
 
     def test_inputs_of_any_shape_and_batches_of_any_kind(self) -> None:
         model, inputs = linear(4, 3, seed=3), random(2, 5, 7, 4, seed=1)
         flat = inputs.double().reshape(-1, 4)
         by_name = gram(model, [{"input": inputs, "labels": torch.zeros(2)}]).tensors["weight"]
-        for found in (gram(model, [inputs]).tensors["weight"], gram(model, [[inputs]]).tensors["weight"], by_name):
-            assert close(found, flat.mT @ flat)
+        for result in (gram(model, [inputs]).tensors["weight"], gram(model, [[inputs]]).tensors["weight"], by_name):
+            assert close(result, flat.mT @ flat)
         called = gram(model, [(torch.zeros(2), inputs)], forward=lambda model, batch: model(batch[1]))
         assert close(called.tensors["weight"], flat.mT @ flat)
 
     def test_shared_and_tied_layers_have_the_sum(self) -> None:
         torch.manual_seed(0)
         model, inputs = Deep(), dict[str, list[torch.Tensor]]()
-        found = gram(model, BATCHES).tensors
+        result = gram(model, BATCHES).tensors
         model.eval()
         for name, layer in model.named_modules():
             layer.register_forward_pre_hook(lambda _, args, name=name: inputs.setdefault(name, []).append(args[0]))
         model(X)
         shared, tied = inputs["shared"], inputs["head"] + inputs["tied"]
         assert len(shared) == 2
-        assert close(found["shared.weight"], sum(each.double().mT @ each.double() for each in shared).detach())
-        assert close(found["head.weight"], sum(each.double().mT @ each.double() for each in tied).detach())
-        assert torch.equal(found["tied.weight"], found["head.weight"])
-        assert found["spare.weight"].shape == (5, 5)
-        assert not found["spare.weight"].any()
+        assert close(result["shared.weight"], products(shared).detach())
+        assert close(result["head.weight"], products(tied).detach())
+        assert torch.equal(result["tied.weight"], result["head.weight"])
+        assert result["spare.weight"].shape == (5, 5)
+        assert not result["spare.weight"].any()
 
 
 class TestOutput:
@@ -242,11 +193,11 @@ class TestOutput:
 
     def test_shared_layers(self) -> None:
         torch.manual_seed(0)
-        found = output(Deep(), BATCHES).tensors
-        assert found.keys() == {"shared.weight", "head.weight", "tied.weight", "spare.weight"}
-        assert found["shared.weight"].shape == (12, 12)
-        assert found["tied.weight"].any()
-        assert not found["spare.weight"].any()
+        result = output(Deep(), BATCHES).tensors
+        assert result.keys() == {"shared.weight", "head.weight", "tied.weight", "spare.weight"}
+        assert result["shared.weight"].shape == (12, 12)
+        assert result["tied.weight"].any()
+        assert not result["spare.weight"].any()
 
     def test_with_gram_it_is_fisher_where_one_example_is_all(self) -> None:
         """ggᵀ ⊗ xxᵀ of a single example is its Fisher information; here its diagonal."""
@@ -304,7 +255,7 @@ class TestLikelihood:
             ((X, Y, Y), "neither"),
         ],
     )
-    def test_that_cannot_be_told(self, collect: Any, batch: Any, message: str) -> None:
+    def test_that_cannot_be_found_out(self, collect: Any, batch: Any, message: str) -> None:
         with pytest.raises(ThetaError, match=f"(?s){message}.*log_prob="):
             collect(linear(4, 3, seed=1), [batch])
 
@@ -323,71 +274,3 @@ class TestLikelihood:
 def test_log_prob_must_give_one_number_an_example() -> None:
     with pytest.raises(ThetaError, match=r"\[1, 3\] for one example"):
         fisher(linear(4, 3, seed=1), BATCHES, log_prob=lambda model, batch: model(batch[0]))
-
-
-class TestFiles:
-    def test_are_what_the_library_reads(self, tmp_path: Path) -> None:
-        torch.manual_seed(0)
-        found = fisher(Deep(), BATCHES)
-        path = found.beside(tmp_path / "model.safetensors")
-        assert path == tmp_path / "model.fisher.safetensors" == sidecar(tmp_path / "model.safetensors", "fisher")
-        with safe_open(path, "pt") as file:
-            assert file.metadata() == {"format": "pt", "statistics": "fisher"}
-            assert sorted(file.keys()) == sorted(found.tensors)
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                assert torch.equal(file.get_tensor(name), found.tensors[name].float())
-
-    def test_same_bytes_and_nothing_else(self, tmp_path: Path) -> None:
-        values = {
-            "b": random(3, 5, seed=1),
-            "a": torch.ones(()),
-            "empty": torch.ones(0, 4),
-            "long": torch.ones(1 << 21),
-        }
-        Statistics("gram", values, 3).write(tmp_path / "one")
-        (tmp_path / "two").write_bytes(b"older")
-        Statistics("gram", dict(reversed(values.items())), 3).write(str(tmp_path / "two"))
-        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-        assert sorted(each.name for each in tmp_path.iterdir()) == ["one", "two"]
-
-    def test_a_failure_leaves_the_file_that_was_there(self, tmp_path: Path) -> None:
-        (tmp_path / "one").write_bytes(b"older")
-        with pytest.raises(NotImplementedError):
-            Statistics("gram", Failing(a=torch.ones(2)), 1).write(tmp_path / "one")
-        assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("one", b"older")]
-
-    def test_serve_a_merge(self, tmp_path: Path) -> None:
-        """Two models, each of which knows other inputs: regmean and fisher do better than the mean on both."""
-        teacher, sides, known = linear(6, 3, seed=1, bias=False), [], []
-        for side in range(2):
-            model = linear(6, 3, seed=1, bias=False)
-            seen = random(200, 6, seed=5 + side) * (torch.arange(6) // 3 == side)
-            with torch.no_grad():
-                model.weight += random(3, 6, seed=7 + side) * (torch.arange(6) // 3 != side)
-            labels = teacher(seen).argmax(-1)
-            paths = {
-                each.kind: each.beside(tmp_path / f"{side}.safetensors") for each in collected(model, seen, labels)
-            }
-            sides.append({"weight": model.weight.detach()})
-            known.append(paths)
-        for method in ("fisher", "regmean", "mats"):
-            options = {} if method != "mats" else {"iterations": 50}
-            base = {"weight": teacher.weight.detach()}
-            merged = merge(base, sides, method, statistics=known, device="cpu", **options)
-            assert torch.allclose(merged["weight"], teacher.weight.detach(), atol=1e-4), method
-
-
-def collected(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Statistics]:
-    return [fisher(model, [(x, y)], labels="expected"), gram(model, [x])]
-
-
-class Failing(dict[str, torch.Tensor]):
-    """Breaks when it is read for the second time: after the header."""
-
-    reads = 0
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        self.reads += 1
-        if self.reads > 1:
-            raise NotImplementedError
-        return super().__getitem__(name)

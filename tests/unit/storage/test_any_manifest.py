@@ -72,12 +72,12 @@ def test_parsing_undoes_formatting(manifest: Manifest) -> None:
 
 @settings(derandomize=True, max_examples=80, deadline=None)
 @given(manifests(), st.randoms(use_true_random=False))
-def test_mutated_text_is_canonical_or_refused(manifest: Manifest, chance: random.Random) -> None:
+def test_mutated_text_is_canonical_or_refused(manifest: Manifest, rng: random.Random) -> None:
     text = bytearray(format_manifest(manifest))
-    for _ in range(chance.randrange(1, 4)):
-        at = chance.randrange(len(text))
-        text[at : at + chance.randrange(2)] = bytes(
-            chance.choice((b"0", b"1", b" ", b"\n", b"x", b"%", b"]", b"\xff", b"", b"9" * 30))
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(text))
+        text[at : at + rng.randrange(2)] = bytes(
+            rng.choice((b"0", b"1", b" ", b"\n", b"x", b"%", b"]", b"\xff", b"", b"9" * 30))
         )
     try:
         parsed = parse_manifest(bytes(text))

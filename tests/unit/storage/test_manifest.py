@@ -219,10 +219,10 @@ def test_every_link_but_the_last_names_its_base() -> None:
 
 
 def test_bytes_need_a_recipe_and_none_need_none() -> None:
-    rejected(f"{HEADER}[w]\nf32 2 {D2}\n", "no recipe")
-    rejected(f"{HEADER}[w]\nf32 0 {D2}\ndense {OA}:16+9\n", "no recipe")
-    rejected(f"{FIRST}format x\nskeleton 10 10 {D1}\n", "no recipe")
-    rejected(f"{FIRST}format x\nskeleton 0 0 {D1}\ndense {OA}:16+9\n", "no recipe")
+    rejected(f"{HEADER}[w]\nf32 2 {D2}\n", "needs a recipe")
+    rejected(f"{HEADER}[w]\nf32 0 {D2}\ndense {OA}:16+9\n", "needs a recipe")
+    rejected(f"{FIRST}format x\nskeleton 10 10 {D1}\n", "needs a recipe")
+    rejected(f"{FIRST}format x\nskeleton 0 0 {D1}\ndense {OA}:16+9\n", "needs a recipe")
 
 
 def test_a_name_twice() -> None:
@@ -260,7 +260,7 @@ def test_the_largest_shapes_that_are_allowed() -> None:
         assert format_manifest(parse_manifest(text)) == text
 
 
-def test_many_large_tensors_are_no_file() -> None:
+def test_more_bytes_than_a_file_can_have_are_refused() -> None:
     rejected(HEADER + "".join(f"[{at}]\nu8 {1 << 61} {D2}\ndense {OA}:16+9\n" for at in range(3)), "larger than a file")
 
 
@@ -282,7 +282,7 @@ def test_manifests_from_the_future_say_what_to_do(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "", "x", "9999999999"])
-def test_versions_that_are_none(version: str) -> None:
+def test_words_that_are_not_versions(version: str) -> None:
     rejected(TEXT.replace("manifest 1", f"manifest {version}"))
 
 
@@ -299,7 +299,7 @@ def test_names_of_formats(name: str) -> None:
     rejected(TEXT.replace("format safetensors", f"format {name}"))
 
 
-def test_text_that_is_none() -> None:
+def test_bytes_that_are_not_text() -> None:
     for text in (b"", b"\xff", TEXT.encode() + b"\xff\n", TEXT.encode("utf-16"), b"\0" * 100, FIRST.encode()):
         rejected(text)
 

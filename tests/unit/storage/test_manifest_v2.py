@@ -320,8 +320,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Some tensors that share some names."""
     names, parsed = draw(NAMES), parse_manifest(manifest(stanza(dtype="f32"), first=FIRST))
     stanzas: list[Stanza] = []
-    for name in names:
-        if stanzas and draw(st.booleans()):
+    again: list[bool] = draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names)))
+    for name, is_alias in zip(names, again, strict=True):
+        if stanzas and is_alias:
             stanzas[-1] = replace(stanzas[-1], aliases=(*stanzas[-1].aliases, name))
             continue
         dtype = draw(DTYPES_OF_ALL_KINDS)

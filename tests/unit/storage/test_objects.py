@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_an_object_is_its_head_and_what_was_appended(store: ObjectStore) -> None
     assert list(store.all()) == [name]
 
 
-def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
+def test_pending_places_say_where_parts_lie(store: ObjectStore) -> None:
     pack = PackWriter(store, 1 << 26)
     assert pack.append((b"abc", b"d")) == PendingPlace(0, len(OBJECT_HEAD), 4)
     assert pack.append((b"xyz",)) == PendingPlace(0, len(OBJECT_HEAD) + 4, 3)
@@ -64,16 +65,16 @@ def test_spots_say_where_parts_lie(store: ObjectStore) -> None:
 
 def test_a_full_object_is_followed_by_another(store: ObjectStore) -> None:
     pack = PackWriter(store, 100)
-    spots = [pack.append((bytes([at]) * 30,)) for at in range(10)]
+    pending = [pack.append((bytes([at]) * 30,)) for at in range(10)]
     names = pack.finish()
     assert len(names) == len(set(names)) == 4
-    assert [spot.index for spot in spots] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert [place.index for place in pending] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
 
 
 def test_neighbours_become_one_place() -> None:
     names = [ObjectId("a" * 64), ObjectId("b" * 64)]
-    spots = [PendingPlace(0, 16, 4), PendingPlace(0, 20, 6), PendingPlace(0, 30, 1), PendingPlace(1, 31, 2)]
-    assert places(spots, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
+    pending = [PendingPlace(0, 16, 4), PendingPlace(0, 20, 6), PendingPlace(0, 30, 1), PendingPlace(1, 31, 2)]
+    assert places(pending, names) == (Place(names[0], 16, 10), Place(names[0], 30, 1), Place(names[1], 31, 2))
 
 
 def test_nothing_has_an_objects_name_before_the_end(store: ObjectStore) -> None:
@@ -131,9 +132,9 @@ def test_whole_objects_pass_the_check_and_others_do_not(store: ObjectStore) -> N
     name = packed(store, b"some bytes", b"and more")
     path = store.home_of(name)
     whole = path.read_bytes()
-    told: list[int] = []
-    store.check(name, told.append)
-    assert sum(told) == len(whole)
+    progress: list[int] = []
+    store.check(name, progress.append)
+    assert sum(progress) == len(whole)
     for at in range(len(whole)):
         spoil(path, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(ObjectCorrupt, match=name):
@@ -194,16 +195,30 @@ def test_alternates_are_read_and_never_written(tmp_path: Path) -> None:
     assert not store.root.exists()
 
 
+def writer(data: bytes) -> Callable[[Path], None]:
+    """Writes these bytes to the file that it is called with."""
+
+    def write(target: Path) -> None:
+        target.write_bytes(data)
+
+    return write
+
+
 def test_imported_files_are_checked_first(store: ObjectStore) -> None:
     data = OBJECT_HEAD + b"imported"
     name = ObjectId(hashlib.sha256(data).hexdigest())
-    store.import_file(name, lambda target: target.write_bytes(data) and None)
+    store.import_file(name, writer(data))
     store.check(name)
     for wrong in (b"", data[:-1], data + b"x"):
         with pytest.raises(ObjectCorrupt):
-            store.import_file(GONE, lambda target, wrong=wrong: target.write_bytes(wrong) and None)  # type: ignore[misc]
+            store.import_file(GONE, writer(wrong))
+
+    def stumble(target: Path) -> None:
+        target.write_bytes(b"half")
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        store.import_file(GONE, lambda target: target.write_bytes(b"half") and 1 / 0)
+        store.import_file(GONE, stumble)
     assert files(store.root) == [store.home_of(name)]
 
 
@@ -225,7 +240,7 @@ def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: ObjectS
     assert not old.exists()
 
 
-def test_other_files_among_the_objects_are_no_objects(store: ObjectStore) -> None:
+def test_other_files_among_the_objects_are_not_objects(store: ObjectStore) -> None:
     name = packed(store, b"something")
     (store.home_of(name).parent / "notes.txt").write_text("hello")
     assert list(store.all()) == [name]

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def filled(path: Path, count: int = 50) -> None:
     known = RecipeCache(path)
     known.record(((digest(at), recipe(at)) for at in range(count)), [(digest(1000), digest(1), recipe(1))])
-    known.record_manifest(digest(2000), True)
+    known.record_manifest(digest(2000), compared=True)
     known.close()
 
 
@@ -53,9 +53,9 @@ def test_what_was_recorded_is_found_by_the_next_process(path: Path) -> None:
 
 def test_a_manifest_may_be_known_without_its_frames_having_been_compared(path: Path) -> None:
     known = RecipeCache(path)
-    known.record_manifest(digest(1), False)
+    known.record_manifest(digest(1), compared=False)
     assert known.manifest(digest(1)) is False
-    known.record_manifest(digest(1), True)
+    known.record_manifest(digest(1), compared=True)
     assert known.manifest(digest(1)) is True
     known.close()
 
@@ -83,7 +83,7 @@ def test_what_one_process_records_another_finds(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not a database at all, but text\n" * 99, b"SQLite format 3\0" + bytes(4096)]
 )
-def test_a_file_that_is_no_database_is_replaced(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_replaced(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     known = RecipeCache(path)
@@ -107,7 +107,7 @@ def test_a_truncated_or_overwritten_file_gives_right_answers_or_none(path: Path)
             known.by_first_block(digest(1000))
             known.manifest(digest(2000))
             known.record([(digest(9999), recipe(9999))])
-            known.record_manifest(digest(3), False)
+            known.record_manifest(digest(3), compared=False)
             known.close()
 
 
@@ -129,7 +129,7 @@ def test_rows_that_were_tampered_with_are_ignored(path: Path) -> None:
     known.close()
 
 
-def test_a_recipe_that_is_none_is_ignored_even_with_the_right_check(path: Path) -> None:
+def test_text_that_is_not_a_recipe_is_ignored_even_with_the_right_check(path: Path) -> None:
     filled(path)
     for number, text in enumerate(("dense x\n", "", "../../etc/passwd")):
         check = digest_of(digest(number) + text.encode())[:16]
@@ -166,7 +166,7 @@ def test_several_writers_at_once(path: Path) -> None:
     known.close()
 
 
-def test_a_place_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     known = RecipeCache(tmp_path / "file" / "known.sqlite")
     known.record([(digest(1), recipe(1))])
@@ -174,7 +174,7 @@ def test_a_place_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
     known.close()
 
 
-def test_a_table_of_another_shape_is_no_trouble(path: Path) -> None:
+def test_a_table_of_another_shape_does_no_harm(path: Path) -> None:
     path.parent.mkdir()
     edit(path, "CREATE TABLE tensor (something TEXT)")
     known = RecipeCache(path)

@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 def fill(path: Path) -> None:
     cache = RecipeCache(path)
     cache.record((digest(at), recipe(at)) for at in range(1000))
-    cache.record_manifest(digest(2000), True)
+    cache.record_manifest(digest(2000), compared=True)
     cache.close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -68,7 +68,7 @@ def use(cache: RecipeCache, number: int) -> None:
         cache.record([(digest(mine), recipe(mine))], [(digest(mine + 1), digest(mine), recipe(mine))])
         assert cache.recipe(digest(mine)) in (None, recipe(mine))
         assert cache.by_first_block(digest(mine + 1)) in (None, (digest(mine), recipe(mine)))
-        cache.record_manifest(digest(mine), True)
+        cache.record_manifest(digest(mine), compared=True)
         assert cache.manifest(digest(mine)) in (None, True)
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_set_aside_and_made_anew(path: Path, damage: str, firs
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "empty"])
 def test_many_threads_find_a_damaged_file(path: Path, damage: str) -> None:
-    put(path, DAMAGE.get(damage, lambda data: b"")(path.read_bytes()))
+    put(path, DAMAGE[damage](path.read_bytes()) if damage in DAMAGE else b"")
     cache = RecipeCache(path)
     crowd(lambda number: use(cache, number))
     cache.record([(digest(1), recipe(1))])

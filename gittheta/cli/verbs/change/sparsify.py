@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.flows.edit.sparsify import METHODS, Options, SparsifyReport
 from gittheta.flows.edit.sparsify import sparsify as run
-from gittheta.flows.edit.task_vector import Loss
 from gittheta.runtime import keep_memory
+
+if TYPE_CHECKING:
+    from gittheta.flows.edit.task_vector import Loss
 
 _SHOWN = 10
 

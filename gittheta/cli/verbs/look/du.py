@@ -12,10 +12,11 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import GitError
 from gittheta.flows.history.usage import Usage, Version, lies_in
-from gittheta.flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from gittheta.flows.workspace import Workspace
 
 #: Wide enough for any row: a line that the terminal wraps reads better than columns that are squeezed.
 _WIDE = 10_000

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from gittheta.cli.console import human, open_workspace
 from gittheta.flows.checkout.materialise import manifest_text
-from gittheta.flows.workspace import Workspace
-from gittheta.git.entries import Entry
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
+    from gittheta.git.entries import Entry
 
 
 @dataclass(frozen=True)

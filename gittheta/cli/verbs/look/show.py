@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
-from gittheta.flows.workspace import Workspace
 from gittheta.model import Manifest, Stanza, stored_bytes
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 
 @click.command()

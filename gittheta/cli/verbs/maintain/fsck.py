@@ -15,7 +15,7 @@ from gittheta.flows.maintain.fsck import check
 def fsck(deep: bool) -> None:
     """Check every manifest that refs and the index reach, and that its objects are whole, here or on a remote."""
     with open_workspace() as workspace:
-        health = check(workspace, deep)
+        health = check(workspace, deep=deep)
         stop_progress(workspace)
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)

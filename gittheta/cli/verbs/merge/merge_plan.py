@@ -13,10 +13,10 @@ from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.verbs.merge.resolve import pair
 from gittheta.flows.merge.plan import Action, Decision
 from gittheta.flows.resolve.replay import MergePreview, compare, preview, replay
-from gittheta.flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from gittheta.engine.comparison import Comparison
+    from gittheta.flows.workspace import Workspace
 
 
 @click.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gittheta.cli.console import open_workspace
@@ -11,8 +13,10 @@ from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.needs import manifests_in, needed_objects
 from gittheta.flows.transfer.push import upload
 from gittheta.flows.transfer.remotes import opened_remote
-from gittheta.flows.workspace import Workspace
 from gittheta.runtime import keep_memory
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 
 @click.command()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gittheta.cli.console import open_workspace
-from gittheta.flows.workspace import Workspace
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+
+if TYPE_CHECKING:
+    from gittheta.flows.workspace import Workspace
 
 ATTRIBUTES = "filter=theta merge=theta diff=theta -text"
 _FILE = ".gitattributes"

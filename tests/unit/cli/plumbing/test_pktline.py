@@ -48,12 +48,12 @@ def written(write: object) -> bytes:
 
 
 def content(reader: PacketReader, size: int) -> bytes:
-    source, found = PacketContent(reader), bytearray()
+    source, result = PacketContent(reader), bytearray()
     buffer = memoryview(bytearray(size))
     while got := source.readinto(buffer):
-        found += buffer[:got]
+        result += buffer[:got]
     assert source.readinto(buffer) == 0
-    return bytes(found)
+    return bytes(result)
 
 
 TALK = b"0012command=clean\n" + b"0010pathname=a b" + b"0000" + b"0009hello" + b"0005!" + b"0000" + b"0000"
@@ -97,14 +97,14 @@ def test_content_cut_short_is_not_a_shorter_file() -> None:
 @pytest.mark.parametrize(
     "head", [b"zzzz", b"0001", b"0002", b"0003", b"-001", b"+009", b"0x0a", b" 00a", b"00_9", b"\n\n\n\n"]
 )
-def test_what_is_no_packet(head: bytes) -> None:
+def test_what_is_not_a_packet(head: bytes) -> None:
     descriptor = read_end(head + b"hello" * 9)
     with pytest.raises(GitError):
         PacketReader(descriptor).packet()
     os.close(descriptor)
 
 
-def test_an_empty_packet_is_no_flush() -> None:
+def test_an_empty_packet_is_not_a_flush() -> None:
     descriptor = read_end(b"0004" + b"0005x" + b"0004" + b"0000")
     reader = PacketReader(descriptor)
     assert content(reader, 10) == b"x"
@@ -134,7 +134,7 @@ def test_content_comes_through_whole(size: int) -> None:
 
 def test_content_of_many_parts() -> None:
     parts = [random.Random(at).randbytes(at % 7 * 9999) for at in range(200)]
-    packets = written(lambda writer: writer.content(map(memoryview, parts)))
+    packets = written(lambda writer: writer.content(memoryview(part) for part in parts))
     descriptor = read_end(packets)
     assert content(PacketReader(descriptor), 77_777) == b"".join(parts)
     os.close(descriptor)

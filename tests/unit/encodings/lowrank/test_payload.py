@@ -6,22 +6,23 @@ import struct
 import tracemalloc
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from gittheta.api import Finding, PayloadError, TensorSpec
 from gittheta.encodings.lowrank.factors import Product, WeightChange
 from gittheta.encodings.lowrank.predictor import LowRank, describe
-from tests.support.lowrank import CHANGES, HeldReader, bfloat, factors, folded, spec_of, weights
+from tests.support.lowrank import CHANGES, HeldReader, bfloats, factors, folded, spec_of, weights
 
 # Bytes
 
 
 @pytest.mark.parametrize(("kind", "most"), [("bf16", 2.0), (np.float16, 2.0), (np.float32, 4.0), (np.float64, 8.0)])
-def test_a_given_adapter_costs_about_its_own_bytes(kind: type | str, most: float) -> None:
+def test_a_given_adapter_costs_about_its_own_bytes(kind: npt.DTypeLike, most: float) -> None:
     rng = np.random.default_rng(8)
     product = factors(rng, (512, 16), (16, 512), dtype=np.float32 if kind == "bf16" else kind)
     if kind == "bf16":
-        product = Product(bfloat(product.left), bfloat(product.right))
+        product = bfloats(product)
     finding = describe(WeightChange(product), spec_of("f32", 512, 512))
     assert len(finding.payload) <= 1.05 * most * 2 * 16 * 512
 
@@ -83,9 +84,9 @@ def _samples() -> list[tuple[Finding, TensorSpec]]:
         change, shape = CHANGES[name](rng)
         samples.append((describe(change, spec_of("bf16", *shape)), spec_of("bf16", *shape)))
     base = weights(rng, 64, 96)
-    found = LowRank().find(folded(base, 2, 5e-4), base)
-    assert found is not None
-    samples.append((found, base.spec))
+    finding = LowRank().find(folded(base, 2, 5e-4), base)
+    assert finding is not None
+    samples.append((finding, base.spec))
     return samples
 
 

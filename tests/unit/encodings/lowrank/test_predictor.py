@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from tests.support.lowrank import (
     Doubles,
     HeldReader,
     applied,
-    bfloat,
+    bfloats,
     factors,
     held,
     misses,
@@ -39,21 +40,21 @@ from tests.support.lowrank import (
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, "bf16"])
-def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: type | str) -> None:
+def test_every_dtype_comes_back_as_float64_would_have_it(dtype: str, kind: npt.DTypeLike) -> None:
     rng = np.random.default_rng(0)
     base = weights(rng, 96, 130, dtype=dtype)
     change = WeightChange(factors(rng, (96, 8), (8, 130), dtype=np.float32 if kind == "bf16" else kind), scaling=2e-4)
     if kind == "bf16":
-        change = replace(change, first=Product(bfloat(change.first.left), bfloat(change.first.right)))
-    wanted = held(applied(change, base), dtype)
+        change = replace(change, first=bfloats(change.first))
+    expected = held(applied(change, base), dtype)
     finding = describe(change, base.spec)
     assert finding.parameters == (("rank", "8"),)
-    found = predict(finding, base)
+    result = predict(finding, base)
     if dtype == "f64":  # where float64 itself rounds, in whatever order
-        new = to_float64(memoryview(found), base.spec.dtype)
-        assert np.abs(new - values_of(wanted).ravel()).max() < 3e-17
+        new = to_float64(memoryview(result), base.spec.dtype)
+        assert np.abs(new - values_of(expected).ravel()).max() < 3e-17
     else:
-        assert misses(found, wanted) <= (0.001 if dtype == "f32" else 0)
+        assert misses(result, expected) <= (0.001 if dtype == "f32" else 0)
 
 
 PARAMETERS = {
@@ -109,12 +110,12 @@ def test_any_shape_and_scale(shape: tuple[int, int], rank: int, dtype: str, powe
     left = np.ldexp(rng.standard_normal((shape[0], rank)), powers[0])
     right = np.ldexp(rng.standard_normal((rank, shape[1])), powers[1] + rng.integers(-9, 9, (rank, 1)))
     change = WeightChange(Product(left, right))
-    wanted = applied(change, base)
-    found = to_float64(memoryview(predict(describe(change, base.spec), base)), base.spec.dtype)
-    exact = values_of(held(wanted, dtype)).ravel()
+    expected = applied(change, base)
+    result = to_float64(memoryview(predict(describe(change, base.spec), base)), base.spec.dtype)
+    exact = values_of(held(expected, dtype)).ravel()
     # Sums that cancel may keep less; nothing is further off than by the last bit of what was summed.
     terms = np.abs(values_of(base)) + np.abs(left) @ np.abs(right)
-    off = (found != exact) & ~(np.abs(np.nan_to_num(found) - np.nan_to_num(exact)) <= terms.ravel() * 2.0**-40)
+    off = (result != exact) & ~(np.abs(np.nan_to_num(result) - np.nan_to_num(exact)) <= terms.ravel() * 2.0**-40)
     assert off.mean() <= 0.01
 
 
@@ -127,8 +128,8 @@ def test_zeros_have_the_sign_that_addition_gives_them() -> None:
 def test_nan_and_infinity_of_the_base_stay() -> None:
     base = held(np.array([[np.nan, np.inf], [-np.inf, 1.0]]), "bf16")
     change = WeightChange(Product(np.ones((2, 1), np.float32), np.ones((1, 2), np.float32)))
-    found = to_float64(memoryview(predict(describe(change, base.spec), base)), DTYPES["bf16"])
-    assert np.array_equal(found, [np.nan, np.inf, -np.inf, 2], equal_nan=True)
+    result = to_float64(memoryview(predict(describe(change, base.spec), base)), DTYPES["bf16"])
+    assert np.array_equal(result, [np.nan, np.inf, -np.inf, 2], equal_nan=True)
 
 
 # The same bits everywhere
@@ -149,7 +150,7 @@ def _naive(change: WeightChange, base: HeldReader) -> bytes:
 
     lefts = [integers(row, list(shifts)) for row in left]
     rights = [integers(column, [exponent - shift for shift in shifts]) for column in right.T]
-    found = np.zeros((len(lefts), len(rights)))
+    result = np.zeros((len(lefts), len(rights)))
     for row, (high, low) in enumerate(lefts):
         for column, (high2, low2) in enumerate(rights):
             sums = [(high, high2, exponent)]
@@ -158,8 +159,8 @@ def _naive(change: WeightChange, base: HeldReader) -> bytes:
             total = parts[0]
             for part in parts[1:]:
                 total += part
-            found[row, column] = total
-    new = values_of(base) + found * change.scaling
+            result[row, column] = total
+    new = values_of(base) + result * change.scaling
     return bytes(from_float64(new.ravel(), base.spec.dtype))
 
 
@@ -168,7 +169,9 @@ def test_the_bits_are_those_of_whole_numbers(dtype: str) -> None:
     rng = np.random.default_rng(5)
     base = weights(rng, 20, 30, dtype=dtype)
     product = factors(rng, (20, 5), (5, 30))
-    change = WeightChange(Product(product.left * np.float32([1, 10, 1e-3, 1e4, 1e-6]), product.right), scaling=0.1)
+    change = WeightChange(
+        Product(product.left * np.array([1, 10, 1e-3, 1e4, 1e-6], np.float32), product.right), scaling=0.1
+    )
     assert predict(describe(change, base.spec), base) == _naive(change, base)
 
 

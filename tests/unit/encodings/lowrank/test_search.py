@@ -151,12 +151,12 @@ def test_other_changes_are_refused_quickly(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (0, 5), (1, 1), (1, 1000), (1000, 1), (3, 3), (16, 16)])
 @pytest.mark.parametrize("dtype", ["bf16", "f64", "i32", "bool", "c64", "f8_e8m0"])
-def test_tensors_that_are_no_matrices_do_no_harm(shape: tuple[int, ...], dtype: str) -> None:
+def test_tensors_that_are_not_matrices_do_no_harm(shape: tuple[int, ...], dtype: str) -> None:
     spec = spec_of(dtype, *shape)
     rng = np.random.default_rng(24)
     new, base = (HeldReader(spec, memoryview(rng.integers(0, 256, spec.nbytes, np.uint8).tobytes())) for _ in range(2))
-    found = LowRank().find(new, base)
-    assert found is None or spec.elements > 200
+    finding = LowRank().find(new, base)
+    assert finding is None or spec.elements > 200
 
 
 def test_bases_of_another_shape_or_dtype_are_refused() -> None:

@@ -127,7 +127,7 @@ def test_payloads_that_were_made_to_harm(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "shape_text",
     [
         *(
             "",
@@ -146,12 +146,12 @@ def test_payloads_that_were_made_to_harm(payload: bytes) -> None:
         *("200x5_0", "²x50", "٢x50", "200x50\n", "9" * 30 + "x50", f"{1 << 61}x{1 << 61}", "1" * 5000, "200.x50"),
     ],
 )
-def test_absurd_shapes(told: str) -> None:
+def test_absurd_shapes(shape_text: str) -> None:
     spec = TensorSpec("w", DTYPES["bf16"], (300, 50))
     with pytest.raises(PayloadError):
-        RESIZE.base_spec(spec, {"from": told})
+        RESIZE.base_spec(spec, {"from": shape_text})
     with pytest.raises(PayloadError):
-        RESIZE.open(packed(np.arange(300), None), spec, {"from": told})
+        RESIZE.open(packed(np.arange(300), None), spec, {"from": shape_text})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_maps_that_would_take_too_much() -> None:
     forwards = packed(np.sort(random(18).integers(0, 300, 300)), None)
     assert RESIZE.open(forwards, TensorSpec("w", bf16, (300, 1 << 30)), {"from": f"300x{1 << 30}"})
     assert RESIZE.open(backwards, TensorSpec("w", bf16, (300, 1 << 10)), {"from": f"{1 << 15}x1024"})
-    for payload, shape, told in (
+    for payload, shape, shape_text in (
         (backwards, (300, 1 << 10), f"{(1 << 15) + 1}x1024"),
         (backwards, (300, 1 << 30), f"300x{1 << 30}"),
         (packed(None, np.arange(9)), (1, 9, 1 << 30), f"1x8x{1 << 30}"),
@@ -185,7 +185,7 @@ def test_maps_that_would_take_too_much() -> None:
         (b"\1\1" + struct.pack("<I", 20) + bytes(20), ((1 << 22) + 1, 1), "200x1"),
     ):
         with pytest.raises(PayloadError):
-            RESIZE.open(memoryview(payload), TensorSpec("w", bf16, shape), {"from": told})
+            RESIZE.open(memoryview(payload), TensorSpec("w", bf16, shape), {"from": shape_text})
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()
 

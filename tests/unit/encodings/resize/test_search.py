@@ -21,6 +21,7 @@ from tests.support.resize import (
     bits,
     draw_map,
     like,
+    mapped,
     opened,
     predicted,
     random,
@@ -43,10 +44,10 @@ def test_appended_and_trimmed(dtype: str, axis: int) -> None:
         np.delete(base.words, [0, 30, 31], axis=axis),
     ):
         new = like(base, words)
-        found = RESIZE.find(new, base)
-        assert found is not None
-        assert len(found.payload) < 100
-        right = predicted(found, new, base) == new.words
+        finding = RESIZE.find(new, base)
+        assert finding is not None
+        assert len(finding.payload) < 100
+        right = predicted(finding, new, base) == new.words
         assert right.take(rows_or_columns[: new.spec.shape[axis]][: 80 - 7], axis=axis).all()
 
 
@@ -55,38 +56,38 @@ def test_appended_and_trimmed(dtype: str, axis: int) -> None:
 def test_permuted(shape: tuple[int, ...], axis: int) -> None:
     base = weights(*shape)
     new = like(base, base.words.take(random(2).permutation(shape[axis]), axis=axis))
-    found = RESIZE.find(new, base)
-    assert np.array_equal(predicted(found, new, base), new.words)
-    assert (opened(found, new).columns is None) == (axis == 0)
-    assert found == RESIZE.find(new, base)
+    finding = RESIZE.find(new, base)
+    assert np.array_equal(predicted(finding, new, base), new.words)
+    assert (opened(finding, new).columns is None) == (axis == 0)
+    assert finding == RESIZE.find(new, base)
 
 
 @settings(max_examples=60, deadline=None)
 @given(axis=st.sampled_from([0, 1]), inner=st.sampled_from([(), (3,), (2, 2)]), data=st.data())
 def test_any_rows_or_columns_are_found(axis: int, inner: tuple[int, ...], data: st.DataObject) -> None:
     base = bits("u16", 40, 48, *inner, seed=data.draw(st.integers(0, 1 << 32)))
-    found = draw_map(data, base.spec.shape[axis])
-    if found is None or len(found) == base.spec.shape[axis] or np.mean(found >= 0) < 0.8 or len(found) < 30:
+    result = draw_map(data, base.spec.shape[axis])
+    if result is None or len(result) == base.spec.shape[axis] or np.mean(result >= 0) < 0.8 or len(result) < 30:
         return
-    new = rearranged(base, *((None, found) if axis else (found, None)))
+    new = rearranged(base, *((None, result) if axis else (result, None)))
     assert np.array_equal(predicted(RESIZE.find(new, base), new, base), new.words)
 
 
 def test_a_permutation_costs_two_bytes_a_row() -> None:
     base = weights(32_000, 16, dtype="f32")
     new = like(base, base.words[random(3).permutation(32_000)])
-    found = RESIZE.find(new, base)
-    assert found is not None
-    assert len(found.payload) < 2.1 * 32_000
-    assert np.array_equal(predicted(found, new, base), new.words)
+    finding = RESIZE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) < 2.1 * 32_000
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 def test_runs_cost_next_to_nothing() -> None:
     base = weights(20_000, 32)
     new = like(base, np.concatenate([base.words[:700], base.words[900:], weights(300, 32, seed=5).words]))
-    found = RESIZE.find(new, base)
-    assert found is not None
-    assert len(found.payload) < 100
+    finding = RESIZE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) < 100
 
 
 @pytest.mark.parametrize("first_axis", [0, 1])
@@ -115,30 +116,29 @@ def test_layers_widened_without_changing_the_function(dtype: str) -> None:
     outgoing = of_values(dtype, np.concatenate([values / share, values[:, copies] / 2], axis=1))
     halves = of_values(dtype, values / 2).words
     for new in (outgoing, like(base, np.concatenate([outgoing.words, outgoing.words[:30]]))):
-        found = RESIZE.find(new, base)
-        prediction = predicted(found, new, base)
+        finding = RESIZE.find(new, base)
+        prediction = predicted(finding, new, base)
         assert np.array_equal(prediction[:128, 96:], base.words[:, copies])
         assert np.array_equal(new.words[:128, 96:], halves[:, copies])
-        assert opened(found, new).columns is not None
-        assert np.array_equal(opened(found, new).columns, np.r_[0:96, copies])
+        assert np.array_equal(mapped(opened(finding, new).columns), np.r_[0:96, copies])
 
 
-def test_rows_that_moved_on_after_they_were_resized_are_told_by_their_place() -> None:
+def test_rows_that_moved_on_after_they_were_resized_are_found_by_their_place() -> None:
     base = weights(300, 64)
     tuned = values_of(base) + 2e-4 * random(9).standard_normal((300, 64))
     grown = of_values("bf16", np.concatenate([tuned, values_of(weights(10, 64, seed=10))]))
     for new, rows in ((grown, np.r_[0:300, [-1] * 10]), (of_values("bf16", tuned[:280]), np.arange(280))):
-        assert np.array_equal(opened(RESIZE.find(new, base), new).rows, rows)
+        assert np.array_equal(mapped(opened(RESIZE.find(new, base), new).rows), rows)
     both = of_values("bf16", values_of(grown)[:, :60])
-    assert np.array_equal(opened(RESIZE.find(both, base), both).columns, np.arange(60))
+    assert np.array_equal(mapped(opened(RESIZE.find(both, base), both).columns), np.arange(60))
 
 
-def test_a_few_tuned_rows_among_moved_ones_are_told_by_their_neighbours() -> None:
+def test_a_few_tuned_rows_among_moved_ones_are_found_by_their_neighbours() -> None:
     base = weights(300, 64)
     values = values_of(base)
     values[[0, 50, 51, 299]] *= 1.03
     new = of_values("bf16", np.delete(values, [20, 21], axis=0))
-    assert np.array_equal(opened(RESIZE.find(new, base), new).rows, np.delete(np.arange(300), [20, 21]))
+    assert np.array_equal(mapped(opened(RESIZE.find(new, base), new).rows), np.delete(np.arange(300), [20, 21]))
 
 
 def test_equal_rows_stay_in_their_runs() -> None:
@@ -147,10 +147,10 @@ def test_equal_rows_stay_in_their_runs() -> None:
     words[3500:] = 0
     base = of_bits("bf16", words)
     new = like(base, np.concatenate([words[5:], words[:1]]))
-    found = RESIZE.find(new, base)
-    assert found is not None
-    assert len(found.payload) < 100
-    assert np.array_equal(predicted(found, new, base), new.words)
+    finding = RESIZE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) < 100
+    assert np.array_equal(predicted(finding, new, base), new.words)
 
 
 @pytest.mark.parametrize(("old", "fresh"), [((1000,), (1050,)), ((1000,), (900,)), ((1000, 1), (1200, 1))])
@@ -160,10 +160,10 @@ def test_vectors(old: tuple[int, ...], fresh: tuple[int, ...]) -> None:
     words = weights(*fresh, seed=11).words.copy()
     words[:shared] = base.words[:shared]
     new = like(base, words)
-    found = RESIZE.find(new, base)
-    assert found is not None
-    assert len(found.payload) < 100
-    assert np.array_equal(predicted(found, new, base)[:shared], words[:shared])
+    finding = RESIZE.find(new, base)
+    assert finding is not None
+    assert len(finding.payload) < 100
+    assert np.array_equal(predicted(finding, new, base)[:shared], words[:shared])
 
 
 def test_a_large_base_is_read_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +223,13 @@ def test_other_dtypes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 0x3F80])
-def test_constant_tensors_are_no_trouble(value: int) -> None:
+def test_constant_tensors_do_no_harm(value: int) -> None:
     base = of_bits("bf16", np.full((3000, 100), value, "<u2"))
     for shape in ((3100, 100), (3000, 90), (2900, 120)):
         new = of_bits("bf16", np.full(shape, value, "<u2"))
-        found = RESIZE.find(new, base)
-        if found:
-            assert np.mean(predicted(found, new, base) == value) > 0.7
+        finding = RESIZE.find(new, base)
+        if finding:
+            assert np.mean(predicted(finding, new, base) == value) > 0.7
 
 
 def test_long_tensors_of_one_dimension_are_refused_before_anything_is_worked_out() -> None:

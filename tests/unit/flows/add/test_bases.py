@@ -14,6 +14,7 @@ from tests.support.bases import (
     V3,
     M,
     attributes,
+    base_digest,
     commit,
     digest,
     few,
@@ -21,7 +22,6 @@ from tests.support.bases import (
     forget,
     objects_of,
     stanza,
-    told_from,
     weights,
 )
 from tests.support.command import git
@@ -37,16 +37,16 @@ def tracked(repo: Repo) -> Repo:
 
 def test_the_same_name_in_head(repo: Repo) -> None:
     first = commit(repo, file_of(V1))
-    assert told_from(first) is None
-    assert told_from(commit(repo, file_of(V2))) == digest(V1)
-    assert told_from(commit(repo, file_of(V3))) == digest(V2)
+    assert base_digest(first) is None
+    assert base_digest(commit(repo, file_of(V2))) == digest(V1)
+    assert base_digest(commit(repo, file_of(V3))) == digest(V2)
 
 
 def test_nothing_that_was_only_staged(repo: Repo) -> None:
     commit(repo, file_of(V1))
-    assert told_from(repo.add(file_of(V2))) == digest(V1)
+    assert base_digest(repo.add(file_of(V2))) == digest(V1)
     third = repo.add(file_of(V3))
-    assert told_from(third) == digest(V1)
+    assert base_digest(third) == digest(V1)
 
 
 def test_what_was_only_staged_may_be_deleted(repo: Repo) -> None:
@@ -72,19 +72,19 @@ def test_after_a_reset_the_staged_version_is_nobodys_base(repo: Repo, known: boo
     if not known:
         forget(repo)
     third = repo.add(file_of(V3))
-    assert told_from(third) == digest(V1)
+    assert base_digest(third) == digest(V1)
     assert not (objects_of(stanza(second).recipe) - objects_of(stanza(third).recipe)) & objects_of(stanza(third).recipe)
 
 
 def test_a_staged_new_file_is_nobodys_base(tracked: Repo) -> None:
     tracked.add(file_of(V1), "a.safetensors")
-    assert told_from(tracked.add(file_of(V2), "b.safetensors")) is None
+    assert base_digest(tracked.add(file_of(V2), "b.safetensors")) is None
 
 
 def test_before_the_first_commit(repo: Repo) -> None:
     (repo.top / ".gitattributes").write_text(TRACKED + f"{M} theta-base=other.safetensors\n")
     repo.add(file_of(V1))
-    assert told_from(repo.add(file_of(V2))) is None
+    assert base_digest(repo.add(file_of(V2))) is None
     repo.check_fixed_point(file_of(V3))
 
 
@@ -92,7 +92,7 @@ def test_a_detached_head(repo: Repo) -> None:
     commit(repo, file_of(V1))
     commit(repo, file_of(weights(9)))
     git(repo.top, "checkout", "-q", "--detach", "HEAD^")
-    assert told_from(repo.add(file_of(V2))) == digest(V1)
+    assert base_digest(repo.add(file_of(V2))) == digest(V1)
 
 
 def test_a_branch_without_commits(repo: Repo) -> None:
@@ -106,7 +106,7 @@ def test_the_attribute_names_the_file_that_a_model_is_derived_from(repo: Repo) -
     attributes(repo, TRACKED + "tuned.safetensors theta-base=bases/big.safetensors\n")
     commit(repo, file_of(V1), "bases/big.safetensors")
     commit(repo, file_of(few(weights(7), 1)), "a.safetensors")
-    assert told_from(commit(repo, file_of(V2), "tuned.safetensors")) == digest(V1)
+    assert base_digest(commit(repo, file_of(V2), "tuned.safetensors")) == digest(V1)
 
 
 def test_the_attribute_serves_tensors_of_another_shape(repo: Repo) -> None:
@@ -122,7 +122,7 @@ def test_a_files_own_past_comes_before_the_attribute(repo: Repo) -> None:
     attributes(repo, TRACKED + "tuned.safetensors theta-base=big.safetensors\n")
     commit(repo, file_of(V1), "big.safetensors")
     commit(repo, file_of(V2), "tuned.safetensors")
-    assert told_from(commit(repo, file_of(V3), "tuned.safetensors")) == digest(V2)
+    assert base_digest(commit(repo, file_of(V3), "tuned.safetensors")) == digest(V2)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_attribute_that_names_no_checkpoint_is_a_warning(repo: Repo, name: st
     git(repo.top, "commit", "-q", "-m", "odd files")
     data = file_of(V2)
     text = repo.add(data, "tuned.safetensors")
-    assert told_from(text) is None
+    assert base_digest(text) is None
     assert repo.smudge(text, "tuned.safetensors") == data
     assert any("theta-base" in warning for warning in repo.warnings)
 
@@ -153,33 +153,33 @@ def test_an_attribute_that_names_no_checkpoint_is_a_warning(repo: Repo, name: st
 def test_an_attribute_without_a_value(repo: Repo, line: str) -> None:
     attributes(repo, TRACKED + line + "\n")
     commit(repo, file_of(V1), "big.safetensors")
-    assert told_from(commit(repo, file_of(V2), "tuned.safetensors")) == digest(V1)
+    assert base_digest(commit(repo, file_of(V2), "tuned.safetensors")) == digest(V1)
     assert not repo.warnings
 
 
 def test_a_same_named_tensor_of_another_tracked_checkpoint(tracked: Repo) -> None:
     commit(tracked, file_of(weights(5)), "x/near.safetensors")
     commit(tracked, file_of(V1), "far.safetensors")
-    assert told_from(commit(tracked, file_of(V2), "x/new.safetensors")) == digest(V1)
+    assert base_digest(commit(tracked, file_of(V2), "x/new.safetensors")) == digest(V1)
 
 
 def test_the_checkpoint_that_lies_nearest_comes_first(tracked: Repo) -> None:
     commit(tracked, file_of(V1), "a.safetensors")
     commit(tracked, file_of(V2), "x/y/near.safetensors")
-    assert told_from(commit(tracked, file_of(V3), "x/y/new.safetensors")) == digest(V2)
+    assert base_digest(commit(tracked, file_of(V3), "x/y/new.safetensors")) == digest(V2)
 
 
 def test_only_tracked_checkpoints_serve(tracked: Repo) -> None:
     commit(tracked, file_of(V1), "not-tracked.bin")
-    assert told_from(commit(tracked, file_of(V2))) is None
+    assert base_digest(commit(tracked, file_of(V2))) is None
 
 
 @pytest.mark.parametrize(
     "other", [file_of(V1, "v"), file_of(V1.reshape(50, 80)), safetensors([("w", "I32", SHAPE, V1.tobytes())])]
 )
-def test_another_name_shape_or_dtype_elsewhere_is_no_base(tracked: Repo, other: bytes) -> None:
+def test_another_name_shape_or_dtype_elsewhere_is_not_a_base(tracked: Repo, other: bytes) -> None:
     commit(tracked, other, "other.safetensors")
-    assert told_from(commit(tracked, file_of(V2))) is None
+    assert base_digest(commit(tracked, file_of(V2))) is None
 
 
 def test_a_renamed_tensor_that_did_not_change_costs_nothing(repo: Repo) -> None:
@@ -235,5 +235,5 @@ def test_empty_and_single_tensors_as_bases(repo: Repo) -> None:
 @pytest.mark.parametrize("name", ["../outside.safetensors", "../../etc/passwd"])
 def test_an_attribute_that_leads_out_of_the_repository(repo: Repo, name: str) -> None:
     attributes(repo, TRACKED + f"tuned.safetensors theta-base={name}\n")
-    assert told_from(repo.add(file_of(V2), "tuned.safetensors")) is None
+    assert base_digest(repo.add(file_of(V2), "tuned.safetensors")) is None
     assert any("theta-base" in warning for warning in repo.warnings)

@@ -24,7 +24,7 @@ def test_thirty_small_changes_keep_the_chain_short(repo: Repo) -> None:
         assert size(recipe) < 2 * whole
         assert recipe[-1].encoding == "dense"
     assert max(lengths) <= MAX_CHAIN
-    assert sum(later < before for before, later in pairwise(lengths)) >= 2, "it was told from an older one now and then"
+    assert sum(later < before for before, later in pairwise(lengths)) >= 2, "derived from an older one now and then"
     stored = sum(path.stat().st_size for path in repo.objects().values())
     assert stored < 2 * whole
 
@@ -84,7 +84,7 @@ def test_what_is_no_longer_allowed_can_still_be_read(repo: Repo) -> None:
     assert repo.clean(new) == text
 
 
-def test_an_unknown_name_is_a_warning_with_a_mend_and_only_where_something_changed(repo: Repo) -> None:
+def test_an_unknown_name_is_a_warning_with_a_hint_and_only_where_something_changed(repo: Repo) -> None:
     """An encoding that is not installed must not keep `git status` from working."""
     first, second = file_of(weights(1)), file_of(few(weights(1), 2))
     commit(repo, first)
@@ -101,7 +101,7 @@ def test_an_unknown_name_is_a_warning_with_a_mend_and_only_where_something_chang
 
 
 @pytest.mark.parametrize("text", ["", " , ", "Dense", "sparse;dense", "../x", "sparse dense!"])
-def test_a_setting_that_is_no_list_of_names(repo: Repo, text: str) -> None:
+def test_a_setting_that_is_not_a_list_of_names(repo: Repo, text: str) -> None:
     setting(repo, text)
     with pytest.raises(ConfigError, match=r"theta\.encodings") as caught:
         repo.clean(file_of(weights(1)))

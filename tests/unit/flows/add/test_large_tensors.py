@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gittheta.codec import encode, spool
+from gittheta.codec import spool
 from gittheta.codec.choose import MAX_CHAIN
 from gittheta.errors import StoreError
 from gittheta.flows.add.clean import clean
 from gittheta.storage.manifest import parse_manifest
+from gittheta.storage.packs import PackWriter
 from tests.support.command import git
 from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
@@ -24,7 +25,7 @@ from tests.support.versions import commit, few, file_of, names, weights
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("shape", [(10, 20), (20, 20), (400, 2), (2000,)])
-def test_large_tensors_are_told_from_their_bases(repo: Repo, shape: tuple[int, ...]) -> None:
+def test_large_tensors_are_derived_from_their_bases(repo: Repo, shape: tuple[int, ...]) -> None:
     """Above WHOLE block by block on all workers, above HOLD from a spool."""
     values = weights(1, shape)
     commit(repo, file_of(values))
@@ -131,7 +132,7 @@ def test_the_store_gives_up_while_a_large_tensor_is_encoded(repo: Repo, monkeypa
     def full(self: object, parts: object) -> None:
         raise StoreError("disk full")
 
-    monkeypatch.setattr(encode.PackWriter, "append", full)
+    monkeypatch.setattr(PackWriter, "append", full)
     with pytest.raises(StoreError, match="disk full"):
         repo.clean(new)
     assert set(repo.objects()) == before
@@ -180,11 +181,11 @@ def test_a_damaged_block_of_a_large_tensor_is_named(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("broken", ["cut short", "too long"])
-def test_a_broken_file_shares_tensors_that_were_told_from_others(repo: Repo, broken: str) -> None:
-    """Pieces of an opaque file may be told by predictors, which need to know the shape."""
-    chance = np.random.default_rng(5)
-    old = chance.normal(0, 0.02, (256, 256)).astype(np.float32)
-    factors = chance.normal(0, 0.05, (256, 2)), chance.normal(0, 0.05, (2, 256))
+def test_a_broken_file_shares_tensors_that_were_derived_from_others(repo: Repo, broken: str) -> None:
+    """Pieces of an opaque file may be derived by predictors, which need to know the shape."""
+    rng = np.random.default_rng(5)
+    old = rng.normal(0, 0.02, (256, 256)).astype(np.float32)
+    factors = rng.normal(0, 0.05, (256, 2)), rng.normal(0, 0.05, (2, 256))
     values = {"low": (old + factors[0] @ factors[1]).astype(np.float32), "scaled": old * np.float32(1.5)}
     values["grown"] = np.concatenate([old, old[:8] + np.float32(1)])
     entries = [(name, "F32", value.shape, value.tobytes()) for name, value in values.items()]

@@ -296,9 +296,7 @@ def test_whatever_a_plugin_does_a_large_tensor_is_stored(
     plugin(name)
     values = weights(1, (40, 20))
     commit(repo, file_of(values))
-    import encodings_under_test
-
-    monkeypatch.setattr(encodings_under_test, "LIMIT", 64)
+    monkeypatch.setattr(sys.modules["encodings_under_test"], "LIMIT", 64)
     commit(repo, file_of(few(values, 2, 3)))
 
 

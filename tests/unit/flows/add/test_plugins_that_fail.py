@@ -135,7 +135,7 @@ def test_gaps_before_between_and_after_tensors(repo: Repo, monkeypatch: pytest.M
 def test_an_encoding_that_loses_a_bit_stores_nothing(repo: Repo) -> None:
     with repo.open() as workspace:
         workspace.tensors.registry = registry("encodings", "dense", Forgetful)
-        with pytest.raises(PayloadError, match="does not give back"):
+        with pytest.raises(PayloadError, match="does not decode to the block"):
             clean(workspace, "m.safetensors", io.BytesIO(safetensors([("w", "F32", [9], bytes(36))])))
     assert not repo.objects()
     assert not repo.temporaries()

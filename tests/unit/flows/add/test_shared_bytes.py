@@ -22,8 +22,8 @@ def test_the_same_bytes_of_several_dtypes_and_shapes(repo: Repo, order: int) -> 
         text = repo.check_fixed_point(data)
         git(repo.top, "commit", "-q", "-m", "version")
         manifest = parse_manifest(text)
-        found = {(stanza.spec.dtype, stanza.spec.shape, stanza.recipe) for stanza in manifest.stanzas}
-        assert data == before or len({recipe for _, _, recipe in found if len(recipe) > 1}) == len(kinds)
+        results = {(stanza.spec.dtype, stanza.spec.shape, stanza.recipe) for stanza in manifest.stanzas}
+        assert data == before or len({recipe for _, _, recipe in results if len(recipe) > 1}) == len(kinds)
 
 
 def test_the_same_bytes_in_two_files_as_different_dtypes(repo: Repo) -> None:

@@ -18,6 +18,7 @@ from tests.support.bases import (
     V1,
     V2,
     V3,
+    base_digest,
     commit,
     digest,
     few,
@@ -25,7 +26,6 @@ from tests.support.bases import (
     forget,
     objects_of,
     stanza,
-    told_from,
     weights,
 )
 from tests.support.command import git
@@ -38,7 +38,7 @@ def test_a_base_whose_objects_are_not_here_is_none(repo: Repo) -> None:
     shutil.move(repo.theta / "objects", repo.theta / "away")
     forget(repo)
     second = repo.add(file_of(V2))
-    assert told_from(second) is None
+    assert base_digest(second) is None
     assert not objects_of(stanza(second).recipe) & objects_of(stanza(first).recipe)
     assert repo.smudge(second) == file_of(V2)
 
@@ -49,7 +49,7 @@ def test_a_base_of_which_one_link_is_not_here_is_none(repo: Repo) -> None:
         repo.objects()[name].unlink()
     forget(repo)
     text = repo.add(file_of(V3))
-    assert told_from(text) is None
+    assert base_digest(text) is None
     assert repo.smudge(text) == file_of(V3)
 
 
@@ -77,7 +77,7 @@ def test_a_damaged_base_is_not_used(repo: Repo, where: str, known: bool) -> None
     if not known:
         forget(repo)
     second = repo.add(file_of(V2))
-    assert told_from(second) is None
+    assert base_digest(second) is None
     assert repo.smudge(second) == file_of(V2)
     path.unlink()
     path.write_bytes(whole)
@@ -94,7 +94,7 @@ def test_damage_anywhere_in_the_chain_of_a_base(repo: Repo, link: int) -> None:
     path = repo.objects()[place.object]
     whole = flip(path, place.offset + place.length - 1)
     third = repo.add(file_of(V3))
-    assert told_from(third) in ((digest(V1), None) if link == 0 else (None,))
+    assert base_digest(third) in ((digest(V1), None) if link == 0 else (None,))
     assert link or repo.smudge(third) == file_of(V3)
     path.unlink()
     path.write_bytes(whole)
@@ -110,7 +110,7 @@ def test_a_damaged_predictor_below_a_base(repo: Repo) -> None:
     path = repo.objects()[place.object]
     whole = flip(path, place.offset + place.length - 1)
     third = repo.add(file_of(few(grown, 5)))
-    assert told_from(third) != digest(grown)
+    assert base_digest(third) != digest(grown)
     path.unlink()
     path.write_bytes(whole)
     assert repo.smudge(third) == file_of(few(grown, 5))
@@ -157,8 +157,8 @@ def test_a_base_of_a_stranger_that_lies(repo: Repo, known: bool) -> None:
 def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
     commit(repo, file_of(V1))
     manifest = parse_manifest(commit(repo, file_of(V2)))
-    found = manifest.stanzas[0]
-    sparse, dense = found.recipe
+    result = manifest.stanzas[0]
+    sparse, dense = result.recipe
     bad: list[Recipe] = [
         (dense,),
         (sparse, replace(sparse, base=digest(V1)), dense),
@@ -167,7 +167,7 @@ def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
         (sparse, replace(dense, places=(replace(dense.places[0], offset=1),))),
     ]
     for recipe in bad:
-        repo.stage(format_manifest(replace(manifest, stanzas=(replace(found, recipe=recipe),))))
+        repo.stage(format_manifest(replace(manifest, stanzas=(replace(result, recipe=recipe),))))
         git(repo.top, "commit", "-q", "--allow-empty", "-m", "odd")
         forget(repo)
         text = repo.add(file_of(V3))
@@ -176,18 +176,18 @@ def test_a_base_of_a_stranger_with_a_chain_that_cannot_be(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("case", ["unknown above", "unknown below", "parameters"])
-def test_a_recipe_of_head_that_cannot_be_read_is_no_base(repo: Repo, case: str) -> None:
+def test_a_recipe_of_head_that_cannot_be_read_is_not_a_base(repo: Repo, case: str) -> None:
     commit_and_check(repo, file_of(V1))
     commit_and_check(repo, file_of(V2))
     manifest = parse_manifest(repo.add(file_of(V2)))
-    (found,) = manifest.stanzas
-    sparse, dense = found.recipe
+    (result,) = manifest.stanzas
+    sparse, dense = result.recipe
     recipe = {
         "unknown above": (replace(sparse, encoding="quantum"), dense),
         "unknown below": (sparse, replace(dense, encoding="quantum")),
         "parameters": (sparse, replace(sparse, encoding="resize", parameters=(("from", "9"),)), dense),
     }[case]
-    repo.stage(format_manifest(replace(manifest, stanzas=(replace(found, recipe=recipe),))))
+    repo.stage(format_manifest(replace(manifest, stanzas=(replace(result, recipe=recipe),))))
     git(repo.top, "commit", "-q", "-m", "odd")
     text = repo.add(file_of(V3))
     assert repo.smudge(text) == file_of(V3)

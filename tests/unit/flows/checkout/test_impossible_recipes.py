@@ -123,9 +123,9 @@ def _payload(change: Callable[[bytes], Sequence[bytes]]) -> Callable[[Shelf], Re
     def build(shelf: Shelf) -> Recipe:
         recipe, base, new = stacked(shelf)
         base_spec = TensorSpec("w", SPEC.dtype, (90, 20))
-        found = Resize().find(InMemory(SPEC, memoryview(new)), InMemory(base_spec, memoryview(base)))
-        assert found
-        return recipe[0], replace(recipe[1], places=shelf.put(*change(found.payload))), recipe[2]
+        result = Resize().find(InMemory(SPEC, memoryview(new)), InMemory(base_spec, memoryview(base)))
+        assert result
+        return recipe[0], replace(recipe[1], places=shelf.put(*change(result.payload))), recipe[2]
 
     return build
 

@@ -83,14 +83,14 @@ def test_apply_needs_the_checkpoint_itself(repo: Repo, tmp_path: Path) -> None:
 def test_adapters_applied_one_after_the_other_keep_the_chain_short(
     repo: Repo, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    chance = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     path, folder = repo.top / "m.safetensors", tmp_path_factory.mktemp("adapter")
-    path.write_bytes(file_of({"model.q.weight": chance.normal(size=(64, 64)).astype(np.float32)}))
+    path.write_bytes(file_of({"model.q.weight": rng.normal(size=(64, 64)).astype(np.float32)}))
     commit(repo, path.read_bytes())
     for _ in range(8):
         factors = {
-            f"{Q}.lora_A.weight": chance.normal(size=(2, 64)).astype(np.float32),
-            f"{Q}.lora_B.weight": chance.normal(size=(64, 2)).astype(np.float32),
+            f"{Q}.lora_A.weight": rng.normal(size=(2, 64)).astype(np.float32),
+            f"{Q}.lora_B.weight": rng.normal(size=(64, 2)).astype(np.float32),
         }
         with repo.open() as workspace:
             apply(workspace, save(folder, LORA, factors), path, path.name)

@@ -115,11 +115,11 @@ def test_without_an_ancestor_only_equal_tensors_agree() -> None:
 
 def test_every_name_once_ours_first_in_file_order() -> None:
     one, two, three, four = (tensor("v", name) for name in ("one", "two", "three", "four"))
-    found = plan(manifest(four, one), manifest(three, one), manifest(one, two))
-    assert [decision.name for decision in found.decisions] == ["three", "one", "two", "four"]
+    result = plan(manifest(four, one), manifest(three, one), manifest(one, two))
+    assert [decision.name for decision in result.decisions] == ["three", "one", "two", "four"]
 
 
-def test_where_and_how_a_tensor_is_stored_is_no_change() -> None:
+def test_where_and_how_a_tensor_is_stored_is_not_a_change() -> None:
     elsewhere = Stanza(A.spec, A.digest, (Link("dense", (Place(ObjectId("b" * 64), 50, 9),)),), 4)
     assert decide(A, elsewhere, A).action is Action.UNCHANGED
     assert decide(A, elsewhere, B).stanza == B
@@ -132,10 +132,10 @@ def test_the_summary_counts() -> None:
     theirs = manifest(
         tensor("0", "a"), tensor("1", "b"), tensor("2", "c"), tensor("0", "d"), tensor("2", "e"), tensor("9", "f")
     )
-    found = plan(base, ours, theirs)
+    result = plan(base, ours, theirs)
     counted = "1 unchanged, 1 changed alike on both sides, 1 taken from ours, 1 taken from theirs"
-    assert found.summary() == f"{counted}, 1 merged by linear, 1 in conflict"
-    assert [decision.name for decision in found.conflicts] == ["f"]
+    assert result.summary() == f"{counted}, 1 merged by linear, 1 in conflict"
+    assert [decision.name for decision in result.conflicts] == ["f"]
     assert plan(None, manifest(), manifest()).summary() == "no tensors"
 
 
@@ -194,5 +194,5 @@ def test_options_must_mean_something() -> None:
     assert decide(A, B, A, rules=(Rule("test", "nonesuch"),)).action is Action.TAKEN
     given = (Rule("test", None, (("density", "0.3"),)), Rule("test", "ties", (("density", "0.1"), ("lambda", "2"))))
     chosen = plan(manifest(A), manifest(B), manifest(C), rules=given)
-    (recipe,) = chosen.methods.values()
-    assert (recipe.described()["density"], recipe.described()["lambda"]) == ("0.3", "2.0")
+    (method,) = chosen.methods.values()
+    assert (method.described()["density"], method.described()["lambda"]) == ("0.3", "2.0")

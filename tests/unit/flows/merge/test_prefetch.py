@@ -44,10 +44,10 @@ def values_of(side: Side) -> bytes:
 def test_what_both_sides_changed_is_read_once(repo: Repo) -> None:
     given = versions(repo, b=normal(12, 40, 10))
     with repo.open() as workspace, Prefetch(workspace.tensors, given) as reading:
-        found = reading.taken("a")
+        result = reading.taken("a")
         for side in given.sides:
             stanza = next(stanza for stanza in side.manifest.stanzas if stanza.spec.name == "a")
-            assert bytes(found[stanza.digest].read(0, 1600)) == values_of(side)
+            assert bytes(result[stanza.digest].read(0, 1600)) == values_of(side)
         assert reading.taken("a") == reading.taken("b") == reading.taken("still") == {}
 
 
@@ -78,6 +78,7 @@ def test_the_result_is_the_same(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> 
     for loaded in (False, True):
         monkeypatch.setattr(prefetch, "torch_is_loaded", lambda loaded=loaded: loaded)
         with repo.open() as workspace:
-            manifests.append(merge_versions(workspace, given, Policy(())).manifest)
-    assert manifests[0] is not None
+            manifest = merge_versions(workspace, given, Policy(())).manifest
+        assert manifest is not None
+        manifests.append(manifest)
     assert [stanza.digest for stanza in manifests[0].stanzas] == [stanza.digest for stanza in manifests[1].stanzas]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from gittheta.engine.policy import BOTH, Policy, Rule
+from gittheta.engine.options import ConfiguredMethod
+from gittheta.engine.policy import BOTH, MethodChoice, Policy, Rule
 from gittheta.flows.merge.plan import Action, Decision, Side, Versions, plan_merge
 from gittheta.flows.resolve.trailers import parse_trailers, trailers_of
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
@@ -32,22 +35,22 @@ def versions(base: dict[str, str], *sides: dict[str, str], path: str = "m.safete
 
 
 def trailers(made: Versions, *rules: Rule) -> tuple[str, ...]:
-    """The trailers, after a look whether they tell the same plan."""
+    """The trailers, after a look whether they give the same plan."""
     plan = plan_merge(made, Policy(rules), Registry())
     lines = trailers_of(made, plan)
-    told = parse_trailers(lines)
-    again = plan_merge(made, told.policy, Registry())
+    parsed = parse_trailers(lines)
+    again = plan_merge(made, parsed.policy, Registry())
     assert not plan.conflicts
-    assert [told_of(decision, again.methods) for decision in again.decisions] == [
-        told_of(decision, plan.methods) for decision in plan.decisions
+    assert [described(decision, again.methods) for decision in again.decisions] == [
+        described(decision, plan.methods) for decision in plan.decisions
     ]
-    assert told.paths == ((made.path,) if lines else ())
+    assert parsed.paths == ((made.path,) if lines else ())
     return lines
 
 
-def told_of(decision: Decision, recipes: object) -> object:
-    recipe = recipes[decision.choice] if decision.action is Action.MERGE else None
-    return decision.name, decision.action, decision.stanza, recipe and (recipe.described(), recipe.method)
+def described(decision: Decision, methods: Mapping[MethodChoice, ConfiguredMethod]) -> object:
+    method = methods[decision.choice] if decision.choice and decision.action is Action.MERGE else None
+    return decision.name, decision.action, decision.stanza, method and (method.described(), method.method)
 
 
 def changed(*names: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
@@ -77,7 +80,7 @@ def test_several_rules() -> None:
     assert "tensors=" not in lines[1]
 
 
-def test_globs_that_overlap_are_no_riddle() -> None:
+def test_globs_that_overlap_are_not_ambiguous() -> None:
     """In file order the tensors of the second rule come first, and its glob fits those of the first as well."""
     first, second = (
         Rule("1", "take", (("from", "theirs"),), tensors=("*embed.tokens*",)),
@@ -97,7 +100,7 @@ def test_what_changed_alike_is_not_drawn_in() -> None:
     assert "tensors=b" in lines[0]
 
 
-def test_settled_one_by_one() -> None:
+def test_resolved_one_by_one() -> None:
     rules = (
         Rule("resolve linear", "linear", (("weight", "1,3"),), tensors=("a",), verbs=BOTH),
         Rule("resolve linear", "linear", (("weight", "3,1"),), tensors=("b", "d"), verbs=BOTH),
@@ -148,5 +151,5 @@ def test_lines_of_others_are_passed_over() -> None:
         "",
         "Theta-Mergex: m ties",
     ]
-    told = parse_trailers(lines)
-    assert (told.paths, len(told.policy.rules), told.labels) == (("m",), 1, ())
+    parsed = parse_trailers(lines)
+    assert (parsed.paths, len(parsed.policy.rules), parsed.labels) == (("m",), 1, ())

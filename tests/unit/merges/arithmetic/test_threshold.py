@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gittheta.merges.arithmetic.reductions import leaf_dots, leaf_sums, row_sums
 from gittheta.merges.arithmetic.threshold import Cut, floor_of, is_largest, keep_largest, ranks
 
 MIXED = "mixed"
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Tensors:
     def elements(self) -> int:
         return sum(len(values) for _, values in self.named)
 
-    def map(self, look: Callable[[Group], object]) -> Iterator[object]:
+    def map(self, look: Callable[[Group], Result]) -> Iterator[Result]:
         return map(look, self.groups)
 
     def block(self, index: int) -> Group:
@@ -56,7 +58,8 @@ def _kept(tensors: Tensors, cut: Cut) -> np.ndarray:
         marks.append(is_largest(group.sides[0], cut, group))
         values.append(keep_largest(group.sides[0].clone(), cut, group))
         assert torch.equal(values[-1], group.sides[0] * marks[-1])
-    return torch.cat([each.to(torch.float64) for each in marks]).numpy() == 1
+    kept: np.ndarray = torch.cat([each.to(torch.float64) for each in marks]).numpy() == 1
+    return kept
 
 
 def _expected(tensors: Tensors, rank: int) -> np.ndarray:
@@ -119,11 +122,15 @@ def test_a_sample_that_misleads_costs_time_and_nothing_else(sampled: float, monk
 def test_a_good_sample_saves_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_statistics, "_LARGE", 1)
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(7)).to(torch.bfloat16).to(torch.float32)
-    tensors, looks = Tensors([("x", values)], 65536), []
-    looked = order_statistics._Look.__call__
-    monkeypatch.setattr(
-        order_statistics._Look, "__call__", lambda look, group: looks.append(look.every) or looked(look, group)
-    )
+    tensors = Tensors([("x", values)], 65536)
+    looks: list[int] = []
+    call = order_statistics._Look.__call__
+
+    def count(look: order_statistics._Look, group: Group) -> object:
+        looks.append(look.every)
+        return call(look, group)
+
+    monkeypatch.setattr(order_statistics._Look, "__call__", count)
     (cut,) = find_cuts(tensors, _itself, (40_000,))[""]
     assert looks == [17] * 4 + [1] * 4
     assert (_kept(tensors, cut) == _expected(tensors, 40_000)).all()
