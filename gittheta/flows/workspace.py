@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from gittheta.limits import Limits
 from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
-from gittheta.storage.objects import ObjectStore
+from gittheta.storage.objects import ObjectStore, alternate_stores
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -95,21 +94,3 @@ class Workspace:
 def _manifest(blobs: BlobReader, name: str) -> Manifest | None:
     text = blobs.read(name, MAX_TEXT)
     return parse_manifest(text) if text and claims_to_be_manifest(text) else None
-
-
-def alternate_stores(common_dir: Path) -> Iterator[Path]:
-    """The stores of repositories that this one borrows objects from (``clone --shared``), and of theirs."""
-    seen = {common_dir.resolve()}
-    waiting = [common_dir]
-    while waiting:
-        folder = waiting.pop() / "objects"
-        try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
-            if lender and lender not in seen:
-                seen.add(lender)
-                waiting.append(lender)
-                yield lender / "theta"

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError, TemporaryRemoteError
 from gittheta.errors import ObjectCorrupt, StoreError
+from gittheta.runtime import lazy
 from gittheta.storage.files import check_file, copy_synced, open_to_read, read_at
-from gittheta.storage.objects import ObjectStore
+from gittheta.storage.objects import ObjectStore, alternate_stores
 
 _HINT_PUSH = "push it again from a clone that has it: git theta push --all"
 
@@ -95,9 +96,10 @@ class DirectoryRemote:
             raise RemoteError(f"object {object_id} is not at {self.root}", hint=_HINT_PUSH)
         return source
 
-    @property
+    @lazy
     def _store(self) -> ObjectStore:
-        return ObjectStore(self.root)
+        """The store; where the repository there borrows from others, so does it."""
+        return ObjectStore(self.root, tuple(alternate_stores(self.root.parent)))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from gittheta.model import (
     block_dtype,
     digest_of,
 )
+from gittheta.storage.stanzas import KnownStanzas
 
 #: The newest version that can be read. Version 2 is written only for checkpoints that version 1 cannot describe.
 VERSION = 2
@@ -174,8 +175,8 @@ def _unescape(text: str) -> str:
     return name
 
 
-def parse_manifest(text: bytes) -> Manifest:
-    """A manifest from its text.
+def parse_manifest(text: bytes, known: KnownStanzas | None = None) -> Manifest:
+    """A manifest from its text; ``known`` spares parsing stanzas again that other versions share.
 
     Raises ManifestError unless the text is the valid form of a manifest, of a known version, within all bounds.
     """
@@ -191,7 +192,7 @@ def parse_manifest(text: bytes) -> Manifest:
         decoded = text.decode()
     except UnicodeDecodeError:
         raise ManifestError("the manifest is not UTF-8") from None
-    return _parse(decoded)
+    return _parse(decoded, known or KnownStanzas())
 
 
 def _version_of(text: str) -> int:
@@ -202,7 +203,7 @@ def _version_of(text: str) -> int:
     return version
 
 
-def _parse(text: str) -> Manifest:
+def _parse(text: str, known: KnownStanzas) -> Manifest:
     version = _version_of(text)
     if max(map(len, text.split("\n"))) > MAX_LINE:
         raise ManifestError(f"the manifest has a line longer than {MAX_LINE} characters")
@@ -216,13 +217,12 @@ def _parse(text: str) -> Manifest:
         skeleton = Skeleton(length, int(header[4]), _digest(header[5]), _recipe(header[6], length))
         stanzas: dict[str, Stanza] = {}
         while position < len(text):
-            matched = _STANZA.match(text, position)
-            if not matched:
-                raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
-            stanza = _stanza(matched)
+            end = text.find("\n[", position) + 1 or len(text)  # no name and no other line begins like that
+            own = text[position:end]
+            stanza = known.get(own) or _known_stanza(own, known)
             if stanzas.setdefault(stanza.spec.name, stanza) is not stanza:
                 raise ManifestError(f"a second tensor named '{stanza.spec.name}'")
-            position = matched.end()
+            position = end
         if len(stanzas) > MAX_TENSORS:
             raise ManifestError(f"more than {MAX_TENSORS} tensors")
     except ManifestError as error:
@@ -243,6 +243,16 @@ def _check_whole(manifest: Manifest, version: int, seal: str | None) -> None:
     _check_aliases(manifest)
     if manifest.format == OPAQUE:
         _check_pieces(manifest)
+
+
+def _known_stanza(text: str, known: KnownStanzas) -> Stanza:
+    """The stanza of a text that is one and no more, which is known from then on."""
+    matched = _STANZA.fullmatch(text)
+    if not matched:
+        raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
+    stanza = _stanza(matched)
+    known.put(text, stanza)
+    return stanza
 
 
 def _stanza(match: re.Match[str]) -> Stanza:

@@ -21,6 +21,7 @@ from gittheta.storage.files import (
     HINT_CORRUPT,
     HINT_MISSING,
     check_file,
+    copy_synced,
     make_folders,
     open_to_read,
     read_at,
@@ -55,6 +56,16 @@ class ObjectStore:
             if path.is_file():
                 return path
         return None
+
+    def borrows(self, object_id: ObjectId) -> bool:
+        """Whether an object is in an alternate only: it goes when that does."""
+        return not self.home_of(object_id).is_file() and self.find(object_id) is not None
+
+    def keep(self, object_id: ObjectId) -> None:
+        """Make an object that is borrowed this store's own. Raises ObjectCorrupt, or StoreError."""
+        source = self.find(object_id)
+        if source is not None and source != self.home_of(object_id):
+            self.import_file(object_id, lambda target: copy_synced(source, target, lambda _: None))
 
     def missing(self, needed: Mapping[ObjectId, int]) -> set[ObjectId]:
         """Those of the objects that are not here, or are shorter than their least size in bytes."""
@@ -157,3 +168,21 @@ class ObjectReader:
         with self._lock:
             while self._files:
                 os.close(self._files.popitem()[1])
+
+
+def alternate_stores(common_dir: Path) -> Iterator[Path]:
+    """The stores of repositories that one borrows objects from (``clone --shared``), and of theirs."""
+    seen = {common_dir.resolve()}
+    waiting = [common_dir]
+    while waiting:
+        folder = waiting.pop() / "objects"
+        try:
+            lines = (folder / "info" / "alternates").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
+            if lender and lender not in seen:
+                seen.add(lender)
+                waiting.append(lender)
+                yield lender / "theta"
