@@ -220,8 +220,9 @@ def _parse(text: str, known: KnownStanzas) -> Manifest:
             end = text.find("\n[", position) + 1 or len(text)  # no name and no other line begins like that
             own = text[position:end]
             stanza = known.get(own) or _known_stanza(own, known)
-            if stanzas.setdefault(stanza.spec.name, stanza) is not stanza:
+            if stanza.spec.name in stanzas:
                 raise ManifestError(f"a second tensor named '{stanza.spec.name}'")
+            stanzas[stanza.spec.name] = stanza
             position = end
         if len(stanzas) > MAX_TENSORS:
             raise ManifestError(f"more than {MAX_TENSORS} tensors")
