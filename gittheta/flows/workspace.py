@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ def alternate_stores(common_dir: Path) -> Iterator[Path]:
     while waiting:
         folder = waiting.pop() / "objects"
         try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
+            lines = os.fsdecode((folder / "info" / "alternates").read_bytes()).splitlines()
         except OSError:
             continue
         for line in lines:

@@ -117,7 +117,8 @@ def _refused(root: Path) -> Iterator[None]:
 
 def _local_path(url: str, base: Path) -> Path | None:
     if url.startswith("file://"):
-        return Path(unquote(url.removeprefix("file://")))
+        path = unquote(url.removeprefix("file://"))
+        return Path(path.removeprefix("/") if os.name == "nt" else path)  # file:///C:/models
     colon, slash = url.find(":"), url.find("/")
     if "://" in url or "::" in url or (colon > 0 and not 0 <= slash < colon and not Path(url).is_absolute()):
         return None
@@ -128,11 +129,11 @@ def _git_dir(path: Path) -> Path | None:
     """The directory that all work trees of the repository at ``path`` share; None if it is no repository."""
     inner = path / ".git"
     if inner.is_file():
-        inner = path / inner.read_text().removeprefix("gitdir:").strip()
+        inner = path / os.fsdecode(inner.read_bytes()).removeprefix("gitdir:").strip()
     for folder in (inner, path):
         if (folder / "HEAD").is_file():
             common = folder / "commondir"
-            folder = (folder / common.read_text().strip()).resolve() if common.is_file() else folder
+            folder = (folder / os.fsdecode(common.read_bytes()).strip()).resolve() if common.is_file() else folder
             if (folder / "objects").is_dir():
                 return folder
     return None

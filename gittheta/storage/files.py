@@ -65,7 +65,7 @@ def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> N
         while chunk := reader.read(_COPY):
             write_all(writer.fileno(), chunk)
             advance(len(chunk))
-        os.fsync(writer.fileno())
+        sync(writer.fileno())
 
 
 def make_folders(folder: Path) -> None:
@@ -78,6 +78,17 @@ def make_folders(folder: Path) -> None:
         with suppress(OSError):
             folder.chmod(folder.parent.stat().st_mode & 0o7777)
         sync_folder(folder.parent)
+
+
+def sync(descriptor: int) -> None:
+    """Make what was written to a file durable, past the cache of the drive itself. Raises OSError."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # not every file system of macOS knows it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

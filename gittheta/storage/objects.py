@@ -88,7 +88,15 @@ class ObjectStore:
             make_folders(home.parent)
             with suppress(PermissionError):  # it may be a hard link to another user's file
                 os.chmod(temporary, 0o444)
-            os.replace(temporary, home)
+            try:
+                os.replace(temporary, home)
+            except PermissionError:
+                if os.name != "nt" or not home.exists():
+                    raise
+                # Windows replaces no file that is read-only or open: what is there does as well, if it is whole.
+                check_file(home, object_id)
+                os.chmod(temporary, 0o600)
+                temporary.unlink()
             sync_folder(home.parent)
 
     def import_file(self, object_id: ObjectId, fill: Callable[[Path], None]) -> None:

@@ -54,6 +54,11 @@ def _own_pipes() -> tuple[int, int]:
     """Git's pipes as descriptors of our own, so that nothing else can print into the protocol."""
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(2, 1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for descriptor in (stdin, stdout):
+            msvcrt.setmode(descriptor, os.O_BINARY)
     if sys.platform == "linux":
         import fcntl
 

@@ -40,7 +40,7 @@ def track(patterns: tuple[str, ...]) -> None:
                 continue
             lines.append(line)
             click.echo(f"tracking '{pattern}'")
-        file.write_text("".join(f"{line}\n" for line in lines))
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
         if workspace.repository.setting("filter.theta.process") is None:
             workspace.reporter.warn("git does not know gittheta here yet; run `git theta install`")
         _warn_of_raw(workspace)
@@ -58,11 +58,11 @@ def untrack(patterns: tuple[str, ...]) -> None:
     kept = [line for line in lines if line not in unwanted]
     if kept != lines:
         # Written even if it is empty: `git add --renormalize` trips over a tracked file that is gone.
-        file.write_text("".join(f"{line}\n" for line in kept))
+        file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8", newline="\n")
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def _quoted(pattern: str) -> str:
