@@ -135,10 +135,10 @@ def test_hostile_sizes() -> None:
     """Nothing is allocated by what a text says of itself, and nothing overflows."""
     accepted(manifest(stanza(dtype="x/65536:1", shape="4611686018427387904")))
     refused(manifest(stanza(dtype="x/2:65536", shape="4611686018427387904")), "larger than a file can be")
-    refused(manifest(stanza(dtype="x/2:1", shape="4611686018427387906")), "a shape that is too large")
-    refused(manifest(stanza(dtype="x/2:1", shape="9999999999999999998")), "a shape that is too large")
-    refused(manifest(stanza(dtype="x/2:1", shape="2147483648x2147483648x2")), "a shape that is too large")
-    refused(manifest(stanza(dtype="x/2:1", shape="x".join(["1"] * 64 + ["2"]))), "a shape that is too large")
+    refused(manifest(stanza(dtype="x/2:1", shape="4611686018427387906")), "shape that is too large")
+    refused(manifest(stanza(dtype="x/2:1", shape="9999999999999999998")), "shape that is too large")
+    refused(manifest(stanza(dtype="x/2:1", shape="2147483648x2147483648x2")), "shape that is too large")
+    refused(manifest(stanza(dtype="x/2:1", shape="x".join(["1"] * 64 + ["2"]))), "shape that is too large")
     accepted(manifest(stanza(dtype="x/2:1", shape="x".join(["1"] * 63 + ["2"]))))
     half = "2305843009213693952"
     refused(manifest(stanza("a", "x/2:2", half), stanza("b", "x/2:2", half)), "larger than a file can be")

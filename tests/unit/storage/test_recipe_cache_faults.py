@@ -137,7 +137,7 @@ def test_a_damaged_file_is_set_aside_and_made_anew(path: Path, damage: str, firs
     assert (cache.recipe(digest(7)), cache.recipe(digest(8))) == (recipe(7), recipe(8))
     cache.close()
     assert len(traces) == 1
-    assert "renamed to known.sqlite.damaged" in traces[0]
+    assert "is renamed to" in traces[0]
     aside = path.with_name("known.sqlite.damaged")
     assert aside.read_bytes()[: len(damaged) // 2] == damaged[: len(damaged) // 2]
     again = RecipeCache(path, traces.append)
