@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gittheta.git.process import Git
 
 #: Set while a hook of ours changes the index, which calls the hook again.
-_INSIDE = "GITTHETA_HOOK"
+INSIDE = "GITTHETA_HOOK"
 
 
 def call_hook(name: str, script: str, *arguments: str) -> None:
@@ -33,12 +33,12 @@ def call_hook(name: str, script: str, *arguments: str) -> None:
         _push(arguments[0], arguments[1], os.fsdecode(given))
     elif name == "prepare-commit-msg":
         _add_trailers(arguments[0])
-    elif _INSIDE not in os.environ:
+    elif INSIDE not in os.environ:
         _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
 
 
 def _write_pending(ends_sequence: bool) -> None:
-    os.environ[_INSIDE] = "1"
+    os.environ[INSIDE] = "1"
     keep_memory()
     with open_workspace() as workspace:
         if ends_sequence or not Operation.read(workspace.repository).in_sequence:
