@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,21 +78,28 @@ def note_pointer(repository: Repository, path: str) -> None:
         file.write(os.fsencode(path) + b"\0")
 
 
-def refuse_pointers(workspace: Workspace, entries: Iterator[Entry], parents: list[str]) -> None:
+def have_been_added(repository: Repository) -> bool:
+    """Whether a pointer may have been added since this was last looked at."""
+    return _pointers_file(repository).exists()
+
+
+def refuse_pointers(workspace: Workspace, entries: Iterable[Entry], parents: Sequence[str]) -> None:
     """Raise FormatError if a commit of these entries of the index adds a pointer of Git LFS as a checkpoint.
 
-    ``parents`` are the commits that it will have: what stands there already is not added.
+    ``parents`` are the commits that it will have: what stands there already is not added. If none is added, the next
+    commit is not looked at.
     """
     added = [] if workspace.settings.allow_lfs_pointers else list(_added_pointers(workspace, entries, parents))
     if added:
         raise FormatError(
-            "a pointer of Git LFS in place of the model" + _and_others(added[1:]),
+            "a pointer of Git LFS in place of the model, so this is not committed" + _and_others(added[1:]),
             path=added[0],
             hint=f"{_HINT}; to commit pointers all the same: git config theta.allowLfsPointers true",
         )
+    _pointers_file(workspace.repository).unlink(missing_ok=True)
 
 
-def _added_pointers(workspace: Workspace, entries: Iterator[Entry], parents: list[str]) -> Iterator[str]:
+def _added_pointers(workspace: Workspace, entries: Iterable[Entry], parents: Sequence[str]) -> Iterator[str]:
     regular = {entry.path: entry for entry in entries if entry.mode.startswith("100") and not entry.stage}
     filters = workspace.repository.attributes(["filter"], regular)
     for path, entry in regular.items():
@@ -103,7 +110,7 @@ def _added_pointers(workspace: Workspace, entries: Iterator[Entry], parents: lis
             yield path
 
 
-def _stands_in(workspace: Workspace, path: str, content: bytes, parents: list[str]) -> bool:
+def _stands_in(workspace: Workspace, path: str, content: bytes, parents: Sequence[str]) -> bool:
     return any(workspace.blobs.read(f"{parent}:{path}", SHORT) == content for parent in parents)
 
 
