@@ -29,6 +29,7 @@ _VERBS = {
     "resolve": "verbs.merge.resolve",
     "show": "verbs.look.show",
     "sparsify": "verbs.change.sparsify",
+    "status": "verbs.look.status",
     "track": "verbs.setup.track",
     "uninstall": "verbs.setup.install",
     "untrack": "verbs.setup.track",

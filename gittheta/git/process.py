@@ -95,7 +95,12 @@ class BlobReader:
         with self._lock:
             return self._read(name, limit)
 
-    def _read(self, name: str, limit: int | None) -> bytes | None:
+    def begin(self, name: str, size: int) -> bytes | None:
+        """The first ``size`` bytes of a blob, or all if it is shorter; None if the name resolves to no blob."""
+        with self._lock:
+            return None if "\0" in name else self._read(name, None, size)
+
+    def _read(self, name: str, limit: int | None, most: int | None = None) -> bytes | None:
         assert self.process.stdin  # noqa: S101 - both were asked for as pipes
         assert self.process.stdout  # noqa: S101
         self.process.stdin.write(os.fsencode(name) + b"\0")
@@ -112,11 +117,12 @@ class BlobReader:
         wanted = answer[1] == b"blob" and (limit is None or size <= limit)
         data = None
         if wanted:
-            data = self.process.stdout.read(size)
-            if len(data) < size:
+            part = size if most is None else min(size, most)
+            data = self.process.stdout.read(part)
+            if len(data) < part:
                 raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
-        else:
-            self._skip(size)
+            size -= part
+        self._skip(size)
         self.process.stdout.read(1)
         return data
 

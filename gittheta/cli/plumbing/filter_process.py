@@ -18,7 +18,7 @@ from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWri
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.add.clean import clean
-from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending
+from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
@@ -38,16 +38,22 @@ def serve() -> None:
     console = Console()
     stdin, stdout = _own_pipes()
     reader, writer = PacketReader(stdin), PacketWriter(stdout)
-    try:
-        _greet(reader, writer)
-        with Workspace.open(Path.cwd(), console) as workspace:
+    with Workspace.open(Path.cwd(), console) as workspace:
+        before = pending_mark(workspace.repository)
+        try:
+            _greet(reader, writer)
             ensure_hooks(workspace)
             console.trace("filter ready")
             while True:
                 _answer(workspace, reader, writer)
                 console.stop()
-    except (EOFError, BrokenPipeError):
-        console.trace("git has gone")
+        except (EOFError, BrokenPipeError):
+            console.trace("git has gone")
+        remains = pending_mark(workspace.repository) not in (None, before)
+    if remains:
+        from gittheta.cli.plumbing.after_git import write_remaining
+
+        write_remaining()
 
 
 def _own_pipes() -> tuple[int, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gittheta.git.process import Git
 
 #: Set while a hook of ours changes the index, which calls the hook again.
-_INSIDE = "GITTHETA_HOOK"
+INSIDE = "GITTHETA_HOOK"
 
 
 def call_hook(name: str, script: str, *arguments: str) -> None:
@@ -32,13 +32,14 @@ def call_hook(name: str, script: str, *arguments: str) -> None:
     if name == "pre-push":
         _push(arguments[0], arguments[1], os.fsdecode(given))
     elif name == "prepare-commit-msg":
+        _look_for_pointers()
         _add_trailers(arguments[0])
-    elif _INSIDE not in os.environ:
+    elif INSIDE not in os.environ:
         _write_pending(ends_sequence=(name, *arguments) == ("post-rewrite", "rebase"))
 
 
 def _write_pending(ends_sequence: bool) -> None:
-    os.environ[_INSIDE] = "1"
+    os.environ[INSIDE] = "1"
     keep_memory()
     with open_workspace() as workspace:
         if ends_sequence or not Operation.read(workspace.repository).in_sequence:
@@ -60,6 +61,17 @@ def _add_trailers(message: str) -> None:
             _end_line(path)
         for line in lines:
             add_trailer(repository.git, path, line)
+
+
+def _look_for_pointers() -> None:
+    """Raises FormatError, which stops the commit, if it adds a pointer of Git LFS as a checkpoint."""
+    from gittheta.flows.add.as_is import have_been_added, refuse_pointers
+
+    with open_workspace() as workspace:
+        repository = workspace.repository
+        if have_been_added(repository):
+            parents = ["HEAD", *Operation.read(repository).heads]
+            refuse_pointers(workspace, entries(_with_committed_index(repository.git)), parents)
 
 
 def _with_committed_index(git: Git) -> Git:

@@ -9,6 +9,7 @@ import click
 
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
+from gittheta.flows.maintain.status import why_not_stored
 from gittheta.model import Manifest, Stanza, stored_bytes
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     except ManifestError as error:
         raise error.located(path=path) from None
     if found is None:
+        told = why_not_stored(workspace, name)
+        if told:
+            raise ManifestError(told[0], path=path, hint=told[1])
         raise ManifestError(
             "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",
             path=path,
