@@ -30,6 +30,7 @@ from gittheta.model import (
     block_dtype,
     digest_of,
 )
+from gittheta.wording import quoted
 
 #: The newest version that can be read. Version 2 is written only for checkpoints that version 1 cannot describe.
 VERSION = 2
@@ -221,7 +222,7 @@ def _parse(text: str) -> Manifest:
                 raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
             stanza = _stanza(matched)
             if stanzas.setdefault(stanza.spec.name, stanza) is not stanza:
-                raise ManifestError(f"a second tensor named '{stanza.spec.name}'")
+                raise ManifestError(f"a second tensor named {quoted(stanza.spec.name)}")
             position = matched.end()
         if len(stanzas) > MAX_TENSORS:
             raise ManifestError(f"more than {MAX_TENSORS} tensors")
@@ -338,7 +339,7 @@ def _check_pieces(manifest: Manifest) -> None:
         if stanza.aliases:
             raise ManifestError("pieces of a file without known structure have no other names")
         if stanza.spec.name != str(offset) or not stanza.spec.nbytes:
-            raise ManifestError(f"a piece named '{stanza.spec.name}' that should be at {offset} and have bytes")
+            raise ManifestError(f"a piece named {quoted(stanza.spec.name)} that should be at {offset} and have bytes")
         offset += stanza.spec.nbytes
     if not offset:
         raise ManifestError("an empty file has no manifest")

@@ -22,6 +22,7 @@ from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
 from gittheta.storage.files import translated
 from gittheta.storage.manifest import format_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -41,7 +42,8 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
     with open_workspace() as workspace:
         manifests = [_read(workspace, path, name) for name in (base, ours, theirs)]
         if manifests[1] is None or manifests[2] is None:
-            click.echo(f"CONFLICT ({path}): not stored by gittheta on both sides, so it cannot be merged", err=True)
+            problem = "not stored by gittheta on both sides, so it cannot be merged"
+            click.echo(f"CONFLICT ({shown(path)}): {problem}", err=True)
             sys.exit(1)
         inner = _makes_a_base(workspace.repository, path, marker_size)
         operation = Operation.read(workspace.repository)

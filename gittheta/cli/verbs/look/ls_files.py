@@ -10,6 +10,7 @@ import click
 
 from gittheta.cli.console import human, open_workspace
 from gittheta.flows.checkout.materialise import manifest_text
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -34,10 +35,12 @@ def ls_files(revision: str | None, as_json: bool) -> None:
         entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
         rows = [row for entry in entries if (row := _row(workspace, entry, in_work_tree=revision is None))]
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     for row in rows:
-        click.echo(f"{row.format:<12} {row.tensors:>7} tensors {human(row.bytes):>12}  {row.state:<15} {row.path}")
+        click.echo(
+            f"{row.format:<12} {row.tensors:>7} tensors {human(row.bytes):>12}  {row.state:<15} {shown(row.path)}"
+        )
 
 
 def _row(workspace: Workspace, entry: Entry, in_work_tree: bool) -> _Row | None:
