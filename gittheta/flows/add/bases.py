@@ -49,7 +49,7 @@ class Bases:
     @cached_property
     def _named(self) -> dict[str, Stanza]:
         """The tensors of the file that the attribute names."""
-        path = self._workspace.repository.attributes([ATTRIBUTE], [self._path])[self._path][ATTRIBUTE]
+        path = self._workspace.attribute_reader.read(self._path)
         if path in ("unspecified", "set", "unset"):
             return {}
         inside = not path.startswith("/") and ".." not in path.split("/")
@@ -57,32 +57,6 @@ class Bases:
         if found is None:
             self._workspace.reporter.warn(f"{self._path}: {ATTRIBUTE} names '{path}', of which HEAD has no checkpoint")
         return _by_name(found)
-
-    @cached_property
-    def _elsewhere(self) -> dict[tuple[str, str, tuple[int, ...]], list[Stanza]]:
-        """The tensors of all other tracked checkpoints, by name, dtype and shape; a few of each."""
-        found: dict[tuple[str, str, tuple[int, ...]], list[Stanza]] = defaultdict(list)
-        for manifest in self._others():
-            for stanza in manifest.stanzas:
-                spec = stanza.spec
-                same = found[spec.name, spec.dtype.name, spec.shape]
-                if len(same) < _OTHERS and all(other.digest != stanza.digest for other in same):
-                    same.append(stanza)
-        return found
-
-    def _others(self) -> Iterator[Manifest]:
-        repository = self._workspace.repository
-        try:
-            paths = [entry.path for entry in repository.tree("HEAD") if entry.mode.startswith("100")]
-        except GitError:  # nothing is committed yet
-            return
-        filters = repository.attributes(["filter"], paths)
-        tracked = [path for path in paths if path != self._path and filters[path]["filter"] == "theta"]
-        # Those that lie nearest come first.
-        for path in sorted(tracked, key=lambda path: (-_shared(path, self._path), path)):
-            manifest = self._workspace.try_manifest(f"HEAD:{path}")
-            if manifest is not None:
-                yield manifest
 
 
 def _by_name(manifest: Manifest | None) -> dict[str, Stanza]:
