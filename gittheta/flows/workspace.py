@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.tensor_store import TensorStore
@@ -22,6 +23,8 @@ from gittheta.storage.objects import ObjectStore
 if TYPE_CHECKING:
     from gittheta.model import Manifest
 
+Kept = TypeVar("Kept")
+
 
 @dataclass
 class Workspace:
@@ -31,6 +34,8 @@ class Workspace:
     reporter: Reporter
     #: Limits other than those of the settings: for tests.
     limits: Limits | None = field(default=None)
+    _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -64,6 +69,14 @@ class Workspace:
         """Blobs as they are stored, whatever `git replace` says: for what is sent, kept or deleted."""
         return BlobReader.open(self.repository.git.as_stored())
 
+    def kept(self, make: Callable[[Workspace], Kept]) -> Kept:
+        """A part that an errand keeps for the life of the workspace: made once, and closed with it if it can be."""
+        with self._keeping:
+            if make not in self._errands:
+                self._errands[make] = make(self)
+            part: Kept = self._errands[make]
+        return part
+
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.
 
@@ -84,6 +97,10 @@ class Workspace:
 
     def close(self) -> None:
         """End what was started."""
+        for part in self._errands.values():
+            if hasattr(part, "close"):
+                part.close()
+        self._errands.clear()
         close_parts(self, "tensors", "blobs", "stored_blobs")
 
     def __enter__(self) -> Workspace:

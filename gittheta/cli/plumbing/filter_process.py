@@ -24,6 +24,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -111,7 +112,7 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: PacketCo
     except (BrokenPipeError, EOFError):
         raise
     except (ThetaError, OSError) as error:
-        told = error.located(path=path) if isinstance(error, ThetaError) else f"{path}: {error}"
+        told = error.located(path=path) if isinstance(error, ThetaError) else f"{shown(path)}: {error}"
         sys.stderr.write(f"gittheta: {told}\n")
         content.drain()
         if isinstance(parts, chain):
