@@ -134,7 +134,9 @@ class Registry:
         plugin = self.load(kind, name)
         try:
             return plugin()
-        except Exception as error:  # a plugin may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way, and try to end the process
             raise PluginError(f"the {kind[:-1]} '{name}' cannot be made: {error!r}") from error
 
     def names(self, kind: str) -> Iterator[str]:
@@ -196,12 +198,13 @@ def _import(kind: str, name: str, target: str) -> type[Any]:
     try:
         with needing_torch(f"the {kind[:-1]} '{name}'"):
             loaded = getattr(import_module(module), attribute)
-    except MissingExtra:
+            own_name = getattr(loaded, "name", None)
+    except (MissingExtra, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin's module may fail in any way
+    except BaseException as error:  # a plugin's module may fail in any way, and try to end the process
         raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
-    if getattr(loaded, "name", None) != name:
-        raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{getattr(loaded, 'name', None)}'")
+    if own_name != name:
+        raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{own_name}'")
     return cast("type[Any]", loaded)
 
 

@@ -19,6 +19,7 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore
+from gittheta.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -48,11 +49,16 @@ class Workspace:
         return Settings.read(self.repository)
 
     @lazy
+    def permissions(self) -> Permissions:
+        """Who may read and write what is created in the repository. Raises ConfigError."""
+        return Permissions.parse(self.repository.setting("core.sharedrepository"))
+
+    @lazy
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common))),
+            ObjectStore(common / "theta", tuple(alternate_stores(common)), self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,

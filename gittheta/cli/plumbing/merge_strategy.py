@@ -29,12 +29,12 @@ def main() -> None:
     except (ThetaError, OSError) as error:
         sys.stderr.write(f"gittheta: {error}\n")
         status = 2
-    except Exception:  # noqa: BLE001 - whatever it is
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:  # noqa: BLE001 - whatever it is, a plugin that tries to end the process too
         # Python's own status would be 1, which Git takes for a conflict.
         traceback.print_exc()
         status = 2
-    except KeyboardInterrupt:
-        status = 130
     sys.exit(status)
 
 
