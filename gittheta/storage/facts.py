@@ -9,28 +9,34 @@ stays as it is.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gittheta.model import digest_of
-from gittheta.storage.files import make_folders, write_all
+from gittheta.storage.files import reading, write_all
+from gittheta.storage.permissions import BY_UMASK, Permissions
 
 _HEAD = b"gittheta facts 1\n"
 _KEY, _SUM = 16, 8
 _LENGTH = struct.Struct("<I")
 #: Bytes that the file may have. One that would grow beyond them keeps what the last process used.
 _MOST = 64 << 20
-_SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class FactCache:
     """The facts in a file, read when the first is asked for. For one thread; several processes may share the file."""
 
-    def __init__(self, path: Path, trace: Callable[[str], None] = lambda _: None, most: int = _MOST) -> None:
+    def __init__(
+        self,
+        path: Path,
+        trace: Callable[[str], None] = lambda _: None,
+        permissions: Permissions = BY_UMASK,
+        most: int = _MOST,
+    ) -> None:
         """``most``: bytes that the file may have. ``trace`` is told if the file cannot be used."""
         self.path = path
+        self._permissions = permissions
         self._trace = trace
         self._most = most
         self._facts: dict[bytes, bytes] | None = None
@@ -65,7 +71,7 @@ class FactCache:
         if self._facts is None:
             self._facts = self._load() | new
         try:
-            make_folders(self.path.parent)
+            self._permissions.make_folders(self.path.parent)
             added = b"".join(_records(new))
             if self._sound is None or self._sound + len(added) > self._most:
                 self._replace()
@@ -75,7 +81,7 @@ class FactCache:
             self._trace(f"the cache {self.path} cannot be written: {error}")
 
     def _append(self, added: bytes) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFE, 0o666)
+        descriptor = self._permissions.append_to(self.path)
         try:
             write_all(descriptor, added if self._sound else _HEAD + added)
         finally:
@@ -92,17 +98,9 @@ class FactCache:
             if room < 0:
                 break
             kept[key] = facts[key]
-        temporary = self.path.with_name(f"{self.path.name}.{os.urandom(8).hex()}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o666)
-            try:
-                content = _HEAD + b"".join(_records(kept))
-                write_all(descriptor, content)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = _HEAD + b"".join(_records(kept))
+        with self._permissions.replacing(self.path) as descriptor:
+            write_all(descriptor, content)
         self._sound = len(content)
 
     def _load(self) -> dict[bytes, bytes]:
@@ -125,11 +123,9 @@ class FactCache:
         return facts
 
     def _read(self) -> bytes:
-        descriptor = os.open(self.path, os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > 2 * self._most:
-                raise OSError("not a regular file, or too large")
+        with reading(self.path, follow=False) as file:
+            if os.fstat(file.fileno()).st_size > 2 * self._most:
+                raise OSError("it is too large")
             return file.read()
 
 

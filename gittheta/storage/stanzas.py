@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gittheta.model import Stanza
 
-#: Characters of text that are remembered.
+#: Bytes of text that are remembered.
 _MOST = 16 << 20
 
 
@@ -15,14 +15,14 @@ class KnownStanzas:
     """Stanzas by their text, a bounded number of them. For one thread."""
 
     def __init__(self, most: int = _MOST) -> None:
-        """``most``: characters of text that are remembered; beyond them it begins anew."""
+        """``most``: bytes of text that are remembered; beyond them it begins anew."""
         self._most = most
         self._size = 0
-        self._by_text: dict[str, Stanza] = {}
+        self._by_text: dict[bytes, Stanza] = {}
         #: The stanza of a text, or None.
         self.get = self._by_text.get
 
-    def put(self, text: str, stanza: Stanza) -> None:
+    def put(self, text: bytes, stanza: Stanza) -> None:
         """Remember a stanza that is valid by itself."""
         if self._size > self._most:
             self._by_text.clear()

@@ -80,7 +80,8 @@ class Needs:
         self.workspace.reporter.warn(f"{told}\n  {hint or 'if these are not models, nothing is to be done'}")
 
     def _cache(self) -> FactCache:
-        return FactCache(self.workspace.tensors.store.root / "needs.cache", self.workspace.reporter.trace)
+        store = self.workspace.tensors.store
+        return FactCache(store.root / "needs.cache", self.workspace.reporter.trace, store.permissions)
 
     def _known(self, cache: FactCache, blob: Blob) -> Mapping[ObjectId, int] | None:
         question = b"needs " + blob.oid.encode()

@@ -10,6 +10,7 @@ from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.verbs.move.transfer import BORROWED, named_remote
 from gittheta.flows.maintain.fsck import Health, check
 from gittheta.flows.maintain.fsck_remote import check_remote
+from gittheta.flows.maintain.status import notes
 
 
 @click.command()
@@ -28,7 +29,10 @@ def fsck(deep: bool, remote: str | None, repair: bool) -> None:
             health = check(workspace, deep=deep, repair=repair)
         else:
             health = check_remote(workspace, *named_remote(workspace, remote), repair=repair)
+        noted = notes(workspace) if remote is None else []
         stop_progress(workspace)
+    for note in noted:
+        click.echo(f"gittheta: {note}", err=True)
     _show(health, remote)
 
 

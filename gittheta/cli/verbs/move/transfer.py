@@ -13,6 +13,7 @@ from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.push import push_revisions
 from gittheta.runtime import keep_memory
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.errors import StoreError
@@ -72,7 +73,7 @@ def pull() -> None:
     keep_memory()
     with open_workspace() as workspace:
         for path in materialise_all(workspace):
-            click.echo(path)
+            click.echo(shown(path))
 
 
 def named_remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
