@@ -117,7 +117,7 @@ class Usage:
         """One warning for all versions that are left out."""
         if self._odd:
             path, error = next(iter(self._odd.items()))
-            more = f"; so do {len(self._odd) - 1} more files" if len(self._odd) > 1 else ""
+            more = f"; so do {len(self._odd) - 1} more" if len(self._odd) > 1 else ""
             told = error.located(path=path).but(what=f"begins like a manifest and is not one: {error.what}{more}")
             self.workspace.reporter.warn(f"{told}\n  such versions are left out")
 

@@ -13,6 +13,7 @@ from gittheta.flows.transfer.fetch import download
 from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
 from gittheta.storage.files import check_file
+from gittheta.wording import quoted, shell_word, shown
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
@@ -55,16 +56,16 @@ class _RemoteCheck:
     def _bad(self, known: Mapping[ObjectId, int], needed: Mapping[ObjectId, int]) -> dict[ObjectId, ThetaError]:
         """What is wrong with each object there: it is damaged; or a branch there needs it, and it is missing."""
         sizes = self.remote.sizes(known)
-        self.workspace.reporter.start(f"Checking objects of {self.name}", sum(sizes.values()))
-        hint = f"mend it from here: git theta fsck --remote {self.name} --repair"
+        self.workspace.reporter.start(f"Checking objects of {shown(self.name)}", sum(sizes.values()))
+        hint = f"mend it from here: git theta fsck --remote {shell_word(self.name)} --repair"
         bad: dict[ObjectId, ThetaError] = {
-            object_id: ObjectMissing(f"object {object_id} is not at '{self.name}'", hint=hint)
+            object_id: ObjectMissing(f"object {object_id} is not at {quoted(self.name)}", hint=hint)
             for object_id in needed.keys() - sizes.keys()
         }
         for object_id in sorted(sizes):
             what = self._damage(object_id)
             if what:
-                bad[object_id] = ObjectCorrupt(f"object {object_id} {what} at '{self.name}'", hint=hint)
+                bad[object_id] = ObjectCorrupt(f"object {object_id} {what} at {quoted(self.name)}", hint=hint)
         return bad
 
     def _damage(self, object_id: ObjectId) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.flows.transfer.needs import Needs
 from gittheta.git.history import changes_of, filters_at, tips
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -31,9 +32,10 @@ class Absence:
 
     def warning(self) -> str:
         """What to tell where it is only text."""
+        objects = counted(len(self.objects), "object")
         return (
-            f"{self.path}: a manifest to whose path no commit gives the filter; {len(self.objects)} of its objects are "
-            "nowhere\n  if it is a text that you keep on purpose, nothing is to be done"
+            f"{shown(self.path)}: no commit gives the filter to this manifest; nowhere to be found: {objects}"
+            "\n  if it is a text that you keep on purpose, nothing is to be done"
         )
 
 

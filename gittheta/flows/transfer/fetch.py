@@ -11,6 +11,7 @@ from gittheta.flows.transfer.absent import Absence, lost
 from gittheta.flows.transfer.needs import Needs, needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import opened_remote, sources, uncounted
 from gittheta.storage.files import HINT_CORRUPT
+from gittheta.wording import counted, quoted, shell_word, shown
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
@@ -41,7 +42,7 @@ class Asked:
         """What to do where something was not found."""
         if not self.damaged:
             return _HINT
-        return f"mend it in a clone that has it whole: git theta fsck --remote {self.damaged[0]} --repair"
+        return f"mend it in a clone that has it whole: git theta fsck --remote {shell_word(self.damaged[0])} --repair"
 
 
 def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
@@ -81,10 +82,10 @@ def download(
             with opened_remote(workspace, name, url) as remote:
                 there = set(remote.sizes(left))
                 if left - there:
-                    asked.reasons.append(f"remote '{name}' does not have it")
+                    asked.reasons.append(f"remote {quoted(name)} does not have it")
                 failed = _download_from(workspace, remote, there, asked, name)
         except RemoteError as error:
-            asked.reasons.append(f"remote '{name}': {error.what}")
+            asked.reasons.append(f"remote {quoted(name)}: {error.what}")
             continue
         left -= there - failed
     if not asked.reasons and left:
@@ -115,7 +116,7 @@ def _download_from(
         return object_id, ""
 
     failed = {object_id: what for object_id, what in workspace.tensors.workers.map(get, sorted(objects)) if what}
-    asked.reasons += [f"remote '{name}': {what}" for what in failed.values()]
+    asked.reasons += [f"remote {quoted(name)}: {what}" for what in failed.values()]
     return set(failed)
 
 
@@ -160,9 +161,9 @@ def _report(workspace: Workspace, revisions: list[str], still: set[ObjectId], as
     if needed:
         count = len({object_id for absence in needed for object_id in absence.objects})
         listed = "".join(f"\n  {line}" for line in _lines(needed))
-        raise ObjectMissing(f"{count} objects were not found whole{asked.told}{listed}", hint=asked.hint)
+        raise ObjectMissing(f"not found whole: {counted(count, 'object')}{asked.told}{listed}", hint=asked.hint)
 
 
 def _lines(absences: Iterable[Absence]) -> Iterator[str]:
     for absence in absences:
-        yield f"{absence.path} needs {', '.join(sorted(absence.objects)[:3])}"
+        yield f"{shown(absence.path)} needs {', '.join(sorted(absence.objects)[:3])}"

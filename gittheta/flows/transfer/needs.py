@@ -12,6 +12,7 @@ from gittheta.model import ObjectId
 from gittheta.storage.facts import FactCache
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.stanzas import KnownStanzas
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -72,12 +73,12 @@ class Needs:
         """One warning for all that begins like a manifest and is none."""
         if not self.odd:
             return
-        names = sorted({blob.path or blob.oid for blob in self.odd})
+        names = sorted({shown(blob.path or blob.oid) for blob in self.odd})
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         first = next(iter(self.odd.values()))
         hint = next((error.hint for error in self.odd.values() if error.hint), None)
-        told = f"in the history, {', '.join(names[:3])}{more} begin like a manifest and are not one: {first.what}"
-        self.workspace.reporter.warn(f"{told}\n  {hint or 'if these are not models, nothing is to be done'}")
+        told = f"begins like a manifest and is not one, in the history: {', '.join(names[:3])}{more} ({first.what})"
+        self.workspace.reporter.warn(f"{told}\n  {hint or 'if it is not a model, nothing is to be done'}")
 
     def _cache(self) -> FactCache:
         store = self.workspace.tensors.store

@@ -13,6 +13,7 @@ from gittheta.flows.transfer.fetch import Asked, download
 from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
 from gittheta.git.history import promisors
+from gittheta.wording import quoted
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
@@ -117,7 +118,7 @@ def _missing(absence: Absence, asked: Asked, name: str) -> ObjectMissing:
     count = f" and {len(more)} more" if more else ""
     elsewhere = "".join(f"; {reason}" for reason in asked.reasons if reason != "there is no remote")
     return ObjectMissing(
-        f"object {first}{count} is neither here nor on '{name}'{elsewhere}",
+        f"object {first}{count} is neither here nor on {quoted(name)}{elsewhere}",
         path=absence.path,
         hint="get it with `git theta fetch --all` from a remote that has it, or `git theta push --all` from a clone",
     )

@@ -7,10 +7,11 @@ import sys
 import click
 
 from gittheta.cli.console import open_workspace, stop_progress
-from gittheta.cli.verbs.move.transfer import BORROWED, named_remote
+from gittheta.cli.verbs.move.transfer import borrowed_line, named_remote
 from gittheta.flows.maintain.fsck import Health, check
 from gittheta.flows.maintain.fsck_remote import check_remote
 from gittheta.flows.maintain.status import notes
+from gittheta.wording import counted
 
 
 @click.command()
@@ -42,12 +43,13 @@ def _show(health: Health, remote: str | None) -> None:
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)
     if health.mended:
-        click.echo(f"{health.mended} objects mended")
-    counted = f"{health.manifests} manifests, " if remote is None else ""
-    click.echo(f"{counted}{health.objects} objects, {len(health.problems)} problems")
+        click.echo(f"{counted(health.mended, 'object')} mended")
+    manifests = f"{counted(health.manifests, 'manifest')}, " if remote is None else ""
+    click.echo(f"{manifests}{counted(health.objects, 'object')}, {counted(len(health.problems), 'problem')}")
     if health.remote_only:
-        click.echo(f"{health.remote_only} objects are on a remote only; to have them here: git theta fetch --all")
+        remote_only = counted(health.remote_only, "object")
+        click.echo(f"{remote_only} on a remote only; to have them here: git theta fetch --all")
     if health.borrowed:
-        click.echo(BORROWED.format(health.borrowed))
+        click.echo(borrowed_line(health.borrowed))
     if health.problems:
         sys.exit(health.problems[0].exit_code)

@@ -13,18 +13,17 @@ from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.push import push_revisions
 from gittheta.runtime import keep_memory
-from gittheta.wording import shown
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.errors import StoreError
     from gittheta.flows.workspace import Workspace
 
 
-#: What to say of objects that are not this store's own.
-BORROWED = (
-    "{} objects are borrowed from another repository's store; to keep them when it goes: git theta fetch --all "
-    "--dissociate"
-)
+def borrowed_line(count: int) -> str:
+    """What to say of objects that are not this store's own."""
+    told = f"{counted(count, 'object')} borrowed from another repository's store"
+    return f"{told}; to keep them when it goes: git theta fetch --all --dissociate"
 
 
 @click.command()
@@ -44,7 +43,7 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
             pushed = push_revisions(workspace, name, url, wanted)
             problems += pushed.problems
             stop_progress(workspace)
-            click.echo(f"{pushed.sent} of {pushed.needed} objects sent to {name}")
+            click.echo(f"{pushed.sent} of {counted(pushed.needed, 'object')} sent to {shown(name)}")
     for problem in problems:
         click.echo(f"gittheta: {problem}", err=True)
     if problems:
@@ -62,9 +61,9 @@ def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool, diss
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         fetched = fetch_revisions(workspace, wanted, remote, dissociate=dissociate)
-        click.echo(f"{fetched.count} objects fetched")
+        click.echo(f"{counted(fetched.count, 'object')} fetched")
         if fetched.borrowed:
-            click.echo(BORROWED.format(fetched.borrowed))
+            click.echo(borrowed_line(fetched.borrowed))
 
 
 @click.command()
