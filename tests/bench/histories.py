@@ -11,6 +11,14 @@ from pathlib import Path
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.storage.manifest import format_manifest
 
+#: Verbs that walk over history, by what the table calls them.
+HISTORY_VERBS = {
+    "fsck": ("fsck",),
+    "fsck again": ("fsck",),
+    "du": ("du",),
+    "push": ("push", "--all"),
+    "fetch": ("fetch", "--all"),
+}
 _LENGTH = 100
 _ATTRIBUTES = b"*.safetensors filter=theta merge=theta diff=theta -text\n"
 
