@@ -41,6 +41,12 @@ def read_setting(git: Git, scope: Scope, key: str) -> str | None:
     return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
 
 
+def read_effective(git: Git, key: str) -> str | None:
+    """One setting, of whichever scope is in force."""
+    answer = git.attempt("config", "--get", key)
+    return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
+
+
 def write_setting(git: Git, scope: Scope, key: str, value: str) -> None:
     """Set one value. Raises GitError."""
     git.run("config", scope, key, value)

@@ -152,20 +152,15 @@ def _advancing(
 
 def ensure_hooks(workspace: Workspace) -> None:
     """A clone has no hooks, and without them a push would leave the objects behind: set them up."""
-    from gittheta.git.hooks import install_hooks, missing_hooks
+    from gittheta.git.hooks import hooks_in_force, install_hooks
 
-    repository = workspace.repository
-    folder = repository.hooks_dir()
-    if not missing_hooks(folder):
+    if hooks_in_force(workspace.repository):
         return
-    if not folder.is_relative_to(repository.common_dir):
+    report = install_hooks(workspace.repository)
+    for change in report.changes:
+        workspace.reporter.trace(change)
+    for problem in report.problems:
         workspace.reporter.warn(
-            f"the hooks in {folder} do not call gittheta, so a push would leave model objects behind\n"
-            "  run `git theta install` in this repository to chain them"
+            f"a hook could not be installed, so a push may leave model objects behind: {problem}\n"
+            "  mend that, then run `git theta install` in this repository; or send them by `git theta push`"
         )
-        return
-    try:
-        for change in install_hooks(repository):
-            workspace.reporter.trace(f"installed {change.path}")
-    except (ThetaError, OSError) as error:
-        workspace.reporter.warn(f"hooks could not be installed: {error}")

@@ -7,12 +7,17 @@ status tells Git: 0 merged, 1 conflicts are left to the user, 2 nothing was done
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from gittheta.errors import ConfigError, ThetaError
-from gittheta.runtime import begin
+from gittheta.cli.start import forget_current_folder
+
+forget_current_folder()
+
+import traceback  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from gittheta.errors import ConfigError, ThetaError  # noqa: E402
+from gittheta.runtime import begin  # noqa: E402
 
 if TYPE_CHECKING:
     from gittheta.flows.strategy.octopus import StrategyReport

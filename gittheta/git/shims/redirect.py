@@ -1,0 +1,153 @@
+"""Hooks that lie in a folder of the project, or of others: `core.hooksPath` of this clone points to shims of our own.
+
+Nothing is written into that folder. The shims run every hook of it, of any name, and those of ours hand over to
+gittheta. Another tool may set `core.hooksPath` back: what it sets is then the folder whose hooks are run.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gittheta.git.configuration import remove_setting, scoped_settings, write_setting
+from gittheta.git.shims.files import SUFFIX
+from gittheta.git.shims.script import is_current, is_shim, shim, write_shim
+
+if TYPE_CHECKING:
+    from gittheta.git.repository import Repository
+
+#: Where the shims lie, seen from the common directory.
+FOLDER = ("theta", "hooks")
+_PATH, _FORMER = "core.hooksPath", "theta.formerHooksPath"
+#: Hooks that may be added to the other folder at any time. `push-to-checkout`, `proc-receive` and
+#: `reference-transaction` are not among them: that they are there at all changes what Git does, or its speed.
+_NAMES = (
+    "applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg",
+    "commit-msg", "post-commit", "pre-rebase", "post-checkout", "post-merge", "pre-push", "pre-receive", "update",
+    "post-receive", "post-update", "pre-auto-gc", "post-rewrite", "post-index-change", "sendemail-validate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HooksPath:
+    """What `core.hooksPath` says, but for `git -c`, which holds for one command only."""
+
+    #: In the configuration of this clone.
+    local: str | None
+    #: In that of the user or the machine.
+    outer: str | None
+    #: What the clone's own setting was before ours.
+    saved: str | None
+
+    @classmethod
+    def read(cls, repository: Repository) -> HooksPath:
+        """Starts Git only if there is such a setting at all."""
+        if not repository.config.keys() & {_PATH.lower(), _FORMER.lower()}:
+            return cls(None, None, None)
+        values: dict[tuple[bool, str], str] = {}
+        for scope, key, value in scoped_settings(repository.git, rf"^({_PATH}|{_FORMER})$".lower()):
+            if scope != "command" and value:
+                values[scope in ("local", "worktree"), key] = value
+        path, former = _PATH.lower(), _FORMER.lower()
+        return cls(values.get((True, path)), values.get((False, path)), values.get((True, former)))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it points to shims of ours: of this clone, or of one that it was copied from."""
+        return self.local is not None and Path(self.local).parts[-2:] == FOLDER
+
+    @property
+    def former(self) -> str | None:
+        """Where Git would look for hooks without gittheta; None where it does so by itself."""
+        return (self.saved if self.is_ours else self.local) or self.outer
+
+
+def own_folder(repository: Repository) -> Path:
+    """Where the shims lie that `core.hooksPath` may point to."""
+    return repository.common_dir.joinpath(*FOLDER)
+
+
+def former_folder(repository: Repository, hooks_path: HooksPath) -> Path:
+    """Where the hooks lie that are not ours."""
+    if hooks_path.former is None:
+        return repository.common_dir / "hooks"
+    return (repository.top or repository.git_dir) / Path(hooks_path.former).expanduser()
+
+
+def is_foreign(repository: Repository, folder: Path) -> bool:
+    """Whether a folder of hooks lies, links followed, elsewhere than in the git directory: then it is not ours."""
+    return not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(repository.common_dir))
+
+
+def in_force(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) -> bool:
+    """Whether `core.hooksPath` points to our shims, and these run each hook that is in the other folder now."""
+    folder = own_folder(repository)
+    if hooks_path.local != str(folder):
+        return False
+    wanted = _former_hooks(repository, hooks_path, ours)
+    return all(is_current(folder / name, name, former, ours=name in ours) for name, former in wanted.items())
+
+
+def install(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) -> Iterator[str]:
+    """Write the shims, then point to them; says what was done. Raises OSError or GitError."""
+    folder = own_folder(repository)
+    for name, former in _former_hooks(repository, hooks_path, ours).items():
+        write_shim(folder / name, shim(name, former, ours=name in ours))
+    if hooks_path.local == str(folder):
+        yield f"hooks in {folder} renewed"
+        return
+    if not hooks_path.is_ours:
+        _save(repository, hooks_path.local)
+    write_setting(repository.git, "--local", _PATH, str(folder))
+    former_path = former_folder(repository, hooks_path)
+    yield f"git config --local {_PATH} '{folder}' (the hooks in {former_path} are called first)"
+
+
+def remove(repository: Repository, hooks_path: HooksPath) -> Iterator[str]:
+    """Let Git look for hooks where it did before; says what was done."""
+    if hooks_path.is_ours:
+        if hooks_path.saved:
+            write_setting(repository.git, "--local", _PATH, hooks_path.saved)
+            yield f"git config --local {_PATH} '{hooks_path.saved}'"
+        else:
+            remove_setting(repository.git, "--local", _PATH)
+            yield f"git config --local --unset {_PATH}"
+    if hooks_path.saved:
+        remove_setting(repository.git, "--local", _FORMER)
+    shutil.rmtree(own_folder(repository), ignore_errors=True)
+
+
+def _save(repository: Repository, local: str | None) -> None:
+    if local is not None:
+        write_setting(repository.git, "--local", _FORMER, local)
+    elif _FORMER.lower() in repository.config:
+        remove_setting(repository.git, "--local", _FORMER)
+
+
+def _former_hooks(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) -> dict[str, str]:
+    """The hooks that need a shim, and what was there before, as a word of the shell."""
+    folder = former_folder(repository, hooks_path)
+    there = [path.name for path in _files(folder) if os.access(path, os.X_OK) and path.suffix != ".sample"]
+    if hooks_path.former is None:
+        start = '"${0%/*}"/../../hooks/'
+    else:
+        start = shlex.quote(str(Path(hooks_path.former).expanduser()) + "/")
+    names = dict.fromkeys([*ours, *_NAMES, *sorted(there)])
+    # A shim that an older version wrote into that folder would hand over as well: what it has chained is meant.
+    chained = {name: next((s for s in (SUFFIX, ".legacy") if (folder / (name + s)).exists()), SUFFIX) for name in there}
+    return {
+        name: start + shlex.quote(name + (chained[name] if name in there and is_shim(folder / name) else ""))
+        for name in names
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file()]
+    except OSError:
+        return []
