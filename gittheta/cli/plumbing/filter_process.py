@@ -20,6 +20,7 @@ from gittheta.errors import GitError, ThetaError
 from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending
 from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.transfer.unpushed import warn_of_unsent
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
@@ -43,9 +44,18 @@ def serve() -> None:
         with Workspace.open(Path.cwd(), console) as workspace:
             ensure_hooks(workspace)
             console.trace("filter ready")
-            while True:
-                _answer(workspace, reader, writer)
-                console.stop()
+            _answer_all(workspace, reader, writer, console)
+            warn_of_unsent(workspace)
+    except (EOFError, BrokenPipeError):
+        console.trace("git has gone")
+
+
+def _answer_all(workspace: Workspace, reader: PacketReader, writer: PacketWriter, console: Console) -> None:
+    """Until Git has no more files. It waits for the end of this process, so more can be said afterwards."""
+    try:
+        while True:
+            _answer(workspace, reader, writer)
+            console.stop()
     except (EOFError, BrokenPipeError):
         console.trace("git has gone")
 

@@ -91,8 +91,10 @@ def _run_former(script: str, arguments: tuple[str, ...], given: bytes) -> None:
 
 def _push(remote: str, url: str, given: str) -> None:
     from gittheta.flows.transfer.push import RefUpdate, push_objects
+    from gittheta.flows.transfer.unpushed import note_sent
 
     # LOCAL-REF NEW REMOTE-REF OLD, where the first may hold spaces: HEAD@{1 day ago}
     lines = [line.rsplit(" ", 3) for line in given.splitlines()]
     with open_workspace() as workspace:
         push_objects(workspace, remote, url, [RefUpdate(new, old) for _, new, _, old in lines])
+        note_sent(workspace, remote, [new for _, new, _, _ in lines if new.strip("0")])

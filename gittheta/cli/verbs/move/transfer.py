@@ -13,6 +13,7 @@ from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.needs import manifests_in, needed_objects
 from gittheta.flows.transfer.push import upload
 from gittheta.flows.transfer.remotes import opened_remote
+from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
 from gittheta.runtime import keep_memory
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
         needed = needed_objects(manifest for _, manifest in manifests_in(workspace, wanted))
         with opened_remote(workspace, name, url) as opened:
             count = upload(workspace, opened, needed)
+        note_sent(workspace, name, wanted)
         click.echo(f"{count} of {len(needed)} objects sent to {name}")
 
 
@@ -44,6 +46,7 @@ def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool) -> N
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         count = fetch_revisions(workspace, wanted, remote)
+        warn_of_unsent(workspace)
         click.echo(f"{count} objects fetched")
 
 
