@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gittheta.git.process import Git
 
 #: Whose configuration is meant.
-Scope = Literal["--local", "--global", "--system"]
+Scope = Literal["--local", "--worktree", "--global", "--system"]
 
 
 def all_settings(git: Git) -> dict[str, list[str]]:

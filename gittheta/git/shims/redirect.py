@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gittheta.git.configuration import remove_setting, scoped_settings, write_setting
+from gittheta.git.configuration import Scope, remove_setting, scoped_settings, write_setting
 from gittheta.git.shims.files import SUFFIX
 from gittheta.git.shims.script import is_current, is_shim, shim, write_shim
 
@@ -37,24 +37,30 @@ _NAMES = (
 class HooksPath:
     """What `core.hooksPath` says, but for `git -c`, which holds for one command only."""
 
-    #: In the configuration of this clone.
+    #: In the configuration of this clone, or of this work tree alone.
     local: str | None
     #: In that of the user or the machine.
     outer: str | None
     #: What the clone's own setting was before ours.
     saved: str | None
+    #: Whose setting is in force, and is therefore changed.
+    scope: Scope = "--local"
 
     @classmethod
     def read(cls, repository: Repository) -> HooksPath:
         """Starts Git only if there is such a setting at all."""
         if not repository.config.keys() & {_PATH.lower(), _FORMER.lower()}:
             return cls(None, None, None)
-        values: dict[tuple[bool, str], str] = {}
-        for scope, key, value in scoped_settings(repository.git, rf"^({_PATH}|{_FORMER})$".lower()):
-            if scope != "command" and value:
-                values[scope in ("local", "worktree"), key] = value
         path, former = _PATH.lower(), _FORMER.lower()
-        return cls(values.get((True, path)), values.get((False, path)), values.get((True, former)))
+        values: dict[tuple[str, str], str] = {}
+        for scope, key, value in scoped_settings(repository.git, f"^({path}|{former})$"):
+            if value:
+                values[scope, key] = value
+        scope = "worktree" if ("worktree", path) in values else "local"
+        outer = values.get(("global", path)) or values.get(("system", path))
+        if scope == "worktree":
+            outer = values.get(("local", path)) or outer
+        return cls(values.get((scope, path)), outer, values.get((scope, former)), f"--{scope}")  # type: ignore[arg-type]
 
     @property
     def is_ours(self) -> bool:
@@ -102,31 +108,31 @@ def install(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) 
         yield f"hooks in {folder} renewed"
         return
     if not hooks_path.is_ours:
-        _save(repository, hooks_path.local)
-    write_setting(repository.git, "--local", _PATH, str(folder))
+        _save(repository, hooks_path)
+    write_setting(repository.git, hooks_path.scope, _PATH, str(folder))
     former_path = former_folder(repository, hooks_path)
-    yield f"git config --local {_PATH} '{folder}' (the hooks in {former_path} are called first)"
+    yield f"git config {hooks_path.scope} {_PATH} '{folder}' (the hooks in {former_path} are called first)"
 
 
 def remove(repository: Repository, hooks_path: HooksPath) -> Iterator[str]:
     """Let Git look for hooks where it did before; says what was done."""
-    if hooks_path.is_ours:
-        if hooks_path.saved:
-            write_setting(repository.git, "--local", _PATH, hooks_path.saved)
-            yield f"git config --local {_PATH} '{hooks_path.saved}'"
-        else:
-            remove_setting(repository.git, "--local", _PATH)
-            yield f"git config --local --unset {_PATH}"
+    scope = hooks_path.scope
+    if hooks_path.is_ours and hooks_path.saved:
+        write_setting(repository.git, scope, _PATH, hooks_path.saved)
+        yield f"git config {scope} {_PATH} '{hooks_path.saved}'"
+    elif hooks_path.is_ours:
+        remove_setting(repository.git, scope, _PATH)
+        yield f"git config {scope} --unset {_PATH}"
     if hooks_path.saved:
-        remove_setting(repository.git, "--local", _FORMER)
+        remove_setting(repository.git, scope, _FORMER)
     shutil.rmtree(own_folder(repository), ignore_errors=True)
 
 
-def _save(repository: Repository, local: str | None) -> None:
-    if local is not None:
-        write_setting(repository.git, "--local", _FORMER, local)
-    elif _FORMER.lower() in repository.config:
-        remove_setting(repository.git, "--local", _FORMER)
+def _save(repository: Repository, hooks_path: HooksPath) -> None:
+    if hooks_path.local is not None:
+        write_setting(repository.git, hooks_path.scope, _FORMER, hooks_path.local)
+    elif hooks_path.saved is not None:
+        remove_setting(repository.git, hooks_path.scope, _FORMER)
 
 
 def _former_hooks(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) -> dict[str, str]:
