@@ -162,7 +162,7 @@ def _advancing(
 
 def ensure_hooks(workspace: Workspace) -> None:
     """A clone has no hooks, and without them a push would leave the objects behind: set them up."""
-    from gittheta.git.hooks import hooks_in_force, install_hooks
+    from gittheta.git.calling.hooks import hooks_in_force, install_hooks
 
     if hooks_in_force(workspace.repository):
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gittheta.cli.console import open_workspace
 from gittheta.errors import GitError
 from gittheta.flows.checkout.materialise import materialise_pending
-from gittheta.git.hooks import NAMES
+from gittheta.git.calling.hooks import NAMES
 from gittheta.git.index import entries
 from gittheta.git.messages import add_trailer
 from gittheta.git.operation import Kind, Operation

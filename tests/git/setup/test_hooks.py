@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gittheta.git.hooks import install_hooks
+from gittheta.git.calling import files, script
+from gittheta.git.calling.hooks import install_hooks
 from gittheta.git.repository import Repository
-from gittheta.git.shims import files, script
 from tests.support.checkpoints import model
 from tests.support.hooks import HOOKS, SPY, by_files, hooks_in, write_hook
 from tests.support.world import Place, Repo, World, objects_in

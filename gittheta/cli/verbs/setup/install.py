@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from gittheta.errors import ConfigError, GitError
+from gittheta.git.calling.hooks import remove_hooks, renew_hooks
+from gittheta.git.calling.program import interpreter, is_own_command, own_command, runs_gittheta, stale_settings
 from gittheta.git.configuration import Scope, read_effective, read_setting, remove_setting, write_setting
-from gittheta.git.hooks import remove_hooks, renew_hooks
 from gittheta.git.process import Git
-from gittheta.git.program import interpreter, is_own_command, own_command, runs_gittheta, stale_settings
 from gittheta.git.repository import Repository
 
 if TYPE_CHECKING:
-    from gittheta.git.hooks import HookReport
+    from gittheta.git.calling.hooks import HookReport
 
 #: What Git calls: words after gittheta's own name.
 COMMANDS = {

@@ -8,7 +8,7 @@ import shlex
 from functools import cache
 from pathlib import Path
 
-from gittheta.git.program import interpreter
+from gittheta.git.calling.program import interpreter
 
 _HEAD = b"#!/bin/sh\n# gittheta: handed over to"
 _MOST = 1 << 16

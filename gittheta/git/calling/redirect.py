@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gittheta.git.calling.files import SUFFIX
+from gittheta.git.calling.script import is_current, is_shim, shim, write_shim
 from gittheta.git.configuration import Scope, remove_setting, scoped_settings, write_setting
-from gittheta.git.shims.files import SUFFIX
-from gittheta.git.shims.script import is_current, is_shim, shim, write_shim
 
 if TYPE_CHECKING:
     from gittheta.git.repository import Repository

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gittheta.git.calling.script import is_current, shim, write_shim
 from gittheta.git.configuration import write_setting
-from gittheta.git.shims.script import is_current, shim, write_shim
 
 if TYPE_CHECKING:
     from gittheta.git.repository import Repository

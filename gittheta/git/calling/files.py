@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from gittheta.git.shims.script import calls_gittheta, is_current, is_shim, of_one_tool, shim, write_shim
+from gittheta.git.calling.script import calls_gittheta, is_current, is_shim, of_one_tool, shim, write_shim
 
 #: What the hook that was there before is called: its name and this.
 SUFFIX = ".before-gittheta"

@@ -1,8 +1,8 @@
 """Git hooks: in which of three ways Git comes to call ``git theta hook`` in a repository.
 
-With Git 2.54 and newer, the configuration names them (``shims/events``). With an older Git they are shims: where the
-folder for hooks is the repository's own, beside what lies there (``shims/files``); where it belongs to the project or
-to others, in a folder of gittheta's to which this clone's `core.hooksPath` points (``shims/redirect``).
+With Git 2.54 and newer, the configuration names them (``events``). With an older Git they are shims: where the
+folder for hooks is the repository's own, beside what lies there (``files``); where it belongs to the project or
+to others, in a folder of gittheta's to which this clone's `core.hooksPath` points (``redirect``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
-from gittheta.git.shims import events, files, redirect
-from gittheta.git.shims.redirect import HooksPath
+from gittheta.git.calling import events, files, redirect
+from gittheta.git.calling.redirect import HooksPath
 
 if TYPE_CHECKING:
     from gittheta.git.repository import Repository
