@@ -8,6 +8,7 @@ forget_current_folder()
 
 from collections.abc import Callable  # noqa: E402
 
+from gittheta.cli.sink import use_sinks  # noqa: E402
 from gittheta.errors import StoreError, ThetaError  # noqa: E402
 from gittheta.runtime import begin, collect_garbage  # noqa: E402
 
@@ -20,6 +21,7 @@ _SETUP = ("install", "uninstall")
 def main() -> None:
     """Run a verb. What Git itself starts, time and again, goes around the argument parser."""
     begin()
+    use_sinks()
     if sys.argv[1:] == ["filter-process"]:
         from gittheta.cli.plumbing.filter_process import serve
 
@@ -33,14 +35,14 @@ def main() -> None:
 
 
 def _verb() -> None:
-    from gittheta.cli.app import app
+    from gittheta.cli.app import run_app
 
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
     if words and words[0] not in (*_PLUMBING, *_SETUP):
         from gittheta.cli.verbs.setup.install import renew_settings
 
         renew_settings()
-    app(prog_name="git theta")
+    sys.exit(run_app(sys.argv[1:]))
 
 
 def run(action: Callable[[], object]) -> None:

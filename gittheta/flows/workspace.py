@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.tensor_store import TensorStore
@@ -17,9 +19,12 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore
+from gittheta.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
+
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -30,6 +35,8 @@ class Workspace:
     reporter: Reporter
     #: Limits other than those of the settings: for tests.
     limits: Limits | None = field(default=None)
+    _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -42,11 +49,16 @@ class Workspace:
         return Settings.read(self.repository)
 
     @lazy
+    def permissions(self) -> Permissions:
+        """Who may read and write what is created in the repository. Raises ConfigError."""
+        return Permissions.parse(self.repository.setting("core.sharedrepository"))
+
+    @lazy
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common))),
+            ObjectStore(common / "theta", tuple(alternate_stores(common)), self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,
@@ -62,6 +74,14 @@ class Workspace:
     def stored_blobs(self) -> BlobReader:
         """Blobs as they are stored, whatever `git replace` says: for what is sent, kept or deleted."""
         return BlobReader.open(self.repository.git.as_stored())
+
+    def kept(self, make: Callable[[Workspace], Kept]) -> Kept:
+        """A part that an errand keeps for the life of the workspace: made once, and closed with it if it can be."""
+        with self._keeping:
+            if make not in self._errands:
+                self._errands[make] = make(self)
+            part: Kept = self._errands[make]
+        return part
 
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.
@@ -83,6 +103,10 @@ class Workspace:
 
     def close(self) -> None:
         """End what was started."""
+        for part in self._errands.values():
+            if hasattr(part, "close"):
+                part.close()
+        self._errands.clear()
         close_parts(self, "tensors", "blobs", "stored_blobs")
 
     def __enter__(self) -> Workspace:
@@ -104,7 +128,7 @@ def alternate_stores(common_dir: Path) -> Iterator[Path]:
     while waiting:
         folder = waiting.pop() / "objects"
         try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
+            lines = os.fsdecode((folder / "info" / "alternates").read_bytes()).splitlines()
         except OSError:
             continue
         for line in lines:

@@ -18,13 +18,14 @@ from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWri
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.add.clean import clean
-from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending
+from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.transfer.unpushed import warn_of_unsent
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -39,31 +40,38 @@ def serve() -> None:
     console = Console()
     stdin, stdout = _own_pipes()
     reader, writer = PacketReader(stdin), PacketWriter(stdout)
-    try:
-        _greet(reader, writer)
-        with Workspace.open(Path.cwd(), console) as workspace:
+    with Workspace.open(Path.cwd(), console) as workspace:
+        before = pending_mark(workspace.repository)
+        try:
+            _greet(reader, writer)
             ensure_hooks(workspace)
             console.trace("filter ready")
             _answer_all(workspace, reader, writer, console)
-            warn_of_unsent(workspace)
-    except (EOFError, BrokenPipeError):
-        console.trace("git has gone")
+        except (EOFError, BrokenPipeError):
+            console.trace("git has gone")
+        warn_of_unsent(workspace)
+        remains = pending_mark(workspace.repository) not in (None, before)
+    if remains:
+        from gittheta.cli.plumbing.after_git import write_remaining
+
+        write_remaining()
 
 
 def _answer_all(workspace: Workspace, reader: PacketReader, writer: PacketWriter, console: Console) -> None:
-    """Until Git has no more files. It waits for the end of this process, so more can be said afterwards."""
-    try:
-        while True:
-            _answer(workspace, reader, writer)
-            console.stop()
-    except (EOFError, BrokenPipeError):
-        console.trace("git has gone")
+    while True:
+        _answer(workspace, reader, writer)
+        console.stop()
 
 
 def _own_pipes() -> tuple[int, int]:
     """Git's pipes as descriptors of our own, so that nothing else can print into the protocol."""
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(2, 1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for descriptor in (stdin, stdout):
+            msvcrt.setmode(descriptor, os.O_BINARY)
     if sys.platform == "linux":
         import fcntl
 
@@ -110,7 +118,7 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: PacketCo
     except (BrokenPipeError, EOFError):
         raise
     except (ThetaError, OSError) as error:
-        told = error.located(path=path) if isinstance(error, ThetaError) else f"{path}: {error}"
+        told = error.located(path=path) if isinstance(error, ThetaError) else f"{shown(path)}: {error}"
         sys.stderr.write(f"gittheta: {told}\n")
         content.drain()
         if isinstance(parts, chain):

@@ -1,1 +1,1 @@
-"""How Git comes to call gittheta: by which program, and as a hook by settings, beside other hooks, or in front of them."""
+"""How Git comes to call gittheta: by which program, and as a hook by settings or beside other hooks."""

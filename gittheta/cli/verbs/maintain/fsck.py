@@ -8,6 +8,7 @@ import click
 
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.flows.maintain.fsck import check
+from gittheta.flows.maintain.status import notes
 
 
 @click.command()
@@ -16,7 +17,10 @@ def fsck(deep: bool) -> None:
     """Check every manifest that refs and the index reach, and that its objects are whole, here or on a remote."""
     with open_workspace() as workspace:
         health = check(workspace, deep=deep)
+        noted = notes(workspace)
         stop_progress(workspace)
+    for note in noted:
+        click.echo(f"gittheta: {note}", err=True)
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)
     click.echo(f"{health.manifests} manifests, {health.objects} objects, {len(health.problems)} problems")

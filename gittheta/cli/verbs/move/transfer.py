@@ -15,6 +15,7 @@ from gittheta.flows.transfer.push import upload
 from gittheta.flows.transfer.remotes import opened_remote
 from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
 from gittheta.runtime import keep_memory
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -56,7 +57,7 @@ def pull() -> None:
     keep_memory()
     with open_workspace() as workspace:
         for path in materialise_all(workspace):
-            click.echo(path)
+            click.echo(shown(path))
 
 
 def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
