@@ -60,10 +60,13 @@ class _Entry:
         return f"{self.remote}\t{self.commit}\t{self.count}\t{self.branch}\n"
 
 
-def warn_of_unsent(workspace: Workspace) -> None:
-    """Look at the branches that pushes have moved since the last look, and warn. Never fails, and stops nobody."""
+def warn_of_unsent(workspace: Workspace, *, again: bool = False) -> None:
+    """Look at the branches that pushes have moved since the last look, and warn. Never fails, and stops nobody.
+
+    With ``again``, of those as well that were named before and still wait.
+    """
     with suppress(ThetaError, OSError):
-        for unsent in look_at_pushes(workspace):
+        for unsent in (unsent_branches if again else look_at_pushes)(workspace):
             workspace.reporter.warn(unsent.line(workspace))
 
 

@@ -122,6 +122,15 @@ def test_what_waits_can_be_asked_for(repo: Repo, monkeypatch: pytest.MonkeyPatch
         assert unsent_branches(workspace) == []
 
 
+def test_status_names_it_as_long_as_it_waits(repo: Repo) -> None:
+    repo.commit(model(2))
+    repo.git("push", "-q", "--no-verify", "origin", "main")
+    for _ in range(2):
+        assert "lacks 1 object" in repo.run("theta", "status").stderr
+    repo.git("theta", "push", "origin", "main")
+    assert WORD not in repo.run("theta", "status").stderr
+
+
 def test_a_damaged_list_stops_nobody(repo: Repo) -> None:
     (repo.store / "pushed").write_bytes(b"\xff\x00\tx\n\n\t\t\t\t")
     assert _add(repo, 2) == ""
