@@ -10,6 +10,7 @@ import click
 
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.flows.maintain.status import FileStatus, Overview, State, overview
+from gittheta.flows.transfer.unpushed import warn_of_unsent
 
 #: In this order: what stands in the way of work comes first.
 _GROUPS = {
@@ -34,6 +35,8 @@ def status(as_json: bool, no_remote: bool) -> None:
     with open_workspace() as workspace:
         seen = overview(workspace, ask_remote=not no_remote)
         stop_progress(workspace)
+        if not no_remote:
+            warn_of_unsent(workspace, again=True)
     if as_json:
         click.echo(json.dumps(_as_json(seen), indent=1, ensure_ascii=False))
         return
