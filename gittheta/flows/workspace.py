@@ -30,6 +30,7 @@ class Workspace:
     reporter: Reporter
     #: Limits other than those of the settings: for tests.
     limits: Limits | None = field(default=None)
+    _told: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -80,6 +81,12 @@ class Workspace:
             return self.read_manifest(name)
         except ManifestError:
             return None
+
+    def warn_once(self, about: str, message: str) -> None:
+        """Warn of the first of several things of a kind in this process; the message says how to find the others."""
+        if about not in self._told:
+            self._told.add(about)
+            self.reporter.warn(message)
 
     def close(self) -> None:
         """End what was started."""

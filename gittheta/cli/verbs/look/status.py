@@ -54,7 +54,7 @@ def _group(title: str, hint: str, files: Sequence[FileStatus]) -> None:
         return
     click.echo(f"{title}:" + (f"\n  ({hint})" if hint else ""))
     for file in files:
-        reason = f": {file.reason}" if file.state is State.BROKEN and file.reason else ""
+        reason = f": {file.reason}" if file.reason and file.pushed is not False else ""
         click.echo(f"    {file.path}{reason}")
     click.echo()
 
