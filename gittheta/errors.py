@@ -11,7 +11,8 @@
     |-- AdapterError           14   an adapter that is broken, unknown, or made for another checkpoint
     |-- StoreError             20   the local store cannot be read or written
     |   |-- ObjectMissing      21   an object is neither here nor on a remote
-    |   `-- ObjectCorrupt      22   an object is truncated or has changed
+    |   |-- ObjectCorrupt      22   an object is truncated or has changed
+    |   `-- ObjectUnreadable   23   the system fails to read an object (permissions, a failing disk)
     |-- RemoteError            30   a remote cannot be reached, or refuses
     |   `-- TemporaryRemoteError 31   the same call may succeed a little later
     |-- MergeError             40   a merge cannot be computed at all
@@ -26,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Self
+
+from gittheta.wording import quoted, shown
 
 
 class ThetaError(Exception):
@@ -58,9 +61,9 @@ class ThetaError(Exception):
         return other.with_traceback(self.__traceback__)
 
     def __str__(self) -> str:
-        where = [self.path] if self.path else []
+        where = [shown(self.path)] if self.path else []
         if self.tensor is not None:
-            where.append(f"tensor '{self.tensor}'")
+            where.append(f"tensor {quoted(self.tensor)}")
         text = ": ".join([*where, self.what])
         return f"{text}\n  {self.hint}" if self.hint else text
 
@@ -131,6 +134,12 @@ class ObjectCorrupt(StoreError):
     """An object's bytes are not those that its name promises."""
 
     exit_code = 22
+
+
+class ObjectUnreadable(StoreError):
+    """The system fails to read an object: permissions, a failing disk. Nothing is known of its bytes."""
+
+    exit_code = 23
 
 
 class RemoteError(ThetaError):

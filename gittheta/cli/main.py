@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from gittheta.cli.sink import use_sinks
 from gittheta.errors import StoreError, ThetaError
 from gittheta.runtime import begin, collect_garbage
 
@@ -12,6 +13,7 @@ from gittheta.runtime import begin, collect_garbage
 def main() -> None:
     """Run a verb. What Git itself starts, time and again, goes around the argument parser."""
     begin()
+    use_sinks()
     if sys.argv[1:] == ["filter-process"]:
         from gittheta.cli.plumbing.filter_process import serve
 
@@ -21,9 +23,9 @@ def main() -> None:
 
         run(lambda: call_hook(*sys.argv[2:]))
     else:
-        from gittheta.cli.app import app
+        from gittheta.cli.app import run_app
 
-        run(lambda: app(prog_name="git theta"))
+        run(lambda: sys.exit(run_app(sys.argv[1:])))
 
 
 def run(action: Callable[[], object]) -> None:

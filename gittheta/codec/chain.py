@@ -323,7 +323,7 @@ def guarded(name: str, call: Callable[[], Result]) -> Result:
     """The result of a call into the plugin ``name``. Any error of the plugin becomes a PayloadError."""
     try:
         return call()
-    except (ThetaError, MemoryError):
+    except (ThetaError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
+    except BaseException as error:  # a decoder that trips over hostile bytes, or exits, must not take git down
         raise PayloadError(f"'{name}' fails on these bytes: {error!r}") from error

@@ -45,7 +45,7 @@ class TensorStore:
     @lazy
     def recipes(self) -> RecipeCache:
         """Recipes of tensors that were stored before, by digest."""
-        return RecipeCache(self.store.root / "known.sqlite", self.reporter.trace)
+        return RecipeCache(self.store.root / "known.sqlite", self.reporter.trace, self.store.permissions)
 
     @lazy
     def workers(self) -> ThreadPoolExecutor:
@@ -60,6 +60,7 @@ class TensorStore:
     def close(self) -> None:
         """End the workers and close files."""
         close_parts(self, "workers", "digesters", "reader", "recipes")
+        self.store.close()
 
     def __enter__(self) -> TensorStore:
         return self

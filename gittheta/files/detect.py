@@ -17,6 +17,7 @@ from gittheta.storage.manifest import (
     MAX_SKELETON,
     MAX_TENSORS,
 )
+from gittheta.wording import quoted
 
 if TYPE_CHECKING:
     from gittheta.api import Format, Reporter
@@ -50,7 +51,9 @@ def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
     """Whether a format claims a file that begins with these bytes; if its plugin fails, that is a warning and a no."""
     try:
         return file_format.matches(head)
-    except Exception as error:  # noqa: BLE001 - as for `split` below
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as for `split` below
         reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
         return False
 
@@ -61,15 +64,24 @@ def split(file_format: Format, stream: ByteStream, temporary: Callable[[], Binar
     A format that needs the whole file gets it in a ``temporary`` file, from which the stream then continues. Any error
     of the format's plugin becomes a FormatError.
     """
-    file = stream.whole(temporary) if file_format.needs_whole_file else stream.head()
+    file = stream.whole(temporary) if _needs_whole_file(file_format) else stream.head()
     try:
         layout = file_format.split(file)
         check_layout(layout)
-    except (FormatError, MemoryError):
+    except (FormatError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # an error in a plugin must not keep `git status` from working
+    except BaseException as error:  # a plugin that fails, or tries to end the process, must not stop `git status`
         raise FormatError(f"the format's own code failed: {error!r}") from error
     return layout
+
+
+def _needs_whole_file(file_format: Format) -> bool:
+    try:
+        return file_format.needs_whole_file
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise FormatError(f"the format's own code failed: {error!r}") from error
 
 
 def check_layout(layout: Layout) -> None:
@@ -78,11 +90,11 @@ def check_layout(layout: Layout) -> None:
     for segment in layout.segments:
         spec = segment.spec
         if segment.offset < end or spec.bits % 8 or not _has_whole_blocks(spec):
-            raise FormatError(f"tensor '{spec.name}' overlaps another, or does not consist of whole bytes")
+            raise FormatError(f"tensor {quoted(spec.name)} overlaps another, or does not consist of whole bytes")
         if not _is_known(spec.dtype):
-            raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
+            raise FormatError(f"tensor {quoted(spec.name)} has a dtype that manifests do not know")
         if not _is_possible(spec.shape) or len(spec.name.encode()) > MAX_NAME:
-            raise FormatError(f"tensor '{spec.name[:80]}' has a shape or name beyond the limits of manifests")
+            raise FormatError(f"tensor {quoted(spec.name[:80])} has a shape or name beyond the limits of manifests")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
         raise FormatError("more tensors than the file can hold")
@@ -111,7 +123,7 @@ def _check_names(layout: Layout) -> None:
         raise FormatError("two names of a tensor are the same, or there are too many of them")
     for alias, name in layout.aliases:
         if name not in names or len(alias.encode()) > MAX_NAME:
-            raise FormatError(f"the alias '{alias[:80]}' does not stand for a tensor, or is too long")
+            raise FormatError(f"the alias {quoted(alias[:80])} does not stand for a tensor, or is too long")
 
 
 def _is_known(dtype: Dtype) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.tensor_store import TensorStore
@@ -17,9 +19,12 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore
+from gittheta.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
+
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -30,7 +35,9 @@ class Workspace:
     reporter: Reporter
     #: Limits other than those of the settings: for tests.
     limits: Limits | None = field(default=None)
-    _told: set[str] = field(default_factory=set, repr=False)
+    _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -43,11 +50,16 @@ class Workspace:
         return Settings.read(self.repository)
 
     @lazy
+    def permissions(self) -> Permissions:
+        """Who may read and write what is created in the repository. Raises ConfigError."""
+        return Permissions.parse(self.repository.setting("core.sharedrepository"))
+
+    @lazy
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common))),
+            ObjectStore(common / "theta", tuple(alternate_stores(common)), self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,
@@ -63,6 +75,14 @@ class Workspace:
     def stored_blobs(self) -> BlobReader:
         """Blobs as they are stored, whatever `git replace` says: for what is sent, kept or deleted."""
         return BlobReader.open(self.repository.git.as_stored())
+
+    def kept(self, make: Callable[[Workspace], Kept]) -> Kept:
+        """A part that an errand keeps for the life of the workspace: made once, and closed with it if it can be."""
+        with self._keeping:
+            if make not in self._errands:
+                self._errands[make] = make(self)
+            part: Kept = self._errands[make]
+        return part
 
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.
@@ -84,12 +104,18 @@ class Workspace:
 
     def warn_once(self, about: str, message: str) -> None:
         """Warn of the first of several things of a kind in this process; the message says how to find the others."""
-        if about not in self._told:
+        with self._keeping:
+            is_new = about not in self._told
             self._told.add(about)
+        if is_new:
             self.reporter.warn(message)
 
     def close(self) -> None:
         """End what was started."""
+        for part in self._errands.values():
+            if hasattr(part, "close"):
+                part.close()
+        self._errands.clear()
         close_parts(self, "tensors", "blobs", "stored_blobs")
 
     def __enter__(self) -> Workspace:
@@ -111,7 +137,7 @@ def alternate_stores(common_dir: Path) -> Iterator[Path]:
     while waiting:
         folder = waiting.pop() / "objects"
         try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
+            lines = os.fsdecode((folder / "info" / "alternates").read_bytes()).splitlines()
         except OSError:
             continue
         for line in lines:

@@ -36,12 +36,6 @@ def parents(git: Git, commit: str) -> list[str]:
     return git.line("rev-list", "--parents", "-1", commit).split()[1:]
 
 
-def trailer_lines(git: Git, commit: str) -> list[str]:
-    """The trailers of a commit's message, one to a line."""
-    message = git.run("show", "-s", "--format=%(trailers:only,unfold)", commit)
-    return message.decode(errors="replace").split("\n")
-
-
 def walk(git: Git, revisions: Iterable[str]) -> Iterator[Blob]:
     """Every blob that the revisions reach (``^`` excludes), each once, with a path that leads to it."""
     words = list(revisions)

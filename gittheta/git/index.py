@@ -67,14 +67,3 @@ def untracked_files(git: Git) -> list[str]:
     return [
         path for path in os.fsdecode(git.run("ls-files", "-z", "--others")).split("\0") if path[-1:] not in ("", "/")
     ]
-
-
-def stage(git: Git, entry: Entry, content: bytes) -> None:
-    """Put other content in the place of an entry; the file itself is left alone."""
-    git.run("update-index", "--cacheinfo", f"{entry.mode},{git.write_blob(content)},{entry.path}")
-
-
-def forget_stat(git: Git, stale: Iterable[Entry]) -> None:
-    """Replace entries by themselves without file times, so that Git looks at the files anew."""
-    lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in stale]
-    git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))

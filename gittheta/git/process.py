@@ -14,7 +14,7 @@ from gittheta.errors import GitError
 #: `git stash` and the like point at a temporary index, but what is asked here is about the real one. The prefix of
 #: a superproject goes before every path that Git prints, and before none that it reads.
 _FOR_GIT_ALONE = ("GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX")
-_FOUND = re.compile(rb"[0-9a-f]{40,64} ([a-z]+) ([0-9]+)\n")
+_FOUND = re.compile(rb"([0-9a-f]{40,64}) ([a-z]+) ([0-9]+)\n")
 
 
 class Git:
@@ -100,7 +100,35 @@ class BlobReader:
         with self._lock:
             return None if "\0" in name else self._read(name, None, size)
 
+    def resolve(self, name: str) -> str | None:
+        """The id of the object that a name stands for; None if there is none."""
+        if "\0" in name:
+            return None
+        with self._lock:
+            answer = self._ask(name)
+            if answer is None:
+                return None
+            self._skip(int(answer[3]) + 1)
+            return answer[1].decode()
+
     def _read(self, name: str, limit: int | None, most: int | None = None) -> bytes | None:
+        answer = self._ask(name)
+        if answer is None:
+            return None
+        size = int(answer[3])
+        if answer[2] != b"blob" or (limit is not None and size > limit):
+            self._skip(size + 1)
+            return None
+        assert self.process.stdout  # noqa: S101 - it was asked for as a pipe
+        part = size if most is None else min(size, most)
+        data = self.process.stdout.read(part)
+        if len(data) < part:
+            raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
+        self._skip(size - part + 1)
+        return data
+
+    def _ask(self, name: str) -> re.Match[bytes] | None:
+        """Id, kind and size of the object that a name stands for; its content, and a byte more, follow in the pipe."""
         assert self.process.stdin  # noqa: S101 - both were asked for as pipes
         assert self.process.stdout  # noqa: S101
         self.process.stdin.write(os.fsencode(name) + b"\0")
@@ -112,19 +140,7 @@ class BlobReader:
         if not answer:
             for _ in range(name.count("\n")):  # "NAME missing" repeats the name, line ends and all
                 self.process.stdout.readline()
-            return None
-        size = int(answer[2])
-        wanted = answer[1] == b"blob" and (limit is None or size <= limit)
-        data = None
-        if wanted:
-            part = size if most is None else min(size, most)
-            data = self.process.stdout.read(part)
-            if len(data) < part:
-                raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
-            size -= part
-        self._skip(size)
-        self.process.stdout.read(1)
-        return data
+        return answer
 
     def _skip(self, size: int) -> None:
         assert self.process.stdout  # noqa: S101
@@ -140,3 +156,42 @@ class BlobReader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@dataclass
+class AttributeReader:
+    """Reads one attribute of paths, from one process. Close it in the end. Safe to use from several threads."""
+
+    process: subprocess.Popen[bytes]
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @classmethod
+    def open(cls, git: Git, attribute: str) -> AttributeReader:
+        """A reader of an attribute as it is in the work tree."""
+        process = subprocess.Popen(
+            ["git", "check-attr", "-z", "--stdin", attribute],
+            cwd=git.directory,
+            env=git.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        return cls(process)
+
+    def read(self, path: str) -> str:
+        """The value of the attribute of a path, or ``set``, ``unset``, ``unspecified``. Raises GitError."""
+        assert self.process.stdin  # noqa: S101 - both were asked for as pipes
+        assert self.process.stdout  # noqa: S101
+        with self._lock:
+            self.process.stdin.write(os.fsencode(path) + b"\0")
+            self.process.stdin.flush()
+            answer = bytearray()
+            while answer.count(b"\0") < 3:  # path, attribute, value
+                piece = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise GitError("git check-attr has died", hint="look at .gitattributes")
+                answer += piece
+        return os.fsdecode(bytes(answer).split(b"\0")[2])
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()

@@ -25,6 +25,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -61,6 +62,11 @@ def _own_pipes() -> tuple[int, int]:
     """Git's pipes as descriptors of our own, so that nothing else can print into the protocol."""
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(2, 1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for descriptor in (stdin, stdout):
+            msvcrt.setmode(descriptor, os.O_BINARY)
     if sys.platform == "linux":
         import fcntl
 
@@ -107,7 +113,7 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: PacketCo
     except (BrokenPipeError, EOFError):
         raise
     except (ThetaError, OSError) as error:
-        told = error.located(path=path) if isinstance(error, ThetaError) else f"{path}: {error}"
+        told = error.located(path=path) if isinstance(error, ThetaError) else f"{shown(path)}: {error}"
         sys.stderr.write(f"gittheta: {told}\n")
         content.drain()
         if isinstance(parts, chain):

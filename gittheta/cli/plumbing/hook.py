@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.cli.console import open_workspace
@@ -12,7 +13,7 @@ from gittheta.errors import GitError
 from gittheta.flows.checkout.materialise import materialise_pending
 from gittheta.git.hooks import LEGACY, NAMES
 from gittheta.git.index import entries
-from gittheta.git.messages import add_trailer
+from gittheta.git.messages import comment_mark, with_trailers
 from gittheta.git.operation import Kind, Operation
 from gittheta.runtime import keep_memory
 
@@ -56,11 +57,9 @@ def _add_trailers(message: str) -> None:
         if operation.kind is not Kind.MERGE:
             return
         lines = merge_trailers(workspace, operation, entries(_with_committed_index(repository.git)))
-        path = os.path.abspath(message)
         if lines:
-            _end_line(path)
-        for line in lines:
-            add_trailer(repository.git, path, line)
+            file = Path(message)
+            file.write_bytes(with_trailers(file.read_bytes(), lines, comment_mark(repository)))
 
 
 def _look_for_pointers() -> None:
@@ -78,14 +77,6 @@ def _with_committed_index(git: Git) -> Git:
     """Git with the index that is committed: `git commit -a` makes one of its own."""
     index = os.environ.get("GIT_INDEX_FILE")
     return git.with_environment(GIT_INDEX_FILE=os.path.abspath(index)) if index else git
-
-
-def _end_line(path: str) -> None:
-    """Of a last line without its end git would make no paragraph of its own."""
-    with open(path, "ab+") as file:
-        file.seek(max(0, file.tell() - 1))
-        if file.read() != b"\n":
-            file.write(b"\n")
 
 
 def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:

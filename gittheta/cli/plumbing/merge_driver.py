@@ -26,6 +26,7 @@ from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
 from gittheta.storage.files import translated
 from gittheta.storage.manifest import claims_to_be_manifest, format_manifest, is_foreign_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -47,7 +48,8 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
         named = {"the base": base, "ours": ours, "theirs": theirs}
         manifests = [_read(workspace, path, name, label) for label, name in named.items()]
         if manifests[1] is None or manifests[2] is None:
-            click.echo(f"CONFLICT ({path}): not a checkpoint on both sides, so it cannot be merged", err=True)
+            problem = "not a checkpoint on both sides, so it cannot be merged"
+            click.echo(f"CONFLICT ({shown(path)}): {problem}", err=True)
             sys.exit(1)
         inner = _makes_a_base(workspace.repository, path, marker_size)
         operation = Operation.read(workspace.repository)

@@ -11,8 +11,10 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gittheta.cli.sink import use_sinks
 from gittheta.errors import ConfigError, ThetaError
 from gittheta.runtime import begin
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.strategy.octopus import StrategyReport
@@ -21,17 +23,18 @@ if TYPE_CHECKING:
 def main() -> None:
     """Merge, and end with the status that Git wants."""
     begin()
+    use_sinks()
     try:
         status = _merge(sys.argv[1:])
     except (ThetaError, OSError) as error:
         sys.stderr.write(f"gittheta: {error}\n")
         status = 2
-    except Exception:  # noqa: BLE001 - whatever it is
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:  # noqa: BLE001 - whatever it is, a plugin that tries to end the process too
         # Python's own status would be 1, which Git takes for a conflict.
         traceback.print_exc()
         status = 2
-    except KeyboardInterrupt:
-        status = 130
     sys.exit(status)
 
 
@@ -78,7 +81,7 @@ def _tell(report: StrategyReport) -> None:
     for each in report.settled:
         if each.problems:
             kind = "content" if None not in each.candidate.sides else "modify/delete"
-            print(f"CONFLICT ({kind}): Merge conflict in {each.path}", flush=True)
+            print(f"CONFLICT ({kind}): Merge conflict in {shown(each.path)}", flush=True)
         if each.problems and each.outcome:
             tell_conflicts(each.path, each.problems)
         elif each.problems:

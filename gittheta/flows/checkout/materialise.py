@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
-from gittheta.git.index import forget_stat, remembered_sizes, untracked_files
+from gittheta.git.index import remembered_sizes, untracked_files
+from gittheta.git.locked_index import replace_entries
 from gittheta.runtime import total_memory
-from gittheta.storage.files import open_new, translated, write_all
+from gittheta.storage.files import open_new, reading, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
             failed.append(error)
     stale = _stale(workspace, paths)
     if stale:
-        forget_stat(repository.git, stale)
+        replace_entries(repository, [(entry, entry) for entry in stale])
     if failed:
         # One that cannot be rebuilt must not keep the others from their places.
         raise failed[0]
@@ -222,9 +223,9 @@ def _write(workspace: Workspace, path: str, manifest: Manifest, temporary: Path)
 def manifest_text(path: Path) -> bytes | None:
     """The content of a file of the work tree if it claims to be a manifest."""
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_TEXT:
+        if path.lstat().st_size > MAX_TEXT:
             return None
-        with open(path, "rb") as file:
+        with reading(path, follow=False) as file:
             head = file.read(64)
             return head + file.read() if claims_to_be_manifest(head) else None
     except OSError:

@@ -20,6 +20,7 @@ from gittheta.storage.manifest import (
     is_foreign_manifest,
     parse_manifest,
 )
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -41,7 +42,7 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
         if is_pointer(text) and not workspace.settings.allow_lfs_pointers:
             workspace.warn_once(
                 "pointer",
-                f"{path}: committed with Git LFS, left as the pointer that it is; `git theta status` lists them\n"
+                f"{shown(path)}: committed with Git LFS, left as the pointer that it is; `git theta status` lists them\n"
                 "  run `git lfs pull`, then `git add --renormalize .` to store them with gittheta",
             )
         return None
@@ -51,7 +52,7 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
     except ThetaError as error:
         if has_conflict_markers(text):
             workspace.reporter.warn(
-                f"{path}: both versions of the manifest, as git merges text where the merge driver is not set up\n"
+                f"{shown(path)}: both versions of the manifest, as git merges text where the merge driver is not set up\n"
                 f"  choose one: git checkout --ours -- {path} (or --theirs); to merge models: git theta install"
             )
             return None
@@ -64,7 +65,7 @@ def warn_of_whole(workspace: Workspace, path: str, content: bytes) -> None:
     if kind_of(workspace.tensors.registry, workspace.reporter, content) is Kind.WHOLE:
         workspace.warn_once(
             "whole",
-            f"{path}: whole in Git, past gittheta; `git theta status` lists such files\n"
+            f"{shown(path)}: whole in Git, past gittheta; `git theta status` lists such files\n"
             "  to let gittheta store them: git add --renormalize . && git commit",
         )
 

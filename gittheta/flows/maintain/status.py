@@ -14,6 +14,7 @@ from gittheta.flows.checkout.smudge import check_plugins
 from gittheta.flows.transfer.remotes import missing_at, on_remotes, opened_remote
 from gittheta.git.index import blob_sizes
 from gittheta.storage.manifest import MAX_TEXT
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -120,7 +121,7 @@ def renormalize_hint(found: Mapping[str, Kind]) -> str | None:
     paths = [path for path, kind in found.items() if kind is Kind.WHOLE]
     if not paths:
         return None
-    named = "\n".join(f"    {path}" for path in paths[:_NAMED]) + ("\n    ..." if len(paths) > _NAMED else "")
+    named = "\n".join(f"    {shown(path)}" for path in paths[:_NAMED]) + ("\n    ..." if len(paths) > _NAMED else "")
     return (
         f"{_counted(len(paths), 'file is', 'files are')} whole in Git, past gittheta:\n{named}\n"
         "  to let gittheta store what matches from now on:\n"
@@ -145,7 +146,7 @@ POINTER_HINT = "run `git lfs pull`, then `git add` them again"
 
 
 def _listed(paths: list[str]) -> str:
-    return ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return ", ".join(map(shown, paths[:_NAMED])) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -20,11 +20,17 @@ def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[Remote]
     from gittheta.remotes.progress import ReportingRemote
     from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
 
-    remote = _open(workspace, name, url)
     try:
-        yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
-    finally:
-        remote.close()
+        remote = _open(workspace, name, url)
+        try:
+            yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
+        finally:
+            remote.close()
+    except SystemExit as error:  # in a hook, a status of 0 would let refs move without their objects
+        raise RemoteError(
+            f"remote '{name}': the plugin for {url} tried to end the process",
+            hint="`git theta plugins` lists the plugins; upgrade or uninstall that one",
+        ) from error
 
 
 def _open(workspace: Workspace, name: str, url: str) -> Remote:

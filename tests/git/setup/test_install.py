@@ -181,3 +181,10 @@ def test_the_filter_never_writes_into_a_shared_hooks_folder(world: World) -> Non
     message = repo.run("add", ".").stderr
     assert "git theta install" in message
     assert [path.name for path in shared.iterdir()] == ["pre-push"]
+
+
+def test_settings_of_the_repository_that_are_in_the_way_are_told(bare_world: World) -> None:
+    repo = _bare_repo(bare_world)
+    repo.git("config", "filter.theta.required", "false")
+    assert "filter.theta.required" in repo.run("theta", "install", "--global").stderr
+    assert repo.run("theta", "install", "--local").stderr == ""

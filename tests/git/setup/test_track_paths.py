@@ -145,4 +145,4 @@ def test_names_of_models_survive(fresh: Repo) -> None:
     fresh.git("theta", "track", name)
     fresh.commit(model(1), name)
     assert fresh.manifest(name).startswith("gittheta manifest ")
-    assert fresh.git("theta", "track") == f"{name}\n"
+    assert fresh.git("theta", "track") == 'odd\\u000a"name".bin\n'

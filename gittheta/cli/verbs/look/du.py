@@ -41,7 +41,7 @@ def du(words: tuple[str, ...], as_json: bool) -> None:
             hint="`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH",
         )
     if as_json:
-        click.echo(json.dumps([_json(row) for row in rows], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([_json(row) for row in rows], indent=1))
     else:
         _show(rows)
 

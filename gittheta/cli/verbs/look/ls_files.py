@@ -13,6 +13,7 @@ from gittheta.files.kinds import Kind
 from gittheta.flows.checkout.materialise import manifest_text
 from gittheta.flows.maintain.status import blob_kind
 from gittheta.git.index import blob_sizes
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -41,11 +42,11 @@ def ls_files(revision: str | None, as_json: bool) -> None:
         entries = list(workspace.repository.tree(revision) if revision else workspace.repository.index())
         rows = _rows(workspace, entries, in_work_tree=revision is None)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     for row in rows:
         tensors = f"{row.tensors:>7} tensors" if row.tensors is not None else " " * 15
-        click.echo(f"{row.format or '-':<12} {tensors} {human(row.bytes):>12}  {row.state:<15} {row.path}")
+        click.echo(f"{row.format or '-':<12} {tensors} {human(row.bytes):>12}  {row.state:<15} {shown(row.path)}")
     if any(row.state == Kind.WHOLE.value for row in rows):
         click.echo("whole in Git: git add --renormalize . lets gittheta store it from the next commit on", err=True)
 

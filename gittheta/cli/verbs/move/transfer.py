@@ -14,6 +14,7 @@ from gittheta.flows.transfer.needs import manifests_in, needed_objects
 from gittheta.flows.transfer.push import upload
 from gittheta.flows.transfer.remotes import opened_remote
 from gittheta.runtime import keep_memory
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -53,7 +54,7 @@ def pull() -> None:
     keep_memory()
     with open_workspace() as workspace:
         for path in materialise_all(workspace):
-            click.echo(path)
+            click.echo(shown(path))
 
 
 def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:

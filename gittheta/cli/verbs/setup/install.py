@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gittheta.errors import GitError
+from gittheta.flows.maintain.status import filter_problem
 from gittheta.git.configuration import Scope, read_setting, remove_setting, write_setting
 from gittheta.git.hooks import install_hooks, remove_hooks
 from gittheta.git.process import Git
@@ -55,6 +56,7 @@ def install(scope: Scope | None) -> None:
         click.echo(f"git config {scope} {key} '{value}'")
     for change in changes:
         click.echo(f"hook {change.path}" + (" (the one before is called first)" if change.chained else ""))
+    _check_in_force()
 
 
 @click.command()
@@ -74,6 +76,14 @@ def uninstall(scope: Scope | None) -> None:
         click.echo(f"git config {scope} --unset {key}")
     for change in changes:
         click.echo(f"hook {change.path} " + ("put back as it was" if change.chained else "removed"))
+
+
+def _check_in_force() -> None:
+    """Warn if this repository's own configuration says otherwise."""
+    repository = _repository()  # anew, with what was just written
+    problem = filter_problem(repository) if repository else None
+    if problem:
+        click.echo(f"gittheta: warning: {problem} with --local: this repository has settings of its own", err=True)
 
 
 def _repository() -> Repository | None:
