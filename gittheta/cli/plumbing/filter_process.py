@@ -17,9 +17,10 @@ from gittheta.cli.console import Console
 from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import GitError, ThetaError
+from gittheta.files.kinds import SHORT
 from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
-from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.checkout.smudge import read_manifest, smudge, warn_of_whole
 from gittheta.flows.transfer.unpushed import warn_of_unsent
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
@@ -134,6 +135,7 @@ def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) ->
         text = stream.peek(MAX_TEXT + 1)
     manifest = read_manifest(workspace, path, text)
     if manifest is None:
+        warn_of_whole(workspace, path, stream.peek(SHORT))
         return _spooled(stream)
     if may_wait and _must_wait(workspace, manifest):
         note_pending(workspace.repository, path)

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ThetaError
-from gittheta.flows.transfer.needs import manifests_in, needed_objects, tip_manifests
+from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.git.history import merge_bases
 from gittheta.git.tracking import TrackingRef, last_pushed, tracking_refs
@@ -133,8 +133,9 @@ def _look(workspace: Workspace, ref: TrackingRef, entries: Iterable[_Entry]) -> 
 
 
 def _count_missing(workspace: Workspace, remote: str, commit: str, sent: Iterable[str]) -> int:
-    history = manifests_in(workspace, [commit, *(f"^{oid}" for oid in sent)])
-    needed = needed_objects(manifest for _, manifest in chain(history, tip_manifests(workspace, commit)))
+    needs = Needs(workspace)
+    history = needs.within([commit, *(f"^{oid}" for oid in sent)], only_here=True)
+    needed = needed_objects(chain(history, needs.tip(commit, only_here=True)))
     if not needed:
         return 0
     with opened_remote(workspace, remote, workspace.repository.remotes()[remote]) as opened:

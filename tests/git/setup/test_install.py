@@ -179,3 +179,10 @@ def test_variables_that_git_means_for_itself_are_not_handed_on(world: World) -> 
         ("GIT_PREFIX", "sub/"),
     ):
         assert "[a].safetensors" in repo.attempt("git-theta", "ls-files", env={name: value}).stdout, name
+
+
+def test_settings_of_the_repository_that_are_in_the_way_are_told(bare_world: World) -> None:
+    repo = _bare_repo(bare_world)
+    repo.git("config", "filter.theta.required", "false")
+    assert "filter.theta.required" in repo.run("theta", "install", "--global").stderr
+    assert repo.run("theta", "install", "--local").stderr == ""

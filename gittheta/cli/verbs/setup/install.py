@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gittheta.errors import ConfigError, GitError
+from gittheta.flows.maintain.status import filter_problem
 from gittheta.git.calling.hooks import remove_hooks, renew_hooks
 from gittheta.git.calling.program import interpreter, is_own_command, own_command, runs_gittheta, stale_settings
 from gittheta.git.configuration import Scope, read_effective, read_setting, remove_setting, write_setting
@@ -68,6 +69,7 @@ def install(scope: Scope | None) -> None:
     report = renew_hooks(repository) if repository else None
     _tell_settings(scope, settings, octopus)
     _tell_hooks(report)
+    _check_in_force()
 
 
 @click.command()
@@ -138,6 +140,14 @@ def _tell_hooks(report: HookReport | None) -> None:
         click.echo(line)
     for problem in report.problems if report else ():
         click.echo(f"gittheta: warning: a hook could not be changed: {problem}", err=True)
+
+
+def _check_in_force() -> None:
+    """Warn if this repository's own configuration says otherwise."""
+    repository = _repository()  # anew, with what was just written
+    problem = filter_problem(repository) if repository else None
+    if problem:
+        click.echo(f"gittheta: warning: {problem} with --local: this repository has settings of its own", err=True)
 
 
 def _repository() -> Repository | None:
