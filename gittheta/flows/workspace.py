@@ -36,6 +36,7 @@ class Workspace:
     limits: Limits | None = field(default=None)
     _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -99,6 +100,14 @@ class Workspace:
             return self.read_manifest(name)
         except ManifestError:
             return None
+
+    def warn_once(self, about: str, message: str) -> None:
+        """Warn of the first of several things of a kind in this process; the message says how to find the others."""
+        with self._keeping:
+            is_new = about not in self._told
+            self._told.add(about)
+        if is_new:
+            self.reporter.warn(message)
 
     def close(self) -> None:
         """End what was started."""

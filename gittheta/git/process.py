@@ -11,9 +11,10 @@ from threading import Lock
 
 from gittheta.errors import GitError
 
-#: `git stash` and the like point at a temporary index, but what is asked here is about the real one. The prefix of
-#: a superproject goes before every path that Git prints, and before none that it reads.
-_FOR_GIT_ALONE = ("GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX")
+#: Variables that Git sets, or passes on, for the command at work. `git stash` and the like point at a temporary index,
+#: but what is asked here is about the real one. Inner ones, such as the prefix of a superproject, change what Git
+#: prints and not what it reads. Ways to read a path (`git --literal-pathspecs`) are meant for the user's own words.
+_FOR_GIT_ALONE = re.compile(r"GIT_INDEX_FILE|GIT_INTERNAL_\w+|GIT_PREFIX|GIT_(?:LITERAL|GLOB|NOGLOB|ICASE)_PATHSPECS")
 _FOUND = re.compile(rb"([0-9a-f]{40,64}) ([a-z]+) ([0-9]+)\n")
 
 
@@ -23,9 +24,10 @@ class Git:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         #: What Git commands see, and what was given to this one by Git.
-        self.environment = {**os.environ, "LC_ALL": "C"}
-        for name in _FOR_GIT_ALONE:
-            self.environment.pop(name, None)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not _FOR_GIT_ALONE.fullmatch(name)},
+            "LC_ALL": "C",
+        }
 
     def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Standard output of one command. Raises GitError, with what Git said, on another exit status."""

@@ -121,9 +121,3 @@ class Repository:
         """``blob``, ``tree``, ``commit`` or ``tag``; None if the name resolves to nothing."""
         answer = self.git.attempt("cat-file", "-t", name)
         return answer.stdout.decode().strip() if answer.returncode == 0 else None
-
-    def hooks_dir(self) -> Path:
-        """Where Git looks for hooks (`core.hooksPath` honoured)."""
-        if self.setting("core.hookspath") is None:
-            return self.common_dir / "hooks"
-        return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))

@@ -66,7 +66,7 @@ def _commits(commits: int, tensors: int) -> Iterator[bytes]:
         yield b"M 100644 inline model.safetensors\ndata %d\n%s\n" % (len(text), text)
 
 
-def seconds(repository: Path, *words: str) -> float:
+def seconds_of_verb(repository: Path, *words: str) -> float:
     """How long a verb takes; it must succeed."""
     began = time.perf_counter()
     subprocess.run(["git", "theta", *words], cwd=repository, check=True, capture_output=True)

@@ -15,7 +15,7 @@ from tests.bench.change_sizes import measure_sizes
 from tests.bench.change_speeds import measure_speeds
 from tests.bench.changes import fine_tune, write_version
 from tests.bench.handshake import seconds_to_first_answer
-from tests.bench.histories import HISTORY_VERBS, seconds, write_history
+from tests.bench.histories import HISTORY_VERBS, seconds_of_verb, write_history
 from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
 from tests.bench.merge_git import measure_merge_git
 from tests.bench.merge_measures import measure_merge_gpu, measure_merge_memory
@@ -191,15 +191,14 @@ def measure_transfer(bench: Bench) -> None:
 
 def measure_history(bench: Bench) -> None:
     """Verbs that walk over a long history, the first time and again."""
-    commits = COMMITS if bench.full else COMMITS // 10
     repository, hub = bench.folder / "history.git", bench.folder / "history-hub.git"
-    write_history(repository, commits, VERSION_TENSORS)
+    write_history(repository, COMMITS, VERSION_TENSORS)
     shutil.copytree(repository, hub)
     shutil.rmtree(hub / "theta/tmp", ignore_errors=True)
     for key, words in HISTORY_VERBS.items():
-        took = seconds(repository, *words, *([str(hub)] if words[0] == "push" else []))
-        bench.samples.add(THETA.name, {f"history {key}": 1000 * took / commits})
-    bench.notes.append(f"history: {commits} commits, each with one new tensor of {VERSION_TENSORS}")
+        took = seconds_of_verb(repository, *words, *([str(hub)] if words[0] == "push" else []))
+        bench.samples.add(THETA.name, {f"history {key}": 1000 * took / COMMITS})
+    bench.notes.append(f"history: {COMMITS} commits, each with one new tensor of {VERSION_TENSORS}")
 
 
 def merge_size(size: int) -> int:

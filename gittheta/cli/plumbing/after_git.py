@@ -14,6 +14,7 @@ from gittheta.cli.plumbing.hook import INSIDE
 from gittheta.errors import ThetaError
 from gittheta.flows.checkout.materialise import handed_elsewhere, materialise_pending, pending_paths
 from gittheta.git.operation import Operation
+from gittheta.wording import shown
 
 _NAMED = 5
 
@@ -46,4 +47,4 @@ def _pull(hint: str | None) -> str:
 
 
 def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return ", ".join(map(shown, paths[:_NAMED])) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")

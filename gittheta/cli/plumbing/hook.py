@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gittheta.cli.console import open_workspace
 from gittheta.errors import GitError
 from gittheta.flows.checkout.materialise import materialise_pending
-from gittheta.git.hooks import LEGACY, NAMES
+from gittheta.git.calling.hooks import NAMES
 from gittheta.git.index import entries
 from gittheta.git.messages import comment_mark, with_trailers
 from gittheta.git.operation import Kind, Operation
@@ -25,11 +25,15 @@ INSIDE = "GITTHETA_HOOK"
 
 
 def call_hook(name: str, script: str, *arguments: str) -> None:
-    """Called by a shim. The hook that was there before runs first, with the same arguments and input."""
+    """Called by a shim, which has run the hook that was there before.
+
+    ``script`` is a dash; a shim of an older version gives its own path, and leaves that hook to be run here.
+    """
     if name not in NAMES:
         raise GitError(f"there is no hook named '{name}'", hint="`git theta install` renews the hooks")
     given = sys.stdin.buffer.read() if name in ("pre-push", "post-rewrite") else b""
-    _run_legacy(script + LEGACY, arguments, given)
+    if script != "-":
+        _run_former(script, arguments, given)
     if name == "pre-push":
         _push(arguments[0], arguments[1], os.fsdecode(given))
     elif name == "prepare-commit-msg":
@@ -79,17 +83,21 @@ def _with_committed_index(git: Git) -> Git:
     return git.with_environment(GIT_INDEX_FILE=os.path.abspath(index)) if index else git
 
 
-def _run_legacy(path: str, arguments: tuple[str, ...], given: bytes) -> None:
-    if os.access(path, os.X_OK):
-        status = subprocess.run([path, *arguments], input=given, check=False).returncode
-        if status:
-            sys.exit(status)
+def _run_former(script: str, arguments: tuple[str, ...], given: bytes) -> None:
+    for path in (script + ".before-gittheta", script + ".legacy"):
+        if os.access(path, os.X_OK):
+            run_by_shell = ["sh", "-c", '"$0" "$@"', path, *arguments]  # as Git does with a file that has no `#!`
+            status = subprocess.run(run_by_shell, input=given, check=False).returncode
+            if status:
+                sys.exit(status)
 
 
 def _push(remote: str, url: str, given: str) -> None:
     from gittheta.flows.transfer.push import RefUpdate, push_objects
+    from gittheta.flows.transfer.unpushed import note_sent
 
     # LOCAL-REF NEW REMOTE-REF OLD, where the first may hold spaces: HEAD@{1 day ago}
     lines = [line.rsplit(" ", 3) for line in given.splitlines()]
     with open_workspace() as workspace:
         push_objects(workspace, remote, url, [RefUpdate(new, old) for _, new, _, old in lines])
+        note_sent(workspace, remote, [new for _, new, _, _ in lines if new.strip("0")])

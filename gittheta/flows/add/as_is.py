@@ -13,6 +13,7 @@ from gittheta.files.detect import SNIFF, detect
 from gittheta.files.kinds import SHORT, is_pointer, is_short_text, may_be_text
 from gittheta.model import OPAQUE, digest_of
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.codec.stream import ByteStream
@@ -64,7 +65,7 @@ def _warn_of_pointer(workspace: Workspace, path: str, content: bytes) -> None:
     if workspace.settings.allow_lfs_pointers or workspace.blobs.read(f":0:{path}", len(content)) == content:
         return
     note_pointer(workspace.repository, path)
-    workspace.reporter.warn(f"{path}: a pointer of Git LFS, not the model itself; kept as it is\n  {_HINT}")
+    workspace.reporter.warn(f"{shown(path)}: a pointer of Git LFS, not the model itself; kept as it is\n  {_HINT}")
 
 
 def _pointers_file(repository: Repository) -> Path:
@@ -115,4 +116,4 @@ def _stands_in(workspace: Workspace, path: str, content: bytes, parents: Sequenc
 
 
 def _and_others(paths: list[str]) -> str:
-    return f"; so are {', '.join(paths)}" if paths else ""
+    return f"; so are {', '.join(map(shown, paths))}" if paths else ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.flows.add.clean import clean
 from gittheta.storage.manifest import claims_to_be_manifest, parse_manifest
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.codec.stream import Source
@@ -21,5 +22,5 @@ def manifest_of_whole(workspace: Workspace, path: str, source: Source, label: st
     text = clean(workspace, path, source)
     if not claims_to_be_manifest(text):
         return None
-    workspace.reporter.warn(f"{path}: whole in Git in {label}, stored by gittheta for this merge")
+    workspace.reporter.warn(f"{shown(path)}: whole in Git in {label}, stored by gittheta for this merge")
     return parse_manifest(text)

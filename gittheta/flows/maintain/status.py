@@ -14,6 +14,7 @@ from gittheta.flows.checkout.smudge import check_plugins
 from gittheta.flows.transfer.remotes import missing_at, on_remotes, opened_remote
 from gittheta.git.index import blob_sizes
 from gittheta.storage.manifest import MAX_TEXT
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -55,7 +56,7 @@ class FileStatus:
     state: State
     #: Of the checkpoint, or of what Git has instead.
     bytes: int | None = None
-    #: Why it is broken.
+    #: Why it is broken, or what to do about it.
     reason: str = ""
     #: Whether the remote has all of its objects; None if there is no remote to ask, or nothing to send.
     pushed: bool | None = None
@@ -120,12 +121,12 @@ def renormalize_hint(found: Mapping[str, Kind]) -> str | None:
     paths = [path for path, kind in found.items() if kind is Kind.WHOLE]
     if not paths:
         return None
-    named = "\n".join(f"    {path}" for path in paths[:_NAMED]) + ("\n    ..." if len(paths) > _NAMED else "")
+    named = "\n".join(f"    {shown(path)}" for path in paths[:_NAMED]) + ("\n    ..." if len(paths) > _NAMED else "")
     return (
         f"{_counted(len(paths), 'file is', 'files are')} whole in Git, past gittheta:\n{named}\n"
         "  to let gittheta store what matches from now on:\n"
         "    git add .gitattributes && git add --renormalize . && git commit\n"
-        "  (older commits keep it whole)"
+        "  (older commits keep it whole; a branch from before is merged by git merge -X renormalize BRANCH)"
     )
 
 
@@ -145,7 +146,7 @@ POINTER_HINT = "run `git lfs pull`, then `git add` them again"
 
 
 def _listed(paths: list[str]) -> str:
-    return ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    return ", ".join(map(shown, paths[:_NAMED])) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
 
 
 def _counted(number: int, one: str, many: str) -> str:
@@ -159,7 +160,7 @@ def overview(workspace: Workspace, *, ask_remote: bool) -> Overview:
     unmerged = dict.fromkeys(entry.path for entry in entries if entry.stage)
     looked = _with_kinds(workspace, (entry for entry in entries if not entry.stage))
     look = _Look(workspace, frozenset(pending_paths(repository)))
-    files = [FileStatus(path, State.UNMERGED) for path in unmerged]
+    files = [FileStatus(path, State.UNMERGED, reason=_of_two_kinds(workspace, path)) for path in unmerged]
     files += [look.at(entry, kind, size) for entry, kind, size in looked]
     files += look.at_untracked({entry.path for entry in entries})
     files = look.with_missing(files, ask_remote=ask_remote)
@@ -169,6 +170,15 @@ def overview(workspace: Workspace, *, ask_remote: bool) -> Overview:
         files, problem = look.with_pushed(files, remote)
     order = sorted(files, key=lambda file: file.path)
     return Overview(tuple(order), filter_problem(repository), remote, problem)
+
+
+def _of_two_kinds(workspace: Workspace, path: str) -> str:
+    """What to do about an unmerged file that one side has whole in Git and the other does not; empty for all others."""
+    heads = [workspace.blobs.begin(f":{stage}:{path}", SHORT) for stage in (2, 3)]
+    sides = {kind_of(workspace.tensors.registry, workspace.reporter, head) for head in heads if head is not None}
+    if sides != {Kind.WHOLE, Kind.MANIFEST}:
+        return ""
+    return "whole in Git on one side: git merge --abort, then git merge -X renormalize BRANCH"
 
 
 @dataclass
@@ -241,10 +251,10 @@ def _missing(objects: set[ObjectId]) -> str:
     return f"{_counted(len(objects), 'object is', 'objects are')} neither here nor on a remote, {min(objects)} for one"
 
 
-def why_not_stored(workspace: Workspace, name: str) -> tuple[str, str] | None:
-    """Of a blob that is there and is not a manifest: what it is, and what to do; None if there is no such blob."""
+def why_not_stored(workspace: Workspace, name: str, path: str) -> tuple[str, str] | None:
+    """Of a blob under a tracked pattern that is not a manifest: what it is, and what to do; None for any other."""
     head = workspace.blobs.begin(name, SHORT)
-    if head is None:
+    if head is None or workspace.repository.attributes(["filter"], [path])[path]["filter"] != "theta":
         return None
     kind = kind_of(workspace.tensors.registry, workspace.reporter, head)
     return _EXPLAINED.get(kind, ("empty, so it has no tensors", "save a model there and `git add` it"))

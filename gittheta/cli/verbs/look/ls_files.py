@@ -61,7 +61,7 @@ def _rows(workspace: Workspace, entries: list[Entry], *, in_work_tree: bool) -> 
         kind = blob_kind(workspace, entry.oid, size)
         row = _row(workspace, entry, in_work_tree=in_work_tree) if kind is Kind.MANIFEST else None
         if row is None and filters[entry.path]["filter"] == "theta":
-            state = "not a manifest" if kind is Kind.MANIFEST else kind.value
+            state = "broken" if kind is Kind.MANIFEST else kind.value
             row = _Row(entry.path, None, None, size, state)
         rows += [row] if row else []
     return rows

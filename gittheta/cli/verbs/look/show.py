@@ -63,7 +63,7 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     except ManifestError as error:
         raise error.located(path=path) from None
     if found is None:
-        told = why_not_stored(workspace, name)
+        told = why_not_stored(workspace, name, repository_path(workspace, path))
         if told:
             raise ManifestError(told[0], path=path, hint=told[1])
         raise ManifestError(

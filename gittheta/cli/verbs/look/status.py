@@ -10,6 +10,8 @@ import click
 
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.flows.maintain.status import FileStatus, Overview, State, overview
+from gittheta.flows.transfer.unpushed import warn_of_unsent
+from gittheta.wording import shown
 
 #: In this order: what stands in the way of work comes first.
 _GROUPS = {
@@ -34,8 +36,10 @@ def status(as_json: bool, no_remote: bool) -> None:
     with open_workspace() as workspace:
         seen = overview(workspace, ask_remote=not no_remote)
         stop_progress(workspace)
+        if not no_remote:
+            warn_of_unsent(workspace, again=True)
     if as_json:
-        click.echo(json.dumps(_as_json(seen), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(seen), indent=1))
         return
     if seen.filter_problem:
         click.echo(f"{seen.filter_problem}\n")
@@ -54,8 +58,8 @@ def _group(title: str, hint: str, files: Sequence[FileStatus]) -> None:
         return
     click.echo(f"{title}:" + (f"\n  ({hint})" if hint else ""))
     for file in files:
-        reason = f": {file.reason}" if file.state is State.BROKEN and file.reason else ""
-        click.echo(f"    {file.path}{reason}")
+        reason = f": {file.reason}" if file.reason and file.pushed is not False else ""
+        click.echo(f"    {shown(file.path)}{reason}")
     click.echo()
 
 

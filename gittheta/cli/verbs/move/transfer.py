@@ -12,6 +12,7 @@ from gittheta.errors import GitError
 from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.push import push_revisions
+from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
 from gittheta.runtime import keep_memory
 from gittheta.wording import counted, shown
 
@@ -44,6 +45,8 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
             problems += pushed.problems
             stop_progress(workspace)
             click.echo(f"{pushed.sent} of {counted(pushed.needed, 'object')} sent to {shown(name)}")
+        if not problems:
+            note_sent(workspace, name, wanted)
     for problem in problems:
         click.echo(f"gittheta: {problem}", err=True)
     if problems:
@@ -61,6 +64,7 @@ def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool, diss
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         fetched = fetch_revisions(workspace, wanted, remote, dissociate=dissociate)
+        warn_of_unsent(workspace)
         click.echo(f"{counted(fetched.count, 'object')} fetched")
         if fetched.borrowed:
             click.echo(borrowed_line(fetched.borrowed))

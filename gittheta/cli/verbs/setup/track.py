@@ -11,6 +11,7 @@ import click
 from gittheta.cli.console import open_workspace
 from gittheta.flows.maintain.status import filter_problem, kinds, renormalize_hint
 from gittheta.flows.maintain.tracking import Tracked, Tracking
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -27,12 +28,16 @@ def track(patterns: tuple[str, ...]) -> None:
         tracking = Tracking(workspace.repository, Path.cwd())
         if not patterns:
             for pattern in tracking.patterns():
-                click.echo(f"{pattern.pattern}{_elsewhere(tracking, pattern)}")
+                click.echo(f"{shown(pattern.pattern)}{_elsewhere(tracking, pattern)}")
             return
         wanted = [tracking.wanted(word) for word in patterns]
         new = tracking.add(wanted)
         for pattern in dict.fromkeys(wanted):
-            told = f"tracking '{pattern.pattern}'" if pattern in new else f"'{pattern.pattern}' is tracked already"
+            told = (
+                f"tracking '{shown(pattern.pattern)}'"
+                if pattern in new
+                else f"'{shown(pattern.pattern)}' is tracked already"
+            )
             click.echo(f"{told}{_elsewhere(tracking, pattern)}")
         _warn(workspace, tracking.not_in_force(wanted))
 
@@ -45,8 +50,8 @@ def untrack(patterns: tuple[str, ...]) -> None:
         tracking = Tracking(workspace.repository, Path.cwd())
         for word in patterns:
             removed = tracking.remove(word)
-            told = f"no longer tracking '{removed.pattern}'{_elsewhere(tracking, removed)}" if removed else None
-            click.echo(told or f"'{word}' was not tracked")
+            told = f"no longer tracking '{shown(removed.pattern)}'{_elsewhere(tracking, removed)}" if removed else None
+            click.echo(told or f"'{shown(word)}' was not tracked")
 
 
 def _elsewhere(tracking: Tracking, pattern: Tracked) -> str:
@@ -64,7 +69,7 @@ def _warn(workspace: Workspace, others: dict[str, str]) -> None:
         warn(problem)
     if others:
         path, other = next(iter(others.items()))
-        warn(f"{len(others)} files match, but other attributes give them filter '{other}': {path} for example")
+        warn(f"{len(others)} files match, but other attributes give them filter '{other}': {shown(path)} for example")
     hint = renormalize_hint(kinds(workspace))
     if hint:
         warn(hint)
