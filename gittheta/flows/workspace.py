@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,13 @@ class Workspace:
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,
             encodings=settings.encodings,
+            keeps=self._may_keep(common),
         )
+
+    def _may_keep(self, common: Path) -> bool:
+        """Whether anything can be added at all. If not, what is looked at need not be stored, and cannot be."""
+        folders = (common / "theta", common, self.repository.objects_dir)
+        return any(folder.exists() and os.access(folder, os.W_OK) for folder in folders)
 
     @lazy
     def blobs(self) -> BlobReader:

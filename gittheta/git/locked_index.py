@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
-from gittheta.git.entries import Entry
 
 if TYPE_CHECKING:
+    from gittheta.git.entries import Entry
     from gittheta.git.process import Git
     from gittheta.git.repository import Repository
 

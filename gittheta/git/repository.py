@@ -39,6 +39,12 @@ class Repository:
         top = Path(lines[2]) if answer.returncode == 0 else None
         return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
 
+    @property
+    def objects_dir(self) -> Path:
+        """Where Git writes objects."""
+        elsewhere = self.git.environment.get("GIT_OBJECT_DIRECTORY")
+        return (self.git.directory / elsewhere) if elsewhere else self.common_dir / "objects"
+
     @lazy
     def config(self) -> dict[str, list[str]]:
         """Every setting that is in force, by lower-case section and key; read once."""

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from gittheta.storage.permissions import Permissions
+if TYPE_CHECKING:
+    from gittheta.storage.permissions import Permissions
 
 #: Seconds without a change after which a file that nobody can lock has no writer any more.
 _ABANDONED_AFTER = 24 * 3600
