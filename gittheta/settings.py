@@ -29,6 +29,8 @@ class Settings:
     memory: int = 512 << 20
     #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
     device: str = "auto"
+    #: ``theta.autoGc``: whether unused objects are deleted now and then, as a side effect of other commands.
+    auto_gc: bool = True
 
     @classmethod
     def read(cls, repository: Repository) -> Settings:
@@ -42,6 +44,7 @@ class Settings:
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
             memory=_size("theta.memory", memory) if memory is not None else cls.memory,
             device=repository.setting("theta.device") or cls.device,
+            auto_gc=(repository.setting("theta.autogc") or "true").lower() not in ("false", "no", "off", "0"),
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
         )
 

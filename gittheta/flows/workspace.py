@@ -16,6 +16,7 @@ from gittheta.git.repository import Repository
 from gittheta.limits import Limits
 from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
+from gittheta.storage.lending import note_borrower
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore
 from gittheta.storage.permissions import Permissions
@@ -52,8 +53,11 @@ class Workspace:
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
+        lenders = tuple(alternate_stores(common))
+        for lender in lenders:
+            note_borrower(lender, common, self.permissions)
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common)), self.permissions),
+            ObjectStore(common / "theta", lenders, self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,

@@ -43,11 +43,22 @@ def serve() -> None:
         with Workspace.open(Path.cwd(), console) as workspace:
             ensure_hooks(workspace)
             console.trace("filter ready")
-            while True:
-                _answer(workspace, reader, writer)
-                console.stop()
+            try:
+                while True:
+                    _answer(workspace, reader, writer)
+                    console.stop()
+            except EOFError:
+                _clean_up(workspace)
+                raise
     except (EOFError, BrokenPipeError):
         console.trace("git has gone")
+
+
+def _clean_up(workspace: Workspace) -> None:
+    """Git has ended; it waits for us, so this must be quick."""
+    from gittheta.flows.maintain.gc import collect_now_and_then
+
+    collect_now_and_then(workspace)
 
 
 def _own_pipes() -> tuple[int, int]:

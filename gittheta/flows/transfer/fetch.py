@@ -33,7 +33,7 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
                 hint=HINT_CORRUPT,
             )
         raise ObjectMissing(
-            f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
+            workspace.tensors.store.absent(object_id).what + "".join(f"; {reason}" for reason in tried),
             tensor=tensor_needing(manifest, object_id),
             hint="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
         )
