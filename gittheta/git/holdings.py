@@ -19,7 +19,9 @@ def local_blobs(git: Git) -> Iterator[tuple[str, int]]:
     words = ("--batch-all-objects", "--unordered", "--buffer")
     listed = git.run("cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", *words)
     for line in listed.splitlines():
-        oid, kind, size = line.split(b" ")
+        oid, kind, size = (*line.split(b" "), b"", b"")[:3]
+        if not size.isdigit():
+            raise GitError(f"object {oid.decode()} of Git cannot be read", hint="run `git fsck`")
         if kind == b"blob":
             yield oid.decode(), int(size)
 

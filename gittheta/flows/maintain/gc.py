@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gittheta.errors import StoreError
+from gittheta.api import NullReporter
+from gittheta.errors import StoreError, ThetaError
 from gittheta.flows.workspace import Workspace, alternate_stores
 from gittheta.git.holdings import files_in, is_partial, local_blobs, work_trees
+from gittheta.git.repository import Repository
 from gittheta.model import ObjectId
 from gittheta.storage.files import reading, translated
 from gittheta.storage.lending import borrowers, is_pushed_to
@@ -102,7 +104,7 @@ def collect_now_and_then(workspace: Workspace) -> None:
             workspace.reporter.trace(f"{len(done.objects)} unused objects deleted")
     except _TooLong:
         workspace.reporter.warn("to look for unused objects takes longer here than by the way: run `git theta gc`")
-    except (StoreError, OSError) as error:
+    except (ThetaError, OSError) as error:
         workspace.reporter.trace(f"unused objects are left: {error}")
 
 
@@ -161,7 +163,7 @@ def _texts_of(workspace: Workspace) -> Iterator[bytes]:
             text = workspace.stored_blobs.read(oid, MAX_TEXT)
             yield text if text and claims_to_be_manifest(text) else b""
     for top in work_trees(git):
-        with Workspace.open(top) as other:
+        with _elsewhere(top) as other:
             yield from _texts_in(other, top)
 
 
@@ -187,9 +189,13 @@ def _borrowing(workspace: Workspace) -> Iterator[Workspace]:
                 hint=f"if it is gone for good: git theta gc --forget '{path}'; nothing was deleted",
             )
         if root.resolve() in {lender.resolve() for lender in alternate_stores(path)}:
-            yield Workspace.open(path)
+            yield _elsewhere(path)
         else:
             note.unlink(missing_ok=True)
+
+
+def _elsewhere(place: Path) -> Workspace:
+    return Workspace(Repository.elsewhere(place), NullReporter())
 
 
 def _last_used(store: ObjectStore, object_id: ObjectId) -> float:
