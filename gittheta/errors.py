@@ -28,6 +28,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Self
 
+from gittheta.wording import quoted, shown
+
 
 class ThetaError(Exception):
     """What happened, to which file and tensor, and what to do now.
@@ -59,9 +61,9 @@ class ThetaError(Exception):
         return other.with_traceback(self.__traceback__)
 
     def __str__(self) -> str:
-        where = [self.path] if self.path else []
+        where = [shown(self.path)] if self.path else []
         if self.tensor is not None:
-            where.append(f"tensor '{self.tensor}'")
+            where.append(f"tensor {quoted(self.tensor)}")
         text = ": ".join([*where, self.what])
         return f"{text}\n  {self.hint}" if self.hint else text
 

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from gittheta.api import API_VERSION, Encoding, Format, Merge, Metric, Predictor, RemotePlugin
+from gittheta.api import API_VERSION
 from gittheta.errors import MissingExtra, PluginError, needing_torch
+
+if TYPE_CHECKING:
+    from gittheta.api import Encoding, Format, Merge, Metric, Predictor, RemotePlugin
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},

@@ -10,7 +10,9 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from gittheta.cli import TRACE
+from gittheta.cli.sink import fitting, terminal
 from gittheta.flows.workspace import Workspace
+from gittheta.wording import shown, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -82,18 +84,33 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._what, total=self._total or None)
+        what = TextColumn("{task.description}", markup=False)
+        console = RichConsole(file=terminal(sys.stderr))
+        # What others print goes through a sink: rich must not put a stream of its own in that one's place.
+        self._bar = Progress(
+            what,
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(self._fitting(shown(self._what)), total=self._total or None)
         self._bar.start()
 
     def _write(self, text: str) -> None:
         with self._lock:
             if self._bar is not None:
-                self._bar.console.print(text, end="", markup=False, highlight=False)
+                self._bar.console.print(self._fitting(visible(text)), end="", markup=False, highlight=False)
             else:
                 sys.stderr.write(text)
                 sys.stderr.flush()
+
+    def _fitting(self, text: str) -> str:
+        """A text that the terminal can show."""
+        return fitting(text, terminal(sys.stderr).encoding or "ascii")
 
 
 def open_workspace() -> Workspace:

@@ -17,6 +17,7 @@ from gittheta.storage.manifest import (
     MAX_SKELETON,
     MAX_TENSORS,
 )
+from gittheta.wording import quoted
 
 if TYPE_CHECKING:
     from gittheta.api import Format, Reporter
@@ -89,11 +90,11 @@ def check_layout(layout: Layout) -> None:
     for segment in layout.segments:
         spec = segment.spec
         if segment.offset < end or spec.bits % 8 or not _has_whole_blocks(spec):
-            raise FormatError(f"tensor '{spec.name}' overlaps another, or does not consist of whole bytes")
+            raise FormatError(f"tensor {quoted(spec.name)} overlaps another, or does not consist of whole bytes")
         if not _is_known(spec.dtype):
-            raise FormatError(f"tensor '{spec.name}' has a dtype that manifests do not know")
+            raise FormatError(f"tensor {quoted(spec.name)} has a dtype that manifests do not know")
         if not _is_possible(spec.shape) or len(spec.name.encode()) > MAX_NAME:
-            raise FormatError(f"tensor '{spec.name[:80]}' has a shape or name beyond the limits of manifests")
+            raise FormatError(f"tensor {quoted(spec.name[:80])} has a shape or name beyond the limits of manifests")
         end = segment.offset + spec.nbytes
     if not end <= layout.length <= MAX_BYTES or len(layout.segments) > MAX_TENSORS:
         raise FormatError("more tensors than the file can hold")
@@ -122,7 +123,7 @@ def _check_names(layout: Layout) -> None:
         raise FormatError("two names of a tensor are the same, or there are too many of them")
     for alias, name in layout.aliases:
         if name not in names or len(alias.encode()) > MAX_NAME:
-            raise FormatError(f"the alias '{alias[:80]}' does not stand for a tensor, or is too long")
+            raise FormatError(f"the alias {quoted(alias[:80])} does not stand for a tensor, or is too long")
 
 
 def _is_known(dtype: Dtype) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gittheta.api import NullReporter, Reporter
 from gittheta.codec.tensor_store import TensorStore
@@ -18,11 +19,13 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
 from gittheta.storage.lending import note_borrower
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
-from gittheta.storage.objects import ObjectStore
+from gittheta.storage.objects import ObjectStore, alternate_stores
 from gittheta.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
+
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -33,6 +36,9 @@ class Workspace:
     reporter: Reporter
     #: Limits other than those of the settings: for tests.
     limits: Limits | None = field(default=None)
+    _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -80,6 +86,14 @@ class Workspace:
         """Blobs as they are stored, whatever `git replace` says: for what is sent, kept or deleted."""
         return BlobReader.open(self.repository.git.as_stored())
 
+    def kept(self, make: Callable[[Workspace], Kept]) -> Kept:
+        """A part that an errand keeps for the life of the workspace: made once, and closed with it if it can be."""
+        with self._keeping:
+            if make not in self._errands:
+                self._errands[make] = make(self)
+            part: Kept = self._errands[make]
+        return part
+
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest that ``name`` (``HEAD:path``, an object id) resolves to; None if it is something else.
 
@@ -98,8 +112,20 @@ class Workspace:
         except ManifestError:
             return None
 
+    def warn_once(self, about: str, message: str) -> None:
+        """Warn of the first of several things of a kind in this process; the message says how to find the others."""
+        with self._keeping:
+            is_new = about not in self._told
+            self._told.add(about)
+        if is_new:
+            self.reporter.warn(message)
+
     def close(self) -> None:
         """End what was started."""
+        for part in self._errands.values():
+            if hasattr(part, "close"):
+                part.close()
+        self._errands.clear()
         close_parts(self, "tensors", "blobs", "stored_blobs")
 
     def __enter__(self) -> Workspace:
@@ -112,21 +138,3 @@ class Workspace:
 def _manifest(blobs: BlobReader, name: str) -> Manifest | None:
     text = blobs.read(name, MAX_TEXT)
     return parse_manifest(text) if text and claims_to_be_manifest(text) else None
-
-
-def alternate_stores(common_dir: Path) -> Iterator[Path]:
-    """The stores of repositories that this one borrows objects from (``clone --shared``), and of theirs."""
-    seen = {common_dir.resolve()}
-    waiting = [common_dir]
-    while waiting:
-        folder = waiting.pop() / "objects"
-        try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
-            if lender and lender not in seen:
-                seen.add(lender)
-                waiting.append(lender)
-                yield lender / "theta"

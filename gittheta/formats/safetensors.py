@@ -14,6 +14,7 @@ from math import prod
 from typing import Any, BinaryIO, ClassVar
 
 from gittheta.api import DTYPES, RAW, Composed, Dtype, FormatError, Layout, Segment, TensorSpec
+from gittheta.wording import quoted
 
 #: Bytes. The reference implementation refuses longer headers too; this bounds memory.
 MAX_HEADER = 100_000_000
@@ -55,7 +56,7 @@ class Safetensors:
         end = 8 + length
         for segment in segments:
             if segment.offset != end:
-                raise FormatError(f"tensor '{segment.spec.name}' overlaps another, or leaves a gap before it")
+                raise FormatError(f"tensor {quoted(segment.spec.name)} overlaps another, or leaves a gap before it")
             end += segment.spec.nbytes
         return Layout(tuple(segments), end)
 
@@ -118,14 +119,14 @@ def _check_metadata(metadata: object) -> None:
 
 def _segment(name: str, entry: object, data: int) -> Segment:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise FormatError(f"tensor '{name}' is not described by dtype, shape and data_offsets")
+        raise FormatError(f"tensor {quoted(name)} is not described by dtype, shape and data_offsets")
     if not _PLAIN_NAME.fullmatch(name):
         raise FormatError("a tensor's name is longer than 1024 characters, or not valid text")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS or prod(shape) > _MAX_SIZE:
-        raise FormatError(f"tensor '{name}' has an impossible shape")
+        raise FormatError(f"tensor {quoted(name)} has an impossible shape")
     if not _are_sizes(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1]:
-        raise FormatError(f"tensor '{name}' has impossible data offsets")
+        raise FormatError(f"tensor {quoted(name)} has impossible data offsets")
     begin, end = offsets
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
@@ -133,7 +134,7 @@ def _segment(name: str, entry: object, data: int) -> Segment:
         return Segment(TensorSpec(name, RAW, (end - begin,)), data + begin)
     spec = TensorSpec(name, dtype, tuple(shape))
     if spec.bits != (end - begin) * 8:
-        raise FormatError(f"tensor '{name}' has {end - begin} bytes, but its shape asks for {spec.bits / 8:g}")
+        raise FormatError(f"tensor {quoted(name)} has {end - begin} bytes, but its shape asks for {spec.bits / 8:g}")
     return Segment(spec, data + begin)
 
 

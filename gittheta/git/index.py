@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
@@ -22,6 +22,16 @@ def entries(git: Git) -> Iterator[Entry]:
         words, _, path = item.partition("\t")
         mode, oid, stage = words.split(" ")
         yield Entry(mode, oid, path, int(stage))
+
+
+def blob_sizes(git: Git, oids: Iterable[str]) -> dict[str, int]:
+    """The size in bytes of each of some blobs; those that are not here are left out."""
+    stdin = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
+    if not stdin:
+        return {}
+    listed = git.run("cat-file", "--batch-check=%(objectname) %(objectsize)", "--buffer", stdin=stdin).decode()
+    pairs = (line.split(" ") for line in listed.splitlines())
+    return {oid: int(size) for oid, size in pairs if size.isdigit()}
 
 
 def remembered_sizes(git: Git) -> dict[str, int]:
@@ -50,3 +60,10 @@ def changed_files(git: Git, paths: Sequence[str]) -> list[str]:
     """Those of some paths whose files in the work tree differ from the index. Files that were deleted do not count."""
     words = ("diff-files", "--name-only", "-z", "--diff-filter=d", "--", *paths)
     return os.fsdecode(git.run("--literal-pathspecs", *words)).split("\0")[:-1]
+
+
+def untracked_files(git: Git) -> list[str]:
+    """The files of the work tree that the index does not have, ignored ones too."""
+    return [
+        path for path in os.fsdecode(git.run("ls-files", "-z", "--others")).split("\0") if path[-1:] not in ("", "/")
+    ]

@@ -72,6 +72,11 @@ class Repository:
         names.sort(key=lambda name: preferred.index(name) if name in preferred else len(preferred))
         return {name: self.git.line("remote", "get-url", name) for name in names}
 
+    def push_urls(self, name: str) -> list[str]:
+        """Where a push to a remote goes, which may be several places; a URL that is no remote goes to itself."""
+        answer = self.git.attempt("remote", "get-url", "--push", "--all", name)
+        return os.fsdecode(answer.stdout).splitlines() if answer.returncode == 0 else [name]
+
     def remote_heads(self, url: str) -> list[str]:
         """The commits that the refs of a remote name; none if it cannot be asked."""
         listed = self.git.attempt("ls-remote", "--", url).stdout.decode(errors="replace")
@@ -130,9 +135,3 @@ class Repository:
         """``blob``, ``tree``, ``commit`` or ``tag``; None if the name resolves to nothing."""
         answer = self.git.attempt("cat-file", "-t", name)
         return answer.stdout.decode().strip() if answer.returncode == 0 else None
-
-    def hooks_dir(self) -> Path:
-        """Where Git looks for hooks (`core.hooksPath` honoured)."""
-        if self.setting("core.hookspath") is None:
-            return self.common_dir / "hooks"
-        return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))

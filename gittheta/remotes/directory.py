@@ -16,7 +16,7 @@ from gittheta.git.configuration import foreign_setting
 from gittheta.runtime import lazy
 from gittheta.storage.files import check_file, copy_synced, is_regular, open_to_read, os_error, read_at
 from gittheta.storage.lending import note_push
-from gittheta.storage.objects import ObjectStore
+from gittheta.storage.objects import ObjectStore, alternate_stores
 from gittheta.storage.permissions import Permissions
 
 _HINT_PUSH = "push it again from a clone that has it: git theta push --all"
@@ -101,7 +101,9 @@ class DirectoryRemote:
 
     @lazy
     def _store(self) -> ObjectStore:
-        return ObjectStore(self.root, permissions=self._permissions())
+        """The store there. Where its repository borrows from others, so does it."""
+        alternates = tuple(alternate_stores(self.git_dir)) if self.git_dir else ()
+        return ObjectStore(self.root, alternates, permissions=self._permissions())
 
     def _permissions(self) -> Permissions:
         """Those of the repository there, which are not the user's own; a folder of its own has its folder's."""
@@ -142,7 +144,8 @@ def _refused(root: Path) -> Iterator[None]:
 
 def _local_path(url: str, base: Path) -> Path | None:
     if url.startswith("file://"):
-        return Path(unquote(url.removeprefix("file://")))
+        path = unquote(url.removeprefix("file://"))
+        return Path(path.removeprefix("/") if os.name == "nt" else path)  # file:///C:/models
     colon, slash = url.find(":"), url.find("/")
     if "://" in url or "::" in url or (colon > 0 and not 0 <= slash < colon and not Path(url).is_absolute()):
         return None
@@ -153,11 +156,11 @@ def _git_dir(path: Path) -> Path | None:
     """The directory that all work trees of the repository at ``path`` share; None if it is no repository."""
     inner = path / ".git"
     if inner.is_file():
-        inner = path / inner.read_text().removeprefix("gitdir:").strip()
+        inner = path / os.fsdecode(inner.read_bytes()).removeprefix("gitdir:").strip()
     for folder in (inner, path):
         if (folder / "HEAD").is_file():
             common = folder / "commondir"
-            folder = (folder / common.read_text().strip()).resolve() if common.is_file() else folder
+            folder = (folder / os.fsdecode(common.read_bytes()).strip()).resolve() if common.is_file() else folder
             if (folder / "objects").is_dir():
                 return folder
     return None

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
@@ -89,7 +89,18 @@ def copy_synced(source: Path, target: Path, advance: Callable[[int], None]) -> N
         while chunk := reader.read(_COPY):
             write_all(writer.fileno(), chunk)
             advance(len(chunk))
-        os.fsync(writer.fileno())
+        sync(writer.fileno())
+
+
+def sync(descriptor: int) -> None:
+    """Make what was written to a file durable, past the cache of the drive itself. Raises OSError."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # not every file system of macOS knows it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,6 +22,7 @@ from gittheta.storage.files import (
     HINT_MISSING,
     NotRegular,
     check_file,
+    copy_synced,
     is_regular,
     open_to_read,
     os_error,
@@ -69,6 +70,16 @@ class ObjectStore:
             except OSError as error:
                 raise _unreadable(object_id, path, error) from error
         return None
+
+    def borrows(self, object_id: ObjectId) -> bool:
+        """Whether an object is in an alternate only: it goes when that does."""
+        return not is_regular(self.home_of(object_id)) and self.find(object_id) is not None
+
+    def keep(self, object_id: ObjectId) -> None:
+        """Make an object that is borrowed this store's own. Raises ObjectCorrupt, or StoreError."""
+        source = self.find(object_id)
+        if source is not None and source != self.home_of(object_id):
+            self.import_file(object_id, lambda target: copy_synced(source, target, lambda _: None))
 
     def absent(self, object_id: ObjectId) -> ObjectMissing:
         """The error for an object that is not here; it says what stands in its place, if anything does."""
@@ -132,7 +143,15 @@ class ObjectStore:
         with translated(home):
             self.permissions.make_folders(home.parent)
             self.permissions.finish(temporary)
-            os.replace(temporary, home)
+            try:
+                os.replace(temporary, home)
+            except PermissionError:
+                if os.name != "nt" or not home.exists():
+                    raise
+                # Windows replaces no file that is read-only or open: what is there does as well, if it is whole.
+                check_file(home, object_id)
+                os.chmod(temporary, 0o600)
+                temporary.unlink()
             sync_folder(home.parent)
         self._distrusted.discard(object_id)
 
@@ -288,3 +307,21 @@ class ObjectReader:
         with self._lock:
             while self._files:
                 os.close(self._files.popitem()[1])
+
+
+def alternate_stores(common_dir: Path) -> Iterator[Path]:
+    """The stores of repositories that one borrows objects from (``clone --shared``), and of theirs."""
+    seen = {common_dir.resolve()}
+    waiting = [common_dir]
+    while waiting:
+        folder = waiting.pop() / "objects"
+        try:
+            lines = os.fsdecode((folder / "info" / "alternates").read_bytes()).splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
+            if lender and lender not in seen:
+                seen.add(lender)
+                waiting.append(lender)
+                yield lender / "theta"

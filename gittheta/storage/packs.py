@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.model import ObjectId, Place
-from gittheta.storage.files import Buffer, translated, write_all
+from gittheta.storage.files import Buffer, sync, translated, write_all
 
 if TYPE_CHECKING:
     from gittheta.storage.objects import ObjectStore
@@ -120,7 +120,7 @@ class _OpenObject:
 
     def close(self) -> None:
         try:
-            os.fsync(self.descriptor)
+            sync(self.descriptor)
         finally:
             os.close(self.descriptor)
 

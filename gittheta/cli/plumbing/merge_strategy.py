@@ -7,12 +7,19 @@ status tells Git: 0 merged, 1 conflicts are left to the user, 2 nothing was done
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from gittheta.errors import ConfigError, ThetaError
-from gittheta.runtime import begin
+from gittheta.cli.start import forget_current_folder
+
+forget_current_folder()
+
+import traceback  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from gittheta.cli.sink import use_sinks  # noqa: E402
+from gittheta.errors import ConfigError, ThetaError  # noqa: E402
+from gittheta.runtime import begin  # noqa: E402
+from gittheta.wording import shown  # noqa: E402
 
 if TYPE_CHECKING:
     from gittheta.flows.strategy.octopus import StrategyReport
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Merge, and end with the status that Git wants."""
     begin()
+    use_sinks()
     try:
         status = _merge(sys.argv[1:])
     except (ThetaError, OSError) as error:
@@ -78,7 +86,7 @@ def _tell(report: StrategyReport) -> None:
     for each in report.settled:
         if each.problems:
             kind = "content" if None not in each.candidate.sides else "modify/delete"
-            print(f"CONFLICT ({kind}): Merge conflict in {each.path}", flush=True)
+            print(f"CONFLICT ({kind}): Merge conflict in {shown(each.path)}", flush=True)
         if each.problems and each.outcome:
             tell_conflicts(each.path, each.problems)
         elif each.problems:

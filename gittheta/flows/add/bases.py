@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gittheta.codec.choose import BaseCandidate
-from gittheta.errors import GitError
+from gittheta.flows.add.committed import ATTRIBUTE, Committed
+from gittheta.wording import quoted, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.add.stored import StoredTensors
     from gittheta.flows.workspace import Workspace
     from gittheta.model import Manifest, Stanza, TensorSpec
 
-#: The attribute that names a tracked file from which another one is derived.
-ATTRIBUTE = "theta-base"
-#: So many same-named tensors of other checkpoints are tried.
+#: The most tensors of the same name in other checkpoints that are tried.
 _OTHERS = 2
 
 
@@ -33,6 +30,7 @@ class Bases:
         self._stored = stored
         self._path = path
         self._own = _by_name(committed)
+        self._committed = workspace.kept(Committed)
 
     def of(self, spec: TensorSpec) -> tuple[BaseCandidate, ...]:
         """What a tensor may have come from, the likeliest first."""
@@ -40,7 +38,7 @@ class Bases:
             stanza = table.get(spec.name)
             if stanza:
                 return self._candidates([stanza])
-        return self._candidates(self._elsewhere.get((spec.name, spec.dtype.name, spec.shape), []))
+        return self._candidates(self._committed.like(self._path, spec, _OTHERS))
 
     def _candidates(self, stanzas: list[Stanza]) -> tuple[BaseCandidate, ...]:
         here = (stanza for stanza in stanzas if stanza.recipe and self._stored.is_here(stanza.recipe))
@@ -49,51 +47,16 @@ class Bases:
     @cached_property
     def _named(self) -> dict[str, Stanza]:
         """The tensors of the file that the attribute names."""
-        path = self._workspace.repository.attributes([ATTRIBUTE], [self._path])[self._path][ATTRIBUTE]
-        if path in ("unspecified", "set", "unset"):
+        path = self._committed.base_of(self._path)
+        if path is None:
             return {}
         inside = not path.startswith("/") and ".." not in path.split("/")
         found = self._workspace.try_manifest(f"HEAD:{path}") if inside else None
         if found is None:
-            self._workspace.reporter.warn(f"{self._path}: {ATTRIBUTE} names '{path}', of which HEAD has no checkpoint")
+            problem = f"{ATTRIBUTE} names {quoted(path)}, of which HEAD has no checkpoint"
+            self._workspace.reporter.warn(f"{shown(self._path)}: {problem}")
         return _by_name(found)
-
-    @cached_property
-    def _elsewhere(self) -> dict[tuple[str, str, tuple[int, ...]], list[Stanza]]:
-        """The tensors of all other tracked checkpoints, by name, dtype and shape; a few of each."""
-        found: dict[tuple[str, str, tuple[int, ...]], list[Stanza]] = defaultdict(list)
-        for manifest in self._others():
-            for stanza in manifest.stanzas:
-                spec = stanza.spec
-                same = found[spec.name, spec.dtype.name, spec.shape]
-                if len(same) < _OTHERS and all(other.digest != stanza.digest for other in same):
-                    same.append(stanza)
-        return found
-
-    def _others(self) -> Iterator[Manifest]:
-        repository = self._workspace.repository
-        try:
-            paths = [entry.path for entry in repository.tree("HEAD") if entry.mode.startswith("100")]
-        except GitError:  # nothing is committed yet
-            return
-        filters = repository.attributes(["filter"], paths)
-        tracked = [path for path in paths if path != self._path and filters[path]["filter"] == "theta"]
-        # Those that lie nearest come first.
-        for path in sorted(tracked, key=lambda path: (-_shared(path, self._path), path)):
-            manifest = self._workspace.try_manifest(f"HEAD:{path}")
-            if manifest is not None:
-                yield manifest
 
 
 def _by_name(manifest: Manifest | None) -> dict[str, Stanza]:
     return {stanza.spec.name: stanza for stanza in manifest.stanzas} if manifest else {}
-
-
-def _shared(one: str, other: str) -> int:
-    """How many leading folders two paths have in common."""
-    count = 0
-    for left, right in zip(one.split("/")[:-1], other.split("/")[:-1], strict=False):
-        if left != right:
-            break
-        count += 1
-    return count

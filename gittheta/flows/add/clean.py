@@ -11,6 +11,7 @@ from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import FormatError, ManifestError
 from gittheta.files.detect import SNIFF, detect, split
 from gittheta.flows.add.again import FileAgain
+from gittheta.flows.add.as_is import left_as_it_is
 from gittheta.flows.add.bases import Bases
 from gittheta.flows.add.intake import Intake
 from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors, remember
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 def clean(workspace: Workspace, path: str, source: Source) -> bytes:
     """The manifest of the bytes that ``source`` yields; ``path`` says which file of the index they belong to.
 
-    What already is a manifest comes back as it is, and an empty file stays empty. A file of no known format, or a
-    broken one, is stored as opaque bytes with a warning. Raises StoreError if the objects cannot be written.
+    What already is a manifest comes back as it is, as do pointers of Git LFS and short texts of no known format; an
+    empty file stays empty. Any other file of no known format, or a broken one, is stored as opaque bytes with a
+    warning. Raises StoreError if the objects cannot be written.
     """
     stream = ByteStream(source)
     head = stream.peek(SNIFF)
@@ -42,6 +44,8 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
         return b""
     if claims_to_be_manifest(head) and (text := _as_manifest(workspace, path, stream)) is not None:
         return text
+    if (content := left_as_it_is(workspace, path, stream)) is not None:
+        return content
     with timed(workspace.reporter, "looking up what is stored"):
         cleaning = _Cleaning(workspace, path, stream)
     try:

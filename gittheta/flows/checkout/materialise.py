@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
-from gittheta.git.index import remembered_sizes
+from gittheta.git.index import remembered_sizes, untracked_files
 from gittheta.git.locked_index import replace_entries
 from gittheta.runtime import total_memory
 from gittheta.storage.files import open_new, reading, translated, write_all
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gittheta.model import Manifest
 
 PENDING = "theta-pending"
+#: What the list begins with once a hook has looked at it: a path of no letters.
+_SEEN = b"\0"
 
 
 def pending_file(repository: Repository) -> Path:
@@ -38,6 +40,36 @@ def note_pending(repository: Repository, path: str) -> None:
     """Remember that Git was given a manifest for this file."""
     with translated(pending_file(repository)), open(pending_file(repository), "ab") as file:
         file.write(os.fsencode(path) + b"\0")
+
+
+def pending_paths(repository: Repository) -> list[str]:
+    """What is noted, each path once."""
+    try:
+        noted = pending_file(repository).read_bytes()
+    except FileNotFoundError:
+        return []
+    return [path for path in dict.fromkeys(os.fsdecode(noted).split("\0")) if path]
+
+
+def pending_mark(repository: Repository) -> tuple[int, int] | None:
+    """Something that changes whenever the list does; None while there is none."""
+    try:
+        status = os.stat(pending_file(repository))
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def handed_elsewhere(workspace: Workspace) -> list[str]:
+    """Pending paths at which no manifest stands, although no hook has looked: Git has put it elsewhere."""
+    repository = workspace.repository
+    try:
+        seen = pending_file(repository).read_bytes().startswith(_SEEN)
+    except FileNotFoundError:
+        return []
+    if seen or repository.top is None:
+        return []
+    return [path for path in pending_paths(repository) if manifest_text(repository.top / path) is None]
 
 
 def is_large(workspace: Workspace, manifest: Manifest) -> bool:
@@ -60,9 +92,8 @@ def materialise_pending(workspace: Workspace) -> list[str]:
     noted until a later hook finds nothing more to do for it. If the index is in use, that later hook does it all.
     """
     noted = pending_file(workspace.repository)
-    try:
-        paths = dict.fromkeys(os.fsdecode(noted.read_bytes()).split("\0")[:-1])
-    except FileNotFoundError:
+    paths = pending_paths(workspace.repository)
+    if not paths:
         return []
     try:
         written, unsure = _materialise(workspace, paths)
@@ -70,19 +101,25 @@ def materialise_pending(workspace: Workspace) -> list[str]:
         workspace.reporter.trace(f"the index is in use: {error.what}")
         return []
     if unsure:
-        noted.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in unsure))
+        noted.write_bytes(_SEEN + b"".join(os.fsencode(path) + b"\0" for path in unsure))
     else:
         noted.unlink(missing_ok=True)
     return written
 
 
 def materialise_all(workspace: Workspace) -> list[str]:
-    """The same for every tracked file of the work tree."""
-    repository = workspace.repository
-    filters = repository.attributes(["filter"], dict.fromkeys(entry.path for entry in repository.index()))
-    written, _ = _materialise(workspace, [path for path in filters if filters[path]["filter"] == "theta"])
-    pending_file(repository).unlink(missing_ok=True)
+    """The same for every file of the work tree that gittheta stores or would store, and for all that is noted."""
+    written, _ = _materialise(workspace, [*tracked_paths(workspace.repository), *pending_paths(workspace.repository)])
+    pending_file(workspace.repository).unlink(missing_ok=True)
     return written
+
+
+def tracked_paths(repository: Repository) -> list[str]:
+    """Every path with the filter, in the index or not, ignored or not: `git stash -a` takes all of them away."""
+    git = repository.git
+    paths = dict.fromkeys([*(entry.path for entry in repository.index()), *untracked_files(git)])
+    filters = repository.attributes(["filter"], paths)
+    return [path for path in filters if filters[path]["filter"] == "theta"]
 
 
 def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -91,7 +128,7 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
     Raises GitError if the index is locked; the files are then in place, but Git takes them for modified.
     """
     repository = workspace.repository
-    paths = list(paths)
+    paths = list(dict.fromkeys(paths))
     if not paths or repository.top is None:
         return [], []
     written, failed = [], []

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from gittheta.api import NullReporter
 from gittheta.errors import StoreError, ThetaError
-from gittheta.flows.workspace import Workspace, alternate_stores
+from gittheta.flows.workspace import Workspace
 from gittheta.git.holdings import files_in, is_partial, local_blobs, work_trees
 from gittheta.git.repository import Repository
 from gittheta.model import ObjectId
 from gittheta.storage.files import reading, translated
 from gittheta.storage.lending import borrowers, is_pushed_to
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
-from gittheta.storage.objects import FRESH
+from gittheta.storage.objects import FRESH, alternate_stores
 
 if TYPE_CHECKING:
     from gittheta.storage.objects import ObjectStore

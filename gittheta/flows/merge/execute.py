@@ -19,6 +19,7 @@ from gittheta.flows.merge.metadata import merged_skeleton
 from gittheta.flows.merge.plan import Action, Decision, MergePlan, Versions, plan_merge
 from gittheta.flows.merge.prefetch import LANES, Prefetch
 from gittheta.model import OPAQUE, Digest, Manifest, RunningDigest, Stanza, TensorSpec
+from gittheta.wording import quoted
 
 if TYPE_CHECKING:
     from gittheta.api import TensorReader
@@ -40,7 +41,7 @@ class Outcome:
     @property
     def conflicts(self) -> tuple[str, ...]:
         """One line for each thing that needs a person."""
-        tensors = (f"tensor '{decision.name}': {decision.reason}" for decision in self.plan.conflicts)
+        tensors = (f"tensor {quoted(decision.name)}: {decision.reason}" for decision in self.plan.conflicts)
         return (*tensors, *self.objections)
 
 

@@ -11,8 +11,9 @@ from gittheta.errors import GitError, ManifestError
 from gittheta.flows.merge.execute import compare_versions, digests_of
 from gittheta.flows.merge.plan import MergePlan, Side, Versions, plan_merge
 from gittheta.flows.merge.rules import read_policy
-from gittheta.flows.resolve.trailers import parse_trailers
-from gittheta.git.history import independent, octopus_bases, parents, trailer_lines
+from gittheta.flows.resolve.trailers import MERGE, SIDES, parse_trailers
+from gittheta.git.history import independent, octopus_bases, parents
+from gittheta.git.messages import trailer_lines
 
 if TYPE_CHECKING:
     from gittheta.engine.comparison import Comparison
@@ -82,7 +83,7 @@ def replay(workspace: Workspace, revision: str) -> Iterator[Replayed]:
     git = workspace.repository.git
     commit = _commit(workspace, revision)
     merged_commits = parents(git, commit)
-    parsed = parse_trailers(trailer_lines(git, commit))
+    parsed = parse_trailers(trailer_lines(git, commit, (MERGE, SIDES)))
     if len(merged_commits) < 2 or not parsed.paths:
         raise GitError(
             f"not a merge in which tensors were computed: {revision}",

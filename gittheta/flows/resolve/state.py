@@ -134,7 +134,7 @@ def save(repository: Repository, made: MergeState) -> None:
             path.unlink(missing_ok=True)
     target = folder / f"{hashlib.sha256(os.fsencode(made.path)).hexdigest()}.json"
     temporary = target.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(_as_json(made), indent=1))
+    temporary.write_text(json.dumps(_as_json(made), indent=1), encoding="utf-8")
     os.replace(temporary, target)
 
 
@@ -206,7 +206,7 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
 def _load(path: Path) -> MergeState | None:
     """A record; None for a file that is none, as an interrupted command may leave it."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return MergeState(
             found["path"],
             Verb(found["verb"]),

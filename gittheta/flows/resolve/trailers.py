@@ -6,12 +6,15 @@
     Theta-Merge: model.safetensors ties density=0.2 lambda=1.0 weight=1
     Theta-Sides: HEAD left right
 
-Words are quoted as in a shell. The first line that fits a tensor is the one by which it was merged. ``Theta-Sides``
-stands there unless they are ours and theirs.
+Words are quoted as in a shell, those with characters that must not be shown as they are in the form ``$'...'``. The
+first line that fits a tensor is the one by which it was merged. ``Theta-Sides`` stands there unless they are ours and
+theirs.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ from gittheta.engine.policy import (
     options_rule,
 )
 from gittheta.flows.merge.plan import Action, MergePlan, Versions
+from gittheta.wording import shell_word
 
 MERGE, SIDES = "Theta-Merge", "Theta-Sides"
 _TENSORS = "tensors"
@@ -38,8 +42,6 @@ _LONG = 10_000
 
 def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
     """The trailers for one merged checkpoint; none if no method was asked for anything."""
-    if "\n" in versions.path:  # no trailer can hold it
-        return ()
     used: dict[MethodChoice, list[str]] = {}
     for decision in plan.decisions:
         if decision.choice and decision.action is not Action.CONFLICT:
@@ -54,9 +56,7 @@ def trailers_of(versions: Versions, plan: MergePlan) -> tuple[str, ...]:
         for globs in _globs(choice, used[choice], others):
             found.append(_line(versions.path, plan, choice, globs))  # noqa: PERF401 - two loops in one are a riddle
     if found and versions.labels != ("ours", "theirs"):
-        found.append(f"{SIDES}: {shlex.join(versions.labels)}")
-    if any("\n" in line or "\r" in line for line in found):  # nor names of tensors that break lines
-        return ()
+        found.append(f"{SIDES}: {_join(versions.labels)}")
     return tuple(found)
 
 
@@ -85,7 +85,47 @@ def _line(path: str, plan: MergePlan, choice: MethodChoice, globs: tuple[str, ..
     words = [path, choice.method, *(f"{key}={value}" for key, value in options.items())]
     if globs != ("*",):
         words += [f"{_TENSORS}={glob}" for glob in globs]
-    return f"{MERGE}: {shlex.join(words)}"
+    return f"{MERGE}: {_join(words)}"
+
+
+def _join(words: Iterable[str]) -> str:
+    return " ".join(map(shell_word, words))
+
+
+#: A part of a word: ``$'...'`` with bytes in hexadecimal digits, or whatever else a shell takes for a part of one.
+_PART = re.compile(r"""\$'(?:[^'\\]|\\x[0-9a-f]{2})*'|'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\]+""", re.DOTALL)
+
+
+def _split(text: str) -> list[str]:
+    """The words of a line. Raises ValueError."""
+    return ["".join(map(_plain, word)) for word in _parts(text)]
+
+
+def _parts(text: str) -> Iterator[list[str]]:
+    at = 0
+    word: list[str] = []
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match:
+            word.append(match[0])
+            at = match.end()
+        elif text[at].isspace():
+            if word:
+                yield word
+            word = []
+            at += 1
+        else:
+            raise ValueError("a quotation that does not end")
+    if word:
+        yield word
+
+
+def _plain(part: str) -> str:
+    """What a part of a word stands for."""
+    if not part.startswith("$'"):
+        return "".join(shlex.split(part))
+    units = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), os.fsencode(part[2:-1]))
+    return os.fsdecode(units)
 
 
 @dataclass(frozen=True)
@@ -106,7 +146,7 @@ def parse_trailers(lines: Iterable[str]) -> ParsedTrailers:
     for line in lines:
         key, _, text = line.partition(":")
         try:
-            words = shlex.split(text)
+            words = _split(text)
         except ValueError:
             continue
         if key == SIDES:

@@ -58,7 +58,7 @@ def test_plugins(bare_world: World) -> None:
 
 def test_ls_files(repo: Repo, world: World) -> None:
     first = repo.commit(checkpoint({"a": normal(1, 10)}), "sub/ü m.safetensors")
-    repo.commit(b"junk", "junk.safetensors")
+    repo.commit(b"\0junk", "junk.safetensors")
     repo.commit(b"text", "readme")
     rows = json.loads(repo.git("theta", "ls-files", "--json"))
     assert [(row["path"], row["format"], row["tensors"], row["state"]) for row in rows] == [

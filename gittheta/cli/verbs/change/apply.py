@@ -8,6 +8,7 @@ import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.flows.edit.apply import apply as apply_adapter
+from gittheta.wording import shown
 
 
 @click.command()
@@ -22,4 +23,4 @@ def apply(adapter: Path, checkpoint: str) -> None:
     with open_workspace() as workspace:
         done = apply_adapter(workspace, adapter, Path(checkpoint), repository_path(workspace, checkpoint))
         stop_progress(workspace)
-    click.echo(f"{checkpoint}: {done.changed} of {done.tensors} tensors changed")
+    click.echo(f"{shown(checkpoint)}: {done.changed} of {done.tensors} tensors changed")

@@ -12,6 +12,7 @@ from gittheta.cli.console import open_workspace, repository_path, stop_progress
 from gittheta.flows.edit.sparsify import METHODS, Options, SparsifyReport
 from gittheta.flows.edit.sparsify import sparsify as run
 from gittheta.runtime import keep_memory
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.edit.task_vector import Loss
@@ -39,7 +40,7 @@ def sparsify(checkpoint: str, as_json: bool, **chosen: Any) -> None:
         report = run(workspace, path, options)
         stop_progress(workspace)
     if as_json:
-        click.echo(json.dumps(_json(path, options, report), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(_json(path, options, report), indent=1))
     else:
         _tell(path, options, report)
 
@@ -68,11 +69,13 @@ def _row(loss: Loss) -> dict[str, Any]:
 def _tell(path: str, options: Options, report: SparsifyReport) -> None:
     whole = report.whole
     how = "with their values" if report.scalar is None else f"as signs of one scalar, {report.scalar:.6g}"
-    click.echo(f"{path}: {whole.kept} of {whole.elements} changes since {options.base} kept, {how}")
+    click.echo(f"{shown(path)}: {whole.kept} of {whole.elements} changes since {options.base} kept, {how}")
     worst = sorted(report.tensors, key=lambda loss: -loss.relative)[:_SHOWN]
-    width = max(len(loss.name) for loss in worst)
+    width = max(len(shown(loss.name)) for loss in worst)
     for loss in worst:
-        click.echo(f"  {loss.name:<{width}}  relative error {loss.relative:6.4f}  {loss.kept} of {loss.elements} kept")
+        click.echo(
+            f"  {shown(loss.name):<{width}}  relative error {loss.relative:6.4f}  {loss.kept} of {loss.elements} kept"
+        )
     if len(report.tensors) > len(worst):
         click.echo(f"  and {len(report.tensors) - len(worst)} more tensors, which --json lists")
     for why, count in report.left.items():

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from gittheta.cli.console import human, open_workspace
+from gittheta.files.kinds import Kind
 from gittheta.flows.checkout.materialise import manifest_text
+from gittheta.flows.maintain.status import blob_kind
+from gittheta.git.index import blob_sizes
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -19,8 +23,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class _Row:
     path: str
-    format: str
-    tensors: int
+    #: None where there is no manifest.
+    format: str | None
+    tensors: int | None
     bytes: int
     state: str
 
@@ -29,20 +34,40 @@ class _Row:
 @click.argument("revision", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def ls_files(revision: str | None, as_json: bool) -> None:
-    """The checkpoints in the index, or in REVISION: format, tensors, size, and whether the file is in place."""
+    """The checkpoints in the index, or in REVISION: format, tensors, size, and whether the file is in place.
+
+    Files that match a tracked pattern and are not stored as checkpoints are listed too, with what they are instead.
+    """
     with open_workspace() as workspace:
-        entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
-        rows = [row for entry in entries if (row := _row(workspace, entry, in_work_tree=revision is None))]
+        entries = list(workspace.repository.tree(revision) if revision else workspace.repository.index())
+        rows = _rows(workspace, entries, in_work_tree=revision is None)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     for row in rows:
-        click.echo(f"{row.format:<12} {row.tensors:>7} tensors {human(row.bytes):>12}  {row.state:<15} {row.path}")
+        tensors = f"{row.tensors:>7} tensors" if row.tensors is not None else " " * 15
+        click.echo(f"{row.format or '-':<12} {tensors} {human(row.bytes):>12}  {row.state:<15} {shown(row.path)}")
+    if any(row.state == Kind.WHOLE.value for row in rows):
+        click.echo("whole in Git: git add --renormalize . lets gittheta store it from the next commit on", err=True)
 
 
-def _row(workspace: Workspace, entry: Entry, in_work_tree: bool) -> _Row | None:
-    if not entry.mode.startswith("100"):
-        return None
+def _rows(workspace: Workspace, entries: list[Entry], *, in_work_tree: bool) -> list[_Row]:
+    entries = [entry for entry in entries if entry.mode.startswith("100")]
+    sizes = blob_sizes(workspace.repository.git, (entry.oid for entry in entries))
+    filters = workspace.repository.attributes(["filter"], dict.fromkeys(entry.path for entry in entries))
+    rows = []
+    for entry in entries:
+        size = sizes.get(entry.oid, 0)
+        kind = blob_kind(workspace, entry.oid, size)
+        row = _row(workspace, entry, in_work_tree=in_work_tree) if kind is Kind.MANIFEST else None
+        if row is None and filters[entry.path]["filter"] == "theta":
+            state = "broken" if kind is Kind.MANIFEST else kind.value
+            row = _Row(entry.path, None, None, size, state)
+        rows += [row] if row else []
+    return rows
+
+
+def _row(workspace: Workspace, entry: Entry, *, in_work_tree: bool) -> _Row | None:
     manifest = workspace.try_manifest(entry.oid)
     if manifest is None:
         return None

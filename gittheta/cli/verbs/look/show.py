@@ -9,7 +9,9 @@ import click
 
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
+from gittheta.flows.maintain.status import why_not_stored
 from gittheta.model import Manifest, Stanza, stored_bytes
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -25,13 +27,14 @@ def show(what: str, as_json: bool) -> None:
     rows = [_row(stanza) for stanza in manifest.stanzas]
     if as_json:
         summary = {"format": manifest.format, "bytes": manifest.file_size, "tensors": rows}
-        click.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(summary, indent=1))
         return
-    width = max((len(row["name"]) for row in rows), default=0)
-    for row in rows:
+    names = [shown(row["name"]) for row in rows]
+    width = max(map(len, names), default=0)
+    for name, row in zip(names, rows, strict=True):
         shape = "x".join(map(str, row["shape"])) or "scalar"
         click.echo(
-            f"{row['name']:<{width}}  {row['dtype']:<8} {shape:<16} {row['digest'][:15]}  "
+            f"{name:<{width}}  {row['dtype']:<8} {shape:<16} {row['digest'][:15]}  "
             f"{'+'.join(row['stored']):<12} {human(row['stored_bytes']):>10} of {human(row['bytes']):>10}"
         )
     stored = sum(row["stored_bytes"] for row in rows)
@@ -60,6 +63,9 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     except ManifestError as error:
         raise error.located(path=path) from None
     if found is None:
+        told = why_not_stored(workspace, name, repository_path(workspace, path))
+        if told:
+            raise ManifestError(told[0], path=path, hint=told[1])
         raise ManifestError(
             "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",
             path=path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from gittheta.cli.console import open_workspace, repository_path
 from gittheta.flows.resolve.conflicts import Conflict
 from gittheta.flows.resolve.conflicts import conflicts as find_conflicts
 from gittheta.git.operation import Operation
+from gittheta.wording import shell_word, shown
 
 
 @click.command()
@@ -23,7 +23,7 @@ def conflicts(paths: tuple[str, ...], as_json: bool) -> None:
         operation = Operation.read(workspace.repository)
         found = list(find_conflicts(workspace, operation, [repository_path(workspace, path) for path in paths]))
     if as_json:
-        click.echo(json.dumps([_json(conflict) for conflict in found], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([_json(conflict) for conflict in found], indent=1))
         return
     for conflict in found:
         _show(conflict)
@@ -32,10 +32,10 @@ def conflicts(paths: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(conflict: Conflict) -> None:
-    path = conflict.made.path
-    name = shlex.quote(path)
+    name = shell_word(conflict.made.path)
+    path = shown(conflict.made.path)
     for decision in conflict.tensors:
-        click.echo(f"{path}: {decision.name}: {decision.reason}")
+        click.echo(f"{path}: {shown(decision.name)}: {decision.reason}")
     for objection in conflict.objections:
         click.echo(f"{path}: {objection}")
     if conflict.settled:

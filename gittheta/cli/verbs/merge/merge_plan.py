@@ -45,7 +45,7 @@ def merge_plan(
         plans = [_described(workspace, each, numbers) for each in preview(workspace, commits, given)]
         stop_progress(workspace)
     if as_json:
-        click.echo(json.dumps(plans, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(plans, indent=1))
         return
     for plan in plans:
         _show(plan)
@@ -132,7 +132,7 @@ def _replay(workspace: Workspace, commit: str, as_json: bool) -> None:
     stop_progress(workspace)
     if as_json:
         rows = [{"path": each.path, "different": each.different, "problem": each.problem} for each in found]
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=1))
     else:
         for each in found:
             if each.problem:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from gittheta.cli.console import open_workspace, repository_path, stop_progress
@@ -11,6 +9,7 @@ from gittheta.engine.policy import CONFLICT, TAKE
 from gittheta.flows.resolve.conflicts import Conflict
 from gittheta.flows.resolve.conflicts import resolve as resolve_tensors
 from gittheta.git.operation import Operation
+from gittheta.wording import quoted, shell_word, shown
 
 #: How many of the tensors that are still in conflict are named.
 _NAMED = 5
@@ -55,14 +54,13 @@ def resolve(
 
 
 def _tell(settled: Conflict) -> None:
-    path = settled.made.path
-    name = shlex.quote(path)
+    path, name = shown(settled.made.path), shell_word(settled.made.path)
     if settled.settled:
         click.echo(f"{path}: {settled.plan.summary()}" if settled.plan.decisions else f"{path}: taken as it is")
         click.echo(f"  all settled; to keep it: git add {name}")
         return
     for decision in settled.tensors[:_NAMED]:
-        click.echo(f"{path}: {decision.name}: {decision.reason}")
+        click.echo(f"{path}: {shown(decision.name)}: {decision.reason}")
     for objection in settled.objections:
         click.echo(f"{path}: {objection}")
     click.echo(
@@ -74,5 +72,5 @@ def pair(word: str) -> tuple[str, str]:
     """KEY=VALUE. Raises click's UsageError."""
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise click.UsageError(f"'{word}' is no KEY=VALUE")
+        raise click.UsageError(f"not of the form KEY=VALUE: {quoted(word)}")
     return key.lower(), value

@@ -12,6 +12,7 @@ from gittheta.flows.merge.plan import Action, Decision, Side, Versions, plan_mer
 from gittheta.flows.resolve.trailers import parse_trailers, trailers_of
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.registry import Registry
+from gittheta.wording import visible
 
 pytestmark = pytest.mark.torch
 
@@ -122,9 +123,13 @@ def test_odd_names(name: str) -> None:
     trailers(versions(base, ours, theirs | {"more": "1"}), resolved, Rule("2", "dare", (("seed", "3"),)))
 
 
-def test_a_name_with_a_line_end_has_no_trailer() -> None:
-    made = versions(*changed("a"), path="a\nb")
-    assert trailers_of(made, plan_merge(made, Policy(), Registry())) == ()
+@pytest.mark.parametrize("path", ["a\nb", "a\x1b[31m\u202eb", "a $'b' 'c", "\udcffa\r", "$'x'"])
+def test_a_name_of_any_characters_comes_back_from_a_line_that_can_be_shown(path: str) -> None:
+    made = versions(*changed("a"), path=path)
+    lines = trailers_of(made, plan_merge(made, Policy(), Registry()))
+    assert lines
+    assert not any(visible(line) != line or "\n" in line for line in lines)
+    assert parse_trailers(lines).paths == (path,)
 
 
 def test_many_names_go_into_many_lines() -> None:
