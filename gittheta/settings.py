@@ -31,6 +31,8 @@ class Settings:
     memory: int = 512 << 20
     #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
     device: str = "auto"
+    #: ``theta.autoGc``: whether unused objects are deleted now and then, as a side effect of other commands.
+    auto_gc: bool = True
     #: ``theta.allowLfsPointers``: pointers of Git LFS may be committed under tracked patterns.
     allow_lfs_pointers: bool = False
 
@@ -46,6 +48,7 @@ class Settings:
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
             memory=_size("theta.memory", memory) if memory is not None else cls.memory,
             device=repository.setting("theta.device") or cls.device,
+            auto_gc=_truth("theta.autoGc", repository.setting("theta.autogc") or "true"),
             allow_lfs_pointers=_truth("theta.allowLfsPointers", repository.setting("theta.allowlfspointers")),
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
         )

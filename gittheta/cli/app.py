@@ -21,6 +21,7 @@ _VERBS = {
     "du": "verbs.look.du",
     "fetch": "verbs.move.transfer",
     "fsck": "verbs.maintain.fsck",
+    "gc": "verbs.maintain.gc",
     "install": "verbs.setup.install",
     "ls-files": "verbs.look.ls_files",
     "merge-driver": "plumbing.merge_driver",

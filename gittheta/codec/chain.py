@@ -97,7 +97,7 @@ class StoredReader:
         data = self.block(index)
         if digest_of(data) != self.frames[index].head.digest:
             raise PayloadError(
-                "a block does not have its digest: the object is damaged or the wrong one",
+                f"a block does not have its digest: object {self.frames[index].object} is damaged or the wrong one",
                 tensor=self.spec.name,
                 hint=HINT_DAMAGED,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from gittheta.git.repository import Repository
 from gittheta.limits import Limits
 from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
+from gittheta.storage.lending import note_borrower
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.objects import ObjectStore, alternate_stores
 from gittheta.storage.permissions import Permissions
@@ -57,13 +59,22 @@ class Workspace:
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
+        lenders = tuple(alternate_stores(common))
+        for lender in lenders:
+            note_borrower(lender, common, self.permissions)
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common)), self.permissions),
+            ObjectStore(common / "theta", lenders, self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,
             encodings=settings.encodings,
+            keeps=self._may_keep(common),
         )
+
+    def _may_keep(self, common: Path) -> bool:
+        """Whether anything can be added at all. If not, what is looked at need not be stored, and cannot be."""
+        folders = (common / "theta", common, self.repository.objects_dir)
+        return any(folder.exists() and os.access(folder, os.W_OK) for folder in folders)
 
     @lazy
     def blobs(self) -> BlobReader:

@@ -49,7 +49,7 @@ def read_effective(git: Git, key: str) -> str | None:
 
 def foreign_setting(git_dir: Path, key: str) -> str | None:
     """One setting that is in force in another repository."""
-    git = Git(git_dir).with_environment(GIT_DIR=str(git_dir))
+    git = Git.elsewhere(git_dir).with_environment(GIT_DIR=str(git_dir))
     answer = git.attempt("config", "--get", key)
     return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
 

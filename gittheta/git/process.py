@@ -15,6 +15,19 @@ from gittheta.errors import GitError
 #: but what is asked here is about the real one. Inner ones, such as the prefix of a superproject, change what Git
 #: prints and not what it reads. Ways to read a path (`git --literal-pathspecs`) are meant for the user's own words.
 _FOR_GIT_ALONE = re.compile(r"GIT_INDEX_FILE|GIT_INTERNAL_\w+|GIT_PREFIX|GIT_(?:LITERAL|GLOB|NOGLOB|ICASE)_PATHSPECS")
+#: What Git sets for one repository; `git rev-parse --local-env-vars` lists the same, and settings of the command.
+_OF_ONE_REPOSITORY = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
 _FOUND = re.compile(rb"([0-9a-f]{40,64}) ([a-z]+) ([0-9]+)\n")
 
 
@@ -52,10 +65,24 @@ class Git:
         """Run one command whose output, and that of filters and hooks that it starts, is for the user."""
         return subprocess.run(["git", *words], cwd=self.directory, env=self.environment, check=False).returncode
 
+    @classmethod
+    def elsewhere(cls, directory: Path) -> Git:
+        """Git commands in another repository or work tree than the one for which Git called us."""
+        other = cls(directory)
+        for name in _OF_ONE_REPOSITORY:
+            other.environment.pop(name, None)
+        return other
+
     def with_environment(self, **variables: str) -> Git:
         """The same with other variables."""
         other = Git(self.directory)
         other.environment = {**self.environment, **variables}
+        return other
+
+    def within(self, directory: Path) -> Git:
+        """The same in another directory."""
+        other = Git(directory)
+        other.environment = self.environment
         return other
 
     def as_stored(self) -> Git:

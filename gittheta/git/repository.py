@@ -29,15 +29,29 @@ class Repository:
 
     @classmethod
     def discover(cls, start: Path) -> Repository:
-        """The repository around a directory. Raises GitError if there is none."""
-        git = Git(start)
+        """The repository around a directory, or the one that Git called us for. Raises GitError if there is none."""
+        return cls._around(Git(start))
+
+    @classmethod
+    def elsewhere(cls, start: Path) -> Repository:
+        """The repository around a directory, whichever Git called us for. Raises GitError if there is none."""
+        return cls._around(Git.elsewhere(start))
+
+    @classmethod
+    def _around(cls, git: Git) -> Repository:
         answer = git.attempt("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--show-toplevel")
         lines = os.fsdecode(answer.stdout).split("\n")
         if answer.returncode and len(lines) < 3:
             said = answer.stderr.decode(errors="replace").strip()
             raise GitError(f"no git repository here: {said}", hint="change into a repository, or run `git init`")
         top = Path(lines[2]) if answer.returncode == 0 else None
-        return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
+        return cls(git.within(top) if top else git, Path(lines[0]), Path(lines[1]), top)
+
+    @property
+    def objects_dir(self) -> Path:
+        """Where Git writes objects."""
+        elsewhere = self.git.environment.get("GIT_OBJECT_DIRECTORY")
+        return (self.git.directory / elsewhere) if elsewhere else self.common_dir / "objects"
 
     @lazy
     def config(self) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from gittheta.errors import ObjectCorrupt, StoreError
 from gittheta.git.configuration import foreign_setting
 from gittheta.runtime import lazy
 from gittheta.storage.files import check_file, copy_synced, is_regular, open_to_read, os_error, read_at
+from gittheta.storage.lending import note_push
 from gittheta.storage.objects import ObjectStore, alternate_stores
 from gittheta.storage.permissions import Permissions
 
@@ -55,6 +56,7 @@ class DirectoryRemote:
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """Copied under a temporary name, synced, read back and compared, then renamed."""
         with _refused(self.root):
+            note_push(self.root, self._store.permissions)
             try:
                 self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
             except ObjectCorrupt as error:

@@ -54,6 +54,7 @@ class ObjectStore:
         self.unfinished = TemporaryFiles(root, permissions)
         #: Objects that turned out to be damaged in this process: nothing new relies on them.
         self._distrusted: set[ObjectId] = set()
+        self._guard = Lock()
 
     def home_of(self, object_id: ObjectId) -> Path:
         """The path at which this store keeps, or would keep, an object."""
@@ -100,9 +101,16 @@ class ObjectStore:
         path = self.find(object_id)
         return path is not None and path.stat().st_size >= size
 
-    def distrust(self, objects: Iterable[ObjectId]) -> None:
-        """From now on, nothing new is to rely on these objects."""
-        self._distrusted.update(objects)
+    def distrust(self, object_id: ObjectId) -> bool:
+        """From now on, nothing new is to rely on this object. Says whether that is news."""
+        with self._guard:
+            news = object_id not in self._distrusted
+            self._distrusted.add(object_id)
+            return news
+
+    def distrusts(self, objects: Iterable[ObjectId]) -> bool:
+        """Whether one of some objects turned out to be damaged before."""
+        return not self._distrusted.isdisjoint(objects)
 
     def reusable(self, object_id: ObjectId) -> int:
         """The bytes of an object on which something new may rely, 0 if there is none; :meth:`remove` spares it now."""

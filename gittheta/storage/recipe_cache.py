@@ -113,6 +113,16 @@ class RecipeCache:
         row = (digest, int(compared))
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", row))
 
+    def forget(self, manifests: Iterable[Digest], openings: Iterable[Digest]) -> None:
+        """What these manifests and first blocks promise is not relied on any more."""
+        texts, firsts = [(digest,) for digest in manifests], [(digest,) for digest in openings]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM manifest WHERE digest = ?", texts)
+            connection.executemany("DELETE FROM opening WHERE first = ?", firsts)
+
+        self._write(write)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

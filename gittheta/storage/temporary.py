@@ -95,15 +95,15 @@ class TemporaryFiles:
         finally:
             os.close(descriptor)
 
-    def oldest_claim(self) -> float:
-        """When the oldest other living process showed itself, in seconds since the epoch; now, if there is none."""
-        oldest = time.time()
+    def oldest_claim(self) -> float | None:
+        """When the oldest other living process showed itself, in seconds since the epoch; None if there is none."""
+        times = []
         for name in _names(self._claims):
             claim = self._claims / name
             with suppress(OSError):
                 if name != self._key and not _is_dead(claim):
-                    oldest = min(oldest, claim.stat().st_mtime)
-        return oldest
+                    times.append(claim.stat().st_mtime)
+        return min(times, default=None)
 
 
 def _names(folder: Path) -> list[str]:

@@ -50,6 +50,7 @@ def serve() -> None:
             _answer_all(workspace, reader, writer, console)
         except (EOFError, BrokenPipeError):
             console.trace("git has gone")
+        _clean_up(workspace)
         warn_of_unsent(workspace)
         remains = pending_mark(workspace.repository) not in (None, before)
     if remains:
@@ -62,6 +63,13 @@ def _answer_all(workspace: Workspace, reader: PacketReader, writer: PacketWriter
     while True:
         _answer(workspace, reader, writer)
         console.stop()
+
+
+def _clean_up(workspace: Workspace) -> None:
+    """Git has ended; it waits for us, so this must be quick."""
+    from gittheta.flows.maintain.gc import collect_now_and_then
+
+    collect_now_and_then(workspace)
 
 
 def _own_pipes() -> tuple[int, int]:

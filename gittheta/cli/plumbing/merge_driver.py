@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gittheta.cli.console import open_workspace, stop_progress
-from gittheta.cli.plumbing.outcomes import tell_conflicts, tell_merged
+from gittheta.cli.plumbing.outcomes import tell_conflicts, tell_failure, tell_merged
 from gittheta.cli.plumbing.text_merge import merge_as_text
 from gittheta.engine.policy import Policy, Verb
-from gittheta.errors import ThetaError
+from gittheta.errors import PayloadError, RemoteError, StoreError, ThetaError
 from gittheta.files.detect import SNIFF
 from gittheta.files.kinds import is_pointer
 from gittheta.flows.add.whole import manifest_of_whole
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.git.repository import Repository
     from gittheta.model import Manifest
+
+
+#: A version cannot be read, or the result not written. Git 2.42 and later give the merge up for a status above 128,
+#: earlier ones take it for a conflict.
+_FAILED = 129
 
 
 @click.command(hidden=True)
@@ -71,10 +76,13 @@ def merge_driver(base: str, ours: str, theirs: str, marker_size: str, path: str)
             if outcome.manifest:
                 _put(Path(ours), format_manifest(outcome.manifest))
         except ThetaError as error:
-            # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             reason = str(error.but(path=None))  # the path is said already
             if not inner:
                 save_failure(workspace, operation, versions, reason)
+            if isinstance(error, (StoreError, RemoteError, PayloadError)):
+                tell_failure(path, reason)
+                sys.exit(_FAILED)
+            # Git counts any status up to 128 as a conflict: the file stays ours, and the reason is said.
             tell_conflicts(path, [reason])
             sys.exit(1)
         if outcome.manifest is None:

@@ -10,6 +10,7 @@ from gittheta.api.reporting import timed
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import FormatError, ManifestError
 from gittheta.files.detect import SNIFF, detect, split
+from gittheta.flows.add.again import FileAgain
 from gittheta.flows.add.as_is import left_as_it_is
 from gittheta.flows.add.bases import Bases
 from gittheta.flows.add.intake import Intake
@@ -52,7 +53,8 @@ def clean(workspace: Workspace, path: str, source: Source) -> bytes:
     finally:
         cleaning.intake.abort()
     text = format_manifest(manifest)
-    remember(workspace.tensors, manifest, text, compared=cleaning.intake.compared)
+    if cleaning.intake.kept:
+        remember(workspace.tensors, manifest, text, compared=cleaning.intake.compared)
     return text
 
 
@@ -92,7 +94,7 @@ def _layout(tensors: TensorStore, path: str, stream: ByteStream, head: bytes) ->
 
 def _temporary(tensors: TensorStore) -> BinaryIO:
     """A file for a checkpoint whose format needs all of it."""
-    return open(open_unnamed(tensors.store.temporary()), "w+b")
+    return open(open_unnamed(tensors.scratch()), "w+b")
 
 
 class _Cleaning:
@@ -105,7 +107,8 @@ class _Cleaning:
         self.path = path
         self.stream = stream
         self.reporter = workspace.reporter
-        self.intake = Intake(workspace.tensors, stream, stored, bases)
+        top = workspace.repository.top
+        self.intake = Intake(workspace.tensors, stream, stored, bases, FileAgain(top / path if top else None))
         self.skeleton = bytearray()
         self.lead = 0
 

@@ -83,7 +83,7 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked 
 def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, PendingTensor]]:
     decoder = Decoder(workspace.tensors)
     for stanza in chains:
-        spool = Spool(workspace.tensors.store, stanza.spec, workspace.tensors.limits.held)
+        spool = Spool(workspace.tensors, stanza.spec, workspace.tensors.limits.held)
         for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
             spool.append(block)
             workspace.reporter.advance(len(block))

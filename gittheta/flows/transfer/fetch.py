@@ -62,7 +62,7 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
                 hint=HINT_CORRUPT,
             )
         raise ObjectMissing(
-            f"object {object_id} is not in the store{asked.told}",
+            f"{workspace.tensors.store.absent(object_id).what}{asked.told}",
             tensor=tensor_needing(manifest, object_id),
             hint=asked.hint,
         )
