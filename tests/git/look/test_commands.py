@@ -171,7 +171,8 @@ def watched(world: World, repo: Repo) -> Repo:
     """A repository whose filter processes write down which modules they have imported."""
     (world.root / "site").mkdir()
     (world.root / "site/sitecustomize.py").write_text(SITE)
-    repo.env = repo.env | {"PYTHONPATH": str(world.root / "site"), "IMPORT_LOG": str(world.root / "imports")}
+    world.heed_python_path(str(world.root / "site"))
+    repo.env |= {"IMPORT_LOG": str(world.root / "imports")}
     return repo
 
 
