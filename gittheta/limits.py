@@ -53,6 +53,10 @@ class Limits:
     sample_window: int = 1 << 11
     #: The most frames that a recipe may have, besides one for each 64 KiB of the tensor.
     spare_frames: int = 1 << 16
+    #: The most bytes of bases that are decoded for each byte of a tensor, besides each block of the bases once.
+    decoded_times: int = 16
+    #: The same, for a tensor of a few bytes.
+    spare_decoded: int = 4 * MIB
 
     def block_bytes(self, dtype: Dtype) -> int:
         """Bytes of one full block of a tensor of this dtype."""
@@ -67,4 +71,6 @@ class Limits:
             decoded_ahead=int(self.decoded_ahead * share),
             kept_blocks=int(self.kept_blocks * share),
             merge_buffers=int(self.merge_buffers * share),
+            # With fewer blocks that are kept, rows in another order than the base's are decoded more often.
+            decoded_times=max(self.decoded_times, int(self.decoded_times / share)),
         )

@@ -68,9 +68,9 @@ class Members:
         return load(found[0])
 
     def texts(self) -> bool:
-        """Pass over the value, a table of texts; says whether it was one. Raises FormatError for a key that comes twice.
+        """Pass over the value, a table of texts; says whether it was one.
 
-        Takes eight bytes for each pair, however long the table is.
+        Takes eight bytes for each pair, however long the table is. Raises FormatError for a key that comes twice.
         """
         if self._next() != b"{":
             is_null = self._text.startswith(b"null", self._at)
@@ -130,7 +130,7 @@ class Members:
 def load(text: bytes) -> dict[str, Any]:
     """A small JSON object. Raises FormatError."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
     except UnicodeDecodeError:
         raise FormatError("the header is not UTF-8") from None
     except (ValueError, RecursionError) as error:
