@@ -9,6 +9,7 @@ from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
 from gittheta.flows.transfer.needs import manifests_in, needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import opened_remote, uncounted
 from gittheta.storage.files import HINT_CORRUPT
+from gittheta.wording import counted
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
@@ -35,7 +36,8 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
         raise ObjectMissing(
             f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
             tensor=tensor_needing(manifest, object_id),
-            hint="push it from a clone that has it: git theta push; or copy that clone's .git/theta folder here",
+            hint="push it from a clone that has it: git theta push; if the models lie elsewhere than the commits:\n"
+            "  git config remote.NAME.thetaUrl URL",
         )
     return count
 
@@ -87,7 +89,9 @@ def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | 
     still = workspace.tensors.store.missing(dict.fromkeys(missing, 0))
     if still:
         raise ObjectMissing(
-            f"{len(still)} objects were not found, {min(still)} among them" + "".join(f"; {why}" for why in reasons),
-            hint="push them from a clone that has them: git theta push",
+            f"{counted(len(still), 'object')} not found, {min(still)} among them"
+            + "".join(f"; {why}" for why in reasons),
+            hint="push them from a clone that has them: git theta push; if the models lie elsewhere than the commits:\n"
+            "  git config remote.NAME.thetaUrl URL",
         )
     return len(missing)

@@ -8,6 +8,7 @@ import click
 
 from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.flows.maintain.fsck import check
+from gittheta.wording import counted
 
 
 @click.command()
@@ -19,7 +20,8 @@ def fsck(deep: bool) -> None:
         stop_progress(workspace)
     for problem in health.problems:
         click.echo(f"gittheta: {problem}", err=True)
-    click.echo(f"{health.manifests} manifests, {health.objects} objects, {len(health.problems)} problems")
+    found = (counted(health.manifests, "manifest"), counted(health.objects, "object"))
+    click.echo(", ".join((*found, counted(len(health.problems), "problem"))))
     if health.remote_only:
         click.echo(f"{health.remote_only} objects are on a remote only; to have them here: git theta fetch --all")
     if health.problems:

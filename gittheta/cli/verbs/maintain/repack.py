@@ -6,7 +6,7 @@ import click
 
 from gittheta.cli.console import human, open_workspace, repository_path, stop_progress
 from gittheta.flows.maintain.repack import repack as repack_paths
-from gittheta.wording import shown
+from gittheta.wording import counted, shown
 
 
 @click.command()
@@ -21,6 +21,6 @@ def repack(paths: tuple[str, ...]) -> None:
         stop_progress(workspace)
     for file in done:
         click.echo(
-            f"{shown(file.path)}: {file.tensors} tensors, {human(file.before)} of chains now {human(file.after)}"
+            f"{shown(file.path)}: {counted(file.tensors, 'tensor')}, {human(file.before)} of chains now {human(file.after)}"
         )
     click.echo("commit to keep it; no tensor has changed" if done else "nothing is told from anything else")

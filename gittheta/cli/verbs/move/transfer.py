@@ -13,8 +13,9 @@ from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.needs import manifests_in, needed_objects
 from gittheta.flows.transfer.push import upload
 from gittheta.flows.transfer.remotes import opened_remote
+from gittheta.git.names import check_remote, check_revisions
 from gittheta.runtime import keep_memory
-from gittheta.wording import shown
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -28,11 +29,12 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
     """Send the objects of some revisions (HEAD) to a remote, without moving a ref."""
     with open_workspace() as workspace:
         name, url = _remote(workspace, remote)
+        check_revisions(workspace.repository, revisions)
         wanted = ["--all"] if everything else list(revisions or ("HEAD",))
         needed = needed_objects(manifest for _, manifest in manifests_in(workspace, wanted))
         with opened_remote(workspace, name, url) as opened:
             count = upload(workspace, opened, needed)
-        click.echo(f"{count} of {len(needed)} objects sent to {name}")
+        click.echo(f"{count} of {counted(len(needed), 'object')} sent to {shown(name)}")
 
 
 @click.command()
@@ -42,10 +44,13 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
 def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
     """Get the objects of some revisions (the tree of HEAD) that are not here."""
     with open_workspace() as workspace:
+        if remote is not None:
+            check_remote(workspace.repository, remote, urls=False)
+        check_revisions(workspace.repository, revisions)
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         count = fetch_revisions(workspace, wanted, remote)
-        click.echo(f"{count} objects fetched")
+        click.echo(f"{counted(count, 'object')} fetched")
 
 
 @click.command()
@@ -63,4 +68,5 @@ def _remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
         if not remotes:
             raise GitError("there is no remote", hint="git remote add origin URL")
         return next(iter(remotes.items()))
+    check_remote(workspace.repository, name, urls=True)
     return name, remotes.get(name, name)
