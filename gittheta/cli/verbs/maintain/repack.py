@@ -20,7 +20,6 @@ def repack(paths: tuple[str, ...]) -> None:
         done = repack_paths(workspace, [repository_path(workspace, path) for path in paths])
         stop_progress(workspace)
     for file in done:
-        click.echo(
-            f"{shown(file.path)}: {counted(file.tensors, 'tensor')}, {human(file.before)} of chains now {human(file.after)}"
-        )
+        count, change = counted(file.tensors, "tensor"), f"{human(file.before)} of chains now {human(file.after)}"
+        click.echo(f"{shown(file.path)}: {count}, {change}")
     click.echo("commit to keep it; no tensor has changed" if done else "nothing is told from anything else")
