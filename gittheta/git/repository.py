@@ -54,7 +54,14 @@ class Repository:
         return [key[7:-4] for key in self.config if key.startswith("remote.") and key.endswith(".url")]
 
     def remotes(self) -> dict[str, str]:
-        """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first."""
+        """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first.
+
+        Asked once: a filter that writes a thousand files asks for each.
+        """
+        return dict(self._remotes)
+
+    @lazy
+    def _remotes(self) -> dict[str, str]:
         names = self.remote_names()
         head = self.git.attempt("symbolic-ref", "--short", "-q", "HEAD").stdout
         branch = os.fsdecode(head).strip()

@@ -42,6 +42,13 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     return count
 
 
+def fetch_objects(workspace: Workspace, needed: Mapping[ObjectId, int]) -> None:
+    """Get those of some objects that are not here, as far as any remote has them."""
+    missing = workspace.tensors.store.missing(needed)
+    if missing:
+        download(workspace, dict.fromkeys(missing, 0))
+
+
 def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | None = None) -> list[str]:
     """Get objects from the remotes, the likeliest first; returns what stood in the way of each remote."""
     left = set(wanted)
