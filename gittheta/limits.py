@@ -12,6 +12,8 @@ from gittheta.model import BLOCK_ELEMENTS, Dtype
 MIB = 1 << 20
 #: Bytes. With less memory, the buffers could not hold a block for each worker.
 LEAST_MEMORY = 64 * MIB
+#: Bytes of the largest block that a frame may hold (docs/spec/object.md).
+LARGEST_BLOCK = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Limits:
     spare_decoded: int = 4 * MIB
 
     def block_bytes(self, dtype: Dtype) -> int:
-        """Bytes of one full block of a tensor of this dtype."""
-        return self.block_elements * dtype.bits // 8
+        """Bytes of one full block of a tensor of this dtype: of its elements, or of as many units as a frame can hold."""
+        return min(self.block_elements, (LARGEST_BLOCK * 8) // dtype.bits) * dtype.bits // 8
 
     def within(self, memory: int) -> Limits:
         """These limits with buffers of about ``memory`` bytes in all (the defaults come to 512 MiB)."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gittheta.codec.budget import Budget
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import BLOCK_ELEMENTS, Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 #: A recipe may have one frame for each of this many bytes, and ``Limits.spare_frames`` more. One with more frames was
 #: made to waste memory.
 _BYTES_PER_FRAME = 1 << 16
+
+#: The most elements in a block of a link that has a base: to decode one takes some ten numbers for each element.
+#: Writers put half as many in a block.
+MAX_CHANGED = 2 * BLOCK_ELEMENTS
 
 Result = TypeVar("Result")
 #: The default of ``at_hand``: no tensors.
@@ -78,7 +82,7 @@ class StoredReader:
     ) -> None:
         """``outermost``: it is the tensor that a stanza names, and no base of it."""
         self.spec = spec
-        self.frames = shared.bounded(frames_of(reader, link), spec)
+        self.frames = shared.bounded(frames_of(reader, link), spec, over_base=base is not None)
         self._ends = list(accumulate(frame.head.raw for frame in self.frames))
         self._reader = reader
         self._encoding = encoding
@@ -221,11 +225,18 @@ class Shared:
     budget: Budget
     _frames: int = 0
 
-    def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
-        """The frames of one link. Raises PayloadError if they hold too many bytes, or if there are too many frames."""
+    def bounded(self, frames: Iterator[Frame], spec: TensorSpec, *, over_base: bool) -> tuple[Frame, ...]:
+        """The frames of one link.
+
+        Raises PayloadError if they hold too many bytes, if there are too many frames, or if one of a link ``over_base``
+        holds too many elements.
+        """
         kept: list[Frame] = []
         left = spec.nbytes
+        largest = MAX_CHANGED * spec.dtype.bits // 8 if over_base else left
         for frame in frames:
+            if frame.head.raw > largest:
+                raise PayloadError(f"a block of {frame.head.raw} bytes over a base, which is more than {largest}")
             left -= frame.head.raw
             if left < 0:
                 raise PayloadError("the payload holds more than the tensor's shape allows")
