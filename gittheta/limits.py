@@ -61,7 +61,7 @@ class Limits:
     spare_decoded: int = 4 * MIB
 
     def block_bytes(self, dtype: Dtype) -> int:
-        """Bytes of one full block of a tensor of this dtype: of its elements, or of as many units as a frame can hold."""
+        """Bytes of one full block of a tensor of this dtype; of large units there are as many as a frame can hold."""
         return min(self.block_elements, (LARGEST_BLOCK * 8) // dtype.bits) * dtype.bits // 8
 
     def within(self, memory: int) -> Limits:
