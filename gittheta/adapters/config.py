@@ -19,7 +19,7 @@ from gittheta.storage.files import reading
 CONFIG = "adapter_config.json"
 MERGE_IT = "let peft itself merge it (`merge_and_unload`), and save the model over the checkpoint"
 #: Bytes. A longer file is not read.
-_MAX_CONFIG = 64 << 20
+_MAX_CONFIG = 4 << 20
 
 #: Where an adapter came from, how it was trained, and how it chose its targets, which its tensors name.
 _HARMLESS = frozenset(
