@@ -11,7 +11,7 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import GitError
 from gittheta.flows.history.usage import Usage, Version, lies_in
-from gittheta.git.names import known_names, nearest_path
+from gittheta.git.refs.names import known_names, nearest_path
 from gittheta.wording import counted, quoted, shown
 
 if TYPE_CHECKING:

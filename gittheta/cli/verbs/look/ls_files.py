@@ -14,7 +14,7 @@ from gittheta.files.kinds import Kind
 from gittheta.flows.checkout.materialise import manifest_text
 from gittheta.flows.maintain.status import blob_kind
 from gittheta.git.index import blob_sizes
-from gittheta.git.names import tree_of
+from gittheta.git.refs.names import tree_of
 from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:

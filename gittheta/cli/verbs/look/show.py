@@ -10,7 +10,7 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
 from gittheta.flows.maintain.status import why_not_stored
-from gittheta.git.names import nearest_path, tree_of
+from gittheta.git.refs.names import nearest_path, tree_of
 from gittheta.model import Manifest, Stanza, stored_bytes
 from gittheta.wording import counted, shown
 

@@ -13,7 +13,7 @@ from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.push import push_revisions
 from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
-from gittheta.git.names import check_remote, check_revisions
+from gittheta.git.refs.names import check_remote, check_revisions
 from gittheta.runtime import keep_memory
 from gittheta.wording import counted, shown
 
