@@ -53,7 +53,7 @@ class Workspace:
     @lazy
     def permissions(self) -> Permissions:
         """Who may read and write what is created in the repository. Raises ConfigError."""
-        return Permissions.parse(self.repository.setting("core.sharedrepository"))
+        return permissions_of(self.repository)
 
     @lazy
     def tensors(self) -> TensorStore:
@@ -133,6 +133,11 @@ class Workspace:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def permissions_of(repository: Repository) -> Permissions:
+    """What umask and ``core.sharedRepository`` say of new files. Raises ConfigError."""
+    return Permissions.parse(repository.setting("core.sharedrepository"))
 
 
 def _manifest(blobs: BlobReader, name: str) -> Manifest | None:

@@ -54,7 +54,7 @@ class TemporaryFiles:
             self._permissions.make_folders(self._claims)
             key = os.urandom(16).hex()
             descriptor = self._permissions.create(self._claims / key)
-            _lock(descriptor, wait=True)
+            lock(descriptor, wait=True)
             # Before it was locked, another process may have taken it for a dead one's.
             if os.name == "nt" or os.fstat(descriptor).st_nlink:
                 self._key, self._descriptor = key, descriptor
@@ -89,7 +89,7 @@ class TemporaryFiles:
             yield from filter(_is_old, paths)
             return
         try:
-            locked = _lock(descriptor, wait=False)
+            locked = lock(descriptor, wait=False)
             if locked or (locked is None and all(map(_is_old, (claim, *paths)))):
                 yield from (*paths, claim)
         finally:
@@ -116,13 +116,13 @@ def _names(folder: Path) -> list[str]:
 def _is_dead(claim: Path) -> bool:
     descriptor = os.open(claim, os.O_RDWR)
     try:
-        locked = _lock(descriptor, wait=False)
+        locked = lock(descriptor, wait=False)
         return _is_old(claim) if locked is None else locked
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool | None:
+def lock(descriptor: int, *, wait: bool) -> bool | None:
     """Lock a file until it is closed. Says whether that worked; None where there are no locks."""
     if sys.platform == "win32":
         return None

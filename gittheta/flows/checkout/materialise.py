@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.workspace import permissions_of
 from gittheta.git.index import remembered_sizes, untracked_files
 from gittheta.git.locked_index import replace_entries
 from gittheta.runtime import total_memory
 from gittheta.storage.files import open_new, reading, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.storage.shared_list import SharedList
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -38,16 +40,34 @@ def pending_file(repository: Repository) -> Path:
 
 def note_pending(repository: Repository, path: str) -> None:
     """Remember that Git was given a manifest for this file."""
-    with translated(pending_file(repository)), open(pending_file(repository), "ab") as file:
-        file.write(os.fsencode(path) + b"\0")
+    with translated(pending_file(repository)):
+        _pending_list(repository).append(os.fsencode(path) + b"\0")
+
+
+def _pending_list(repository: Repository) -> SharedList:
+    return SharedList(pending_file(repository), permissions_of(repository))
 
 
 def pending_paths(repository: Repository) -> list[str]:
     """What is noted, each path once."""
+    return _paths_in(_noted(repository))
+
+
+def _noted(repository: Repository) -> bytes:
     try:
-        noted = pending_file(repository).read_bytes()
+        return pending_file(repository).read_bytes()
     except FileNotFoundError:
-        return []
+        return b""
+
+
+def _settle(repository: Repository, before: bytes, after: bytes) -> None:
+    """Replace what was read of the list; what was noted since, while files were written, stays."""
+    if before:
+        with translated(pending_file(repository)):
+            _pending_list(repository).replace(before, after)
+
+
+def _paths_in(noted: bytes) -> list[str]:
     return [path for path in dict.fromkeys(os.fsdecode(noted).split("\0")) if path]
 
 
@@ -91,8 +111,8 @@ def materialise_pending(workspace: Workspace) -> list[str]:
     A git command that is still running may write its own idea of the index over what is mended here: a path stays
     noted until a later hook finds nothing more to do for it. If the index is in use, that later hook does it all.
     """
-    noted = pending_file(workspace.repository)
-    paths = pending_paths(workspace.repository)
+    noted = _noted(workspace.repository)
+    paths = _paths_in(noted)
     if not paths:
         return []
     try:
@@ -100,17 +120,16 @@ def materialise_pending(workspace: Workspace) -> list[str]:
     except GitError as error:
         workspace.reporter.trace(f"the index is in use: {error.what}")
         return []
-    if unsure:
-        noted.write_bytes(_SEEN + b"".join(os.fsencode(path) + b"\0" for path in unsure))
-    else:
-        noted.unlink(missing_ok=True)
+    left = b"".join(os.fsencode(path) + b"\0" for path in unsure)
+    _settle(workspace.repository, noted, _SEEN + left if left else b"")
     return written
 
 
 def materialise_all(workspace: Workspace) -> list[str]:
     """The same for every file of the work tree that gittheta stores or would store, and for all that is noted."""
-    written, _ = _materialise(workspace, [*tracked_paths(workspace.repository), *pending_paths(workspace.repository)])
-    pending_file(workspace.repository).unlink(missing_ok=True)
+    noted = _noted(workspace.repository)
+    written, _ = _materialise(workspace, [*tracked_paths(workspace.repository), *_paths_in(noted)])
+    _settle(workspace.repository, noted, b"")
     return written
 
 

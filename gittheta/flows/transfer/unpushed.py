@@ -167,7 +167,7 @@ def _append(workspace: Workspace, entries: Iterable[_Entry]) -> None:
     path = _list(workspace)
     if not path.parent.is_dir():
         return
-    with open(path, "ab") as file:
+    with open(workspace.permissions.append_to(path), "ab") as file:
         file.write(os.fsencode("".join(entry.text() for entry in entries)))
     if path.stat().st_size > _LONG:
         _shorten(workspace, path)

@@ -256,7 +256,7 @@ def test_files_without_a_claim_go_a_day_after_their_last_change(store: ObjectSto
 
 
 def test_where_there_are_no_locks_the_clock_decides(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gittheta.storage.temporary._lock", lambda descriptor, wait: None)
+    monkeypatch.setattr("gittheta.storage.temporary.lock", lambda descriptor, wait: None)
     others = [ObjectStore(store.root) for _ in range(2)]
     old, fresh = [other.temporary() for other in others]
     for path in (old, fresh):
