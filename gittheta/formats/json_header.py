@@ -13,8 +13,6 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import numpy as np
-
 from gittheta.api import FormatError
 
 #: The longest text of one value that is parsed as a whole.
@@ -28,6 +26,8 @@ _PAIR = re.compile(rb"[ \t\n\r]*+(%b)[ \t\n\r]*+:[ \t\n\r]*+(%b)[ \t\n\r]*+([,}]
 #: The escape of a half of a character; a pair of them is a whole one.
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STEP = 1 << 20
+#: Entries of a table that are compared without NumPy.
+_FEW = 1 << 12
 
 
 class Members:
@@ -93,6 +93,10 @@ class Members:
         return True
 
     def _check_twice(self, hashes: array[int], begin: int) -> None:
+        if len(hashes) < _FEW and len(set(hashes)) == len(hashes):
+            return
+        import numpy as np  # takes its time, and few headers have so large a table
+
         ordered = np.sort(np.frombuffer(hashes, np.int64))
         suspect = set(ordered[:-1][ordered[1:] == ordered[:-1]].tolist())
         seen: set[str] = set()

@@ -164,7 +164,7 @@ def test_no_space(sides: Repo, words: tuple[str, ...]) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr, done.stderr
     assert M in done.stderr
-    assert "free some space" in done.stderr
+    assert "cannot read or write" in done.stderr
     assert sides.read() == OURS
     assert list((sides.store / "tmp").iterdir()) == []
     restart(sides)
@@ -196,7 +196,6 @@ def test_no_space_for_the_merged_manifest(repo: Repo) -> None:
     repo.commit(checkpoint(versions[1]))
     done = limited(repo, " ".join(MERGE), 100)
     assert done.returncode == 1, done.stderr
-    assert "free some space" in done.stderr
     assert repo.read() == checkpoint(versions[1])
     assert sorted(file.name for file in repo.path.iterdir()) == [".git", ".gitattributes", M]
     repo.git("theta", "resolve", M, "linear")

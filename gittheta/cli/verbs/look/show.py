@@ -75,5 +75,6 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
     otherwise = f"`git theta ls-files{f' {shown(revision)}' if revision else ''}` lists them"
     where = f"in {shown(revision)}" if revision else "in the index"
-    hint = nearest_path(repository_path(workspace, path), [entry.path for entry in entries], otherwise)
+    wanted = repository_path(workspace, path)
+    hint = nearest_path(wanted, [entry.path for entry in entries if entry.path != wanted], otherwise)
     raise ManifestError(f"there is no checkpoint of that name {where}", path=path, hint=hint)
