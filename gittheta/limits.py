@@ -12,6 +12,8 @@ from gittheta.model import BLOCK_ELEMENTS, Dtype
 MIB = 1 << 20
 #: Bytes. With less memory, the buffers could not hold a block for each worker.
 LEAST_MEMORY = 64 * MIB
+#: Bytes of the largest block that a frame may hold (docs/spec/object.md).
+LARGEST_BLOCK = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,14 @@ class Limits:
     sample_window: int = 1 << 11
     #: The most frames that a recipe may have, besides one for each 64 KiB of the tensor.
     spare_frames: int = 1 << 16
+    #: The most bytes of bases that are decoded for each byte of a tensor, besides each block of the bases once.
+    decoded_times: int = 16
+    #: The same, for a tensor of a few bytes.
+    spare_decoded: int = 4 * MIB
 
     def block_bytes(self, dtype: Dtype) -> int:
-        """Bytes of one full block of a tensor of this dtype."""
-        return self.block_elements * dtype.bits // 8
+        """Bytes of one full block of a tensor of this dtype; of large units there are as many as a frame can hold."""
+        return min(self.block_elements, (LARGEST_BLOCK * 8) // dtype.bits) * dtype.bits // 8
 
     def within(self, memory: int) -> Limits:
         """These limits with buffers of about ``memory`` bytes in all (the defaults come to 512 MiB)."""
@@ -67,4 +73,6 @@ class Limits:
             decoded_ahead=int(self.decoded_ahead * share),
             kept_blocks=int(self.kept_blocks * share),
             merge_buffers=int(self.merge_buffers * share),
+            # With fewer blocks that are kept, rows in another order than the base's are decoded more often.
+            decoded_times=max(self.decoded_times, int(self.decoded_times / share)),
         )

@@ -86,6 +86,19 @@ def without_collecting() -> Iterator[None]:
             gc.enable()
 
 
+def import_when_used(name: str) -> None:
+    """Let every later import of a module that takes seconds to load be one that loads it when it is first used."""
+    from importlib import util
+
+    spec = None if name in sys.modules else util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    loader = util.LazyLoader(spec.loader)
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+
+
 def keep_memory(*, of_this_process: bool = True) -> None:
     """Tell the allocator to keep memory that was used once, where there is an allocator that listens (glibc).
 

@@ -8,9 +8,7 @@ that was overlooked can do worse. Both write ``\u001b`` for a character, as JSON
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 # Controls; what changes the direction of text or is not seen at all; separators of lines; halves of characters.
 _UNSEEN = (
@@ -51,7 +49,9 @@ def shell_word(name: str) -> str:
     """A name as a user can paste it into a shell."""
     plain = shown(name)
     if plain == name:
-        return shlex.quote(name)
+        from shlex import quote
+
+        return quote(name)
     units = name.encode("utf-8", "surrogatepass" if _is_odd(name) else "surrogateescape")
     return "$'" + "".join(map(_shell_unit, units)) + "'"
 
@@ -73,6 +73,8 @@ def counted(count: int, thing: str, things: str = "") -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name that a word was probably meant to be; None if it is like none of them."""
+    from difflib import get_close_matches  # which most commands never need
+
     known = [name for _, name in zip(range(_MOST), names, strict=False)]
     folded = {name.lower(): name for name in reversed(known)}
     alike = get_close_matches(word.lower(), folded, n=1, cutoff=_ALIKE)

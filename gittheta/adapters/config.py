@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gittheta.adapters.patterns import matches
 from gittheta.errors import AdapterError
 from gittheta.storage.files import reading
 
 CONFIG = "adapter_config.json"
 MERGE_IT = "let peft itself merge it (`merge_and_unload`), and save the model over the checkpoint"
 #: Bytes. A longer file is not read.
-_MAX_CONFIG = 64 << 20
+_MAX_CONFIG = 4 << 20
 
 #: Where an adapter came from, how it was trained, and how it chose its targets, which its tensors name.
 _HARMLESS = frozenset(
@@ -198,9 +198,9 @@ class AdapterConfig:
 
     def _matches(self, field: str, pattern: str, module: str) -> bool:
         try:
-            return re.fullmatch(pattern, module) is not None
-        except re.error as error:
-            raise self.wrong(field, f"has a pattern that is not a regular expression: {error}") from None
+            return matches(pattern, module)
+        except ValueError as error:
+            raise self.wrong(field, f"has a pattern that cannot be used: {error}") from None
 
     def _whole(self, field: str, value: object) -> int:
         if type(value) is not int or value <= 0:

@@ -133,6 +133,14 @@ def repository_path(workspace: Workspace, path: str) -> str:
     return relative.replace(os.sep, "/")
 
 
+def displayed_path(workspace: Workspace, path: str) -> str:
+    """A path of the repository as it is typed in the current folder."""
+    top = workspace.repository.top
+    if top is None:
+        return path
+    return os.path.relpath(os.path.join(os.path.realpath(top), path), os.path.realpath(Path.cwd())).replace(os.sep, "/")
+
+
 def human(size: float) -> str:
     """A number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):

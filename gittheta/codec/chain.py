@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from threading import Lock
+from threading import Condition
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from gittheta.codec.budget import Budget
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.model import Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.model import BLOCK_ELEMENTS, Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 #: A recipe may have one frame for each of this many bytes, and ``Limits.spare_frames`` more. One with more frames was
 #: made to waste memory.
 _BYTES_PER_FRAME = 1 << 16
+
+#: The most elements in a block of a link that has a base: to decode one takes some ten numbers for each element.
+#: Writers put half as many in a block.
+MAX_CHANGED = 2 * BLOCK_ELEMENTS
 
 Result = TypeVar("Result")
 #: The default of ``at_hand``: no tensors.
@@ -72,20 +77,28 @@ class StoredReader:
         spec: TensorSpec,
         base: TensorReader | None,
         shared: Shared,
+        *,
+        outermost: bool = True,
     ) -> None:
+        """``outermost``: it is the tensor that a stanza names, and no base of it."""
         self.spec = spec
-        self.frames = shared.bounded(frames_of(reader, link), spec)
+        self.frames = shared.bounded(frames_of(reader, link), spec, over_base=base is not None)
         self._ends = list(accumulate(frame.head.raw for frame in self.frames))
         self._reader = reader
         self._encoding = encoding
         self._base = base
         self._kept = shared.kept
+        self._budget = shared.budget
+        self._outermost = outermost
+        if not outermost:
+            self._budget.add_base(self.frames)
         if (self._ends[-1] if self._ends else 0) != spec.nbytes:
             raise PayloadError("the payload's blocks do not add up to the tensor")
 
     def block(self, index: int) -> memoryview:
         """One block, decoded but not compared with its digest. Raises PayloadError."""
         frame = self.frames[index]
+        (self._budget.hand_out if self._outermost else self._budget.decode)(frame.head.raw)
         end = self._ends[index]
         spec = flat_spec(self.spec, frame.head.raw)
         base = None if self._base is None else Tensor(spec, self._base.read(end - frame.head.raw, end).toreadonly())
@@ -168,43 +181,62 @@ class Kept:
     limit: int
     _blocks: OrderedDict[tuple[int, int], memoryview] = field(default_factory=OrderedDict)
     _size: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    _making: set[tuple[int, int]] = field(default_factory=set)
+    _changed: Condition = field(default_factory=Condition)
 
     def get(self, key: tuple[int, int], make: Callable[[], memoryview]) -> memoryview:
         """The block of this key (a link, a block's index); ``make`` decodes it if it is not kept.
 
-        Two threads may decode the same block at the same time.
+        Of several threads that need the same block one decodes it, and the others wait.
         """
-        with self._lock:
+        with self._changed:
+            while key in self._making and key not in self._blocks:
+                self._changed.wait()
             if key in self._blocks:
                 self._blocks.move_to_end(key)
                 return self._blocks[key]
-        block = make()
-        with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = block
-                self._size += len(block)
+            self._making.add(key)
+        try:
+            block = make()
+            self._keep(key, block)
+        finally:
+            with self._changed:
+                self._making.discard(key)
+                self._changed.notify_all()
+        return block
+
+    def _keep(self, key: tuple[int, int], block: memoryview) -> None:
+        with self._changed:
+            self._blocks[key] = block
+            self._size += len(block)
             while self._size > self.limit and len(self._blocks) > 1:
                 self._size -= len(self._blocks.popitem(last=False)[1])
-        return block
 
 
 @dataclass
 class Shared:
-    """The kept blocks and the count of frames that all links of one chain share.
+    """The kept blocks, the count of frames, and the budget that all links of one chain share.
 
     So long chains take no more memory than short ones.
     """
 
     kept: Kept
     spare_frames: int
+    budget: Budget
     _frames: int = 0
 
-    def bounded(self, frames: Iterator[Frame], spec: TensorSpec) -> tuple[Frame, ...]:
-        """The frames of one link. Raises PayloadError if they hold too many bytes, or if there are too many frames."""
+    def bounded(self, frames: Iterator[Frame], spec: TensorSpec, *, over_base: bool) -> tuple[Frame, ...]:
+        """The frames of one link.
+
+        Raises PayloadError if they hold too many bytes, if there are too many frames, or if one of a link ``over_base``
+        holds too many elements.
+        """
         kept: list[Frame] = []
         left = spec.nbytes
+        largest = MAX_CHANGED * spec.dtype.bits // 8 if over_base else left
         for frame in frames:
+            if frame.head.raw > largest:
+                raise PayloadError(f"a block of {frame.head.raw} bytes over a base, which is more than {largest}")
             left -= frame.head.raw
             if left < 0:
                 raise PayloadError("the payload holds more than the tensor's shape allows")
@@ -223,12 +255,12 @@ def open_tensor(
     ``at_hand`` are tensors that are decoded and checked already: a chain over one of them is not decoded any further.
     """
     try:
-        shared = Shared(Kept(tensors.limits.kept_blocks), tensors.limits.spare_frames)
+        shared = Shared(Kept(tensors.limits.kept_blocks), tensors.limits.spare_frames, Budget.of(spec, tensors.limits))
         specs = base_specs(tensors.registry, spec, recipe)
         recipe, values = _shortened(recipe, specs, at_hand)
         specs = specs[: len(recipe)]
         for link, its_spec in zip(reversed(recipe), reversed(specs), strict=True):
-            values = _open_link(tensors, link, its_spec, values, shared)
+            values = _open_link(tensors, link, its_spec, values, shared, outermost=link is recipe[0])
         if not isinstance(values, StoredReader):
             raise PayloadError("a recipe must begin with a link that is written block by block")
         return values
@@ -267,7 +299,7 @@ def _base_spec(plugin: Encoding | Predictor, spec: TensorSpec, link: Link) -> Te
 
 
 def _open_link(
-    tensors: TensorStore, link: Link, spec: TensorSpec, base: TensorReader | None, shared: Shared
+    tensors: TensorStore, link: Link, spec: TensorSpec, base: TensorReader | None, shared: Shared, *, outermost: bool
 ) -> StoredReader | PredictedReader:
     plugin = tensors.registry.encoding(link.encoding)
     if plugin.kind == "predictor":
@@ -279,7 +311,7 @@ def _open_link(
         raise PayloadError(f"'{plugin.name}' {'needs a base and has none' if plugin.needs_base else 'takes no base'}")
     if link.parameters:
         raise PayloadError(f"'{plugin.name}' takes no parameters")
-    return StoredReader(tensors.reader, link, plugin, spec, base, shared)
+    return StoredReader(tensors.reader, link, plugin, spec, base, shared, outermost=outermost)
 
 
 def open_prediction(

@@ -9,12 +9,18 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gittheta.api import Merge, MergeError
+from gittheta.wording import quoted, shown
 
 if TYPE_CHECKING:
     from gittheta.registry import Registry
 
 #: Options that every method has; the engine uses them, not the method.
 WEIGHT, NONFINITE = "weight", "nonfinite"
+#: A committed rule must not keep a machine busy for ever: the largest whole number, and number, of any option, and of
+#: those that say how often something is done. Documented in docs/spec/merge-rules.md.
+MAX_INTEGER, MAX_NUMBER = (1 << 63) - 1, 1e12
+MOST = {"iterations": 1000}
+_MAX_DIGITS = 40
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -109,7 +115,7 @@ def _digits(value: float) -> str:
 
 def weights_of(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
     """One weight for each side, from the text of one number for all sides, or of one for each. Raises MergeError."""
-    words = text.split(",")
+    words = text.split(",", len(labels))
     numbers = tuple(_number(WEIGHT, word) for word in words)
     if len(numbers) == 1:
         return numbers * len(labels)
@@ -142,17 +148,20 @@ def _value(method: str, option: str, text: str, hint: Any) -> Any:
             raise MergeError(f"{option} of {method} is '{text}'", hint="it may be true or false")
         return _BOOLEANS[text.lower()]
     if hint is int:
-        return _integer(f"{option} of {method}", text)
+        return _integer(f"{option} of {method}", text, MOST.get(option, MAX_INTEGER))
     if hint is float:
         return _number(f"{option} of {method}", text)
     return text
 
 
-def _integer(what: str, text: str) -> int:
+def _integer(what: str, text: str, most: int) -> int:
     try:
-        return int(text)
+        number = int(text[:_MAX_DIGITS])
     except ValueError:
-        raise MergeError(f"{what} is '{text}', which is not a whole number", hint="give one such as 3") from None
+        raise MergeError(f"{what} is {quoted(text)}, which is not a whole number", hint="give one such as 3") from None
+    if abs(number) > most:
+        raise MergeError(f"{what} is {shown(text[:_MAX_DIGITS])}", hint=f"it may be at most {most}")
+    return number
 
 
 def _number(what: str, text: str) -> float:
@@ -161,5 +170,7 @@ def _number(what: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise MergeError(f"{what} is '{text}', which is not a finite number", hint="give one such as 0.5")
+        raise MergeError(f"{what} is {quoted(text)}, which is not a finite number", hint="give one such as 0.5")
+    if abs(number) > MAX_NUMBER:
+        raise MergeError(f"{what} is {number:g}", hint=f"it may be at most {MAX_NUMBER:g}")
     return number

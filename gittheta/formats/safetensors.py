@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO, ClassVar
 
 from gittheta.api import DTYPES, RAW, Composed, Dtype, FormatError, Layout, Segment, TensorSpec
+from gittheta.formats.json_header import Members, load
 from gittheta.wording import quoted
 
 #: Bytes. The reference implementation refuses longer headers too; this bounds memory.
@@ -26,6 +27,9 @@ _NAMES = {dtype.name: name for name, dtype in _DTYPES.items()}
 _TEXT = re.compile("[^\ud800-\udfff]*")
 _PLAIN_NAME = re.compile("[^\ud800-\udfff]{0,1024}")
 _METADATA = "__metadata__"
+_NO_TEXTS = f"{_METADATA} is not a table of texts"
+#: Bytes of the longest header of which metadata are merged; taken apart, it takes some ten times its length.
+_MAX_METADATA = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,7 @@ class Safetensors:
         text = file.read(length)
         if len(text) < length:
             raise FormatError("the file ends within its header")
-        header = _load(text)
-        _check_metadata(header.pop(_METADATA, {}))
-        segments = sorted(
-            (_segment(name, entry, 8 + length) for name, entry in header.items()),
-            key=lambda segment: (segment.offset, segment.spec.nbytes),
-        )
+        segments = sorted(_segments(text), key=lambda segment: (segment.offset, segment.spec.nbytes))
         end = 8 + length
         for segment in segments:
             if segment.offset != end:
@@ -62,7 +61,9 @@ class Safetensors:
 
     def metadata(self, skeleton: bytes) -> Mapping[str, str]:
         """The header's table ``__metadata__``; empty if there is none. Raises FormatError."""
-        metadata = _load(skeleton[8:]).get(_METADATA)
+        if len(skeleton) > _MAX_METADATA:
+            raise FormatError(f"a header of {len(skeleton)} bytes, which is too large to take its metadata apart")
+        metadata = load(skeleton[8:]).get(_METADATA)
         _check_metadata(metadata)
         return metadata or {}
 
@@ -85,27 +86,16 @@ class Safetensors:
         return Composed(skeleton, self.split(io.BytesIO(skeleton)))
 
 
-def _load(text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise FormatError("the header is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise FormatError("the header is not a JSON object")
-    return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise FormatError("the header has a name twice")
-    return table
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"not a JSON number: {text}")
+def _segments(text: bytes) -> Iterator[Segment]:
+    """The tensors that a header names, in its order. Raises FormatError."""
+    data = 8 + len(text)
+    members = Members(text)
+    for name in members.names():
+        if name == _METADATA:
+            if not members.texts():
+                raise FormatError(_NO_TEXTS)
+        else:
+            yield _segment(name, members.flat(), data)
 
 
 def _check_metadata(metadata: object) -> None:
@@ -114,7 +104,7 @@ def _check_metadata(metadata: object) -> None:
     if not isinstance(metadata, dict) or not all(
         isinstance(text, str) and _TEXT.fullmatch(text) for pair in metadata.items() for text in pair
     ):
-        raise FormatError(f"{_METADATA} is not a table of texts")
+        raise FormatError(_NO_TEXTS)
 
 
 def _segment(name: str, entry: object, data: int) -> Segment:

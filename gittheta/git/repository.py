@@ -63,9 +63,20 @@ class Repository:
         values = self.config.get(key)
         return values[-1] if values else None
 
+    def remote_names(self) -> list[str]:
+        """The names of all remotes, in the order of the configuration."""
+        return [key[7:-4] for key in self.config if key.startswith("remote.") and key.endswith(".url")]
+
     def remotes(self) -> dict[str, str]:
-        """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first."""
-        names = [key[7:-4] for key in self.config if key.startswith("remote.") and key.endswith(".url")]
+        """Remote names and the URLs that they are fetched from, `insteadOf` applied; the likeliest first.
+
+        Asked once: a filter that writes a thousand files asks for each.
+        """
+        return dict(self._remotes)
+
+    @lazy
+    def _remotes(self) -> dict[str, str]:
+        names = self.remote_names()
         head = self.git.attempt("symbolic-ref", "--short", "-q", "HEAD").stdout
         branch = os.fsdecode(head).strip()
         preferred = [self.setting(f"branch.{branch}.remote"), self.setting("checkout.defaultremote"), "origin"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gittheta.git.process import Git
     from gittheta.git.repository import Repository
 
+_NO = ("false", "no", "off", "0")
 _NO_DRIVER = ("-c", "merge.theta.driver=false")
 #: Synthetic commits are for Git's eyes only; nobody need have a name for them.
 _NOBODY = {f"GIT_{who}_{what}": "gittheta" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -75,6 +76,12 @@ def tree_changes(git: Git, old: str, new: str) -> dict[str, TreeChange]:
 def tree_renames(git: Git, old: str, new: str) -> dict[str, TreeChange]:
     """The files that have another name in the new tree, by their old path."""
     return dict(_changes(git, "-M", "--diff-filter=R", old, new))
+
+
+def follows_renames(repository: Repository) -> bool:
+    """Whether merges in a repository look for files that were renamed."""
+    follow = repository.setting("merge.renames") or repository.setting("diff.renames") or ""
+    return follow.lower() not in _NO
 
 
 def _changes(git: Git, *words: str) -> Iterator[tuple[str, TreeChange]]:

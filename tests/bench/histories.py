@@ -11,6 +11,14 @@ from pathlib import Path
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.storage.manifest import format_manifest
 
+#: Verbs that walk over history, by what the table calls them.
+HISTORY_VERBS = {
+    "fsck": ("fsck",),
+    "fsck again": ("fsck",),
+    "du": ("du",),
+    "push": ("push", "--all"),
+    "fetch": ("fetch", "--all"),
+}
 _LENGTH = 100
 _ATTRIBUTES = b"*.safetensors filter=theta merge=theta diff=theta -text\n"
 
@@ -58,7 +66,7 @@ def _commits(commits: int, tensors: int) -> Iterator[bytes]:
         yield b"M 100644 inline model.safetensors\ndata %d\n%s\n" % (len(text), text)
 
 
-def seconds(repository: Path, *words: str) -> float:
+def seconds_of_verb(repository: Path, *words: str) -> float:
     """How long a verb takes; it must succeed."""
     began = time.perf_counter()
     subprocess.run(["git", "theta", *words], cwd=repository, check=True, capture_output=True)

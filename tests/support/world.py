@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from gittheta.cli.verbs.setup.install import COMMANDS
 from tests.support.checkpoints import sha256
 
 ATTRIBUTES = "*.safetensors filter=theta merge=theta diff=theta -text\n"
@@ -179,6 +180,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.env = environment(self.home)
+
+    def heed_python_path(self, folder: str) -> None:
+        """Let the filter and the merge driver import from a folder, which what `git theta install` sets forbids."""
+        self.env["PYTHONPATH"] = folder
+        for key, words in COMMANDS.items():
+            self.place().git("config", "--global", key, f"'{sys.executable}' -P -m gittheta {words}")
 
     def place(self, name: str = ".") -> Place:
         """A directory."""

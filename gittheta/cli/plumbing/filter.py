@@ -9,6 +9,7 @@ import click
 
 from gittheta.cli.console import open_workspace
 from gittheta.cli.plumbing.filter_process import smudged
+from gittheta.codec.stream import ByteStream
 from gittheta.flows.add.clean import clean as clean_file
 from gittheta.runtime import keep_memory
 from gittheta.storage.files import write_all
@@ -32,5 +33,5 @@ def smudge(path: str) -> None:
     os.dup2(2, 1)
     sys.stdout.flush()
     with open(0, "rb", buffering=0, closefd=False) as source, open_workspace() as workspace:
-        for part in smudged(workspace, path, source, may_wait=False):
+        for part in smudged(workspace, path, ByteStream(source), may_wait=False):
             write_all(stdout, part)

@@ -5,18 +5,21 @@ Protocol: https://git-scm.com/docs/gitattributes#_long_running_filter_process
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.api.reporting import timed
 from gittheta.cli.console import Console
+from gittheta.cli.plumbing.delayed import DelayedFiles
 from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
-from gittheta.codec.stream import ByteStream, Source
-from gittheta.errors import GitError, ThetaError
+from gittheta.codec.stream import ByteStream
+from gittheta.errors import GitError, ManifestError, ThetaError
 from gittheta.files.kinds import SHORT
 from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
@@ -25,7 +28,7 @@ from gittheta.flows.transfer.unpushed import warn_of_unsent
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
-from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.wording import shown
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _F_SETPIPE_SZ = 1031
 _SNIFF = 4096
+#: Bytes of the longest manifest that may wait for the others.
+_SHORT = 1 << 20
 
 
 def serve() -> None:
@@ -60,8 +65,9 @@ def serve() -> None:
 
 
 def _answer_all(workspace: Workspace, reader: PacketReader, writer: PacketWriter, console: Console) -> None:
+    delayed = DelayedFiles()
     while True:
-        _answer(workspace, reader, writer)
+        _answer(workspace, reader, writer, delayed)
         console.stop()
 
 
@@ -97,30 +103,75 @@ def _greet(reader: PacketReader, writer: PacketWriter) -> None:
         raise GitError("this is for git to call", hint="set up with `git theta install`")
     writer.lines("git-filter-server", "version=2")
     offered = reader.lines()
-    writer.lines(*(f"capability={name}" for name in ("clean", "smudge") if f"capability={name}".encode() in offered))
+    writer.lines(
+        *(f"capability={name}" for name in ("clean", "smudge", "delay") if f"capability={name}".encode() in offered)
+    )
 
 
-def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter) -> None:
+def _answer(workspace: Workspace, reader: PacketReader, writer: PacketWriter, delayed: DelayedFiles) -> None:
     request = dict(line.partition(b"=")[::2] for line in reader.lines())
     path = os.fsdecode(request.get(b"pathname", b""))
     command = request.get(b"command", b"").decode()
+    if command == "list_available_blobs":
+        _list_delayed(workspace, writer, delayed)
+        return
     content = PacketContent(reader)
+    waited = delayed.take(path) if command == "smudge" else None
+    stream = ByteStream(io.BytesIO(waited) if waited is not None else content)
+    # Git crashes on the answer `delayed` in a `checkout --merge`; where it names a tree, it can wait.
+    may_delay = command == "smudge" and b"treeish" in request and request.get(b"can-delay") == b"1"
+    if may_delay and _delays(workspace, path, stream, delayed):
+        content.drain()
+        writer.lines("status=delayed")
+        return
     with timed(workspace.reporter, f"{command} {path}"):
-        _serve_file(workspace, command, path, content, writer)
+        _serve_file(workspace, command, path, _Content(content, stream), writer)
 
 
-def _serve_file(workspace: Workspace, command: str, path: str, content: PacketContent, writer: PacketWriter) -> None:
+def _delays(workspace: Workspace, path: str, stream: ByteStream, delayed: DelayedFiles) -> bool:
+    """Let a small checkpoint wait for the others; says whether it does. What is wrong with one is said at once."""
+    if not claims_to_be_manifest(stream.peek(_SNIFF)):
+        return False
+    text = stream.peek(_SHORT + 1)
+    if len(text) > _SHORT:
+        return False
+    try:
+        manifest = parse_manifest(text)
+    except ManifestError:
+        return False
+    return not is_large(workspace, manifest) and delayed.add(path, text, manifest)
+
+
+def _list_delayed(workspace: Workspace, writer: PacketWriter, delayed: DelayedFiles) -> None:
+    try:
+        names = delayed.ready(workspace)
+    except (ThetaError, OSError) as error:  # each file says what it lacks when it is asked for
+        workspace.reporter.trace(f"not all objects came: {error}")
+        names = delayed.ready(workspace)
+    writer.lines(*(f"pathname={name}" for name in names))
+    writer.lines("status=success")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What Git sends of one file, and the stream in which some of it may have been looked at."""
+
+    packets: PacketContent
+    stream: ByteStream
+
+
+def _serve_file(workspace: Workspace, command: str, path: str, content: _Content, writer: PacketWriter) -> None:
     parts: Iterator[bytes | memoryview] = iter(())
     try:
         if command == "clean":
-            parts = iter((clean(workspace, path, content),))
+            parts = iter((clean(workspace, path, content.stream),))
         elif command == "smudge":
-            parts = smudged(workspace, path, content, may_wait=True)
+            parts = smudged(workspace, path, content.stream, may_wait=True)
         else:
             raise GitError(f"git asks for '{command}', which was not offered")
         # The first part is made before success is claimed: most that can go wrong has gone wrong by then.
         parts = chain([next(parts, b"")], parts)
-        content.drain()
+        content.packets.drain()
         writer.lines("status=success")
         writer.content(parts)
         writer.flush()
@@ -129,15 +180,14 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: PacketCo
     except (ThetaError, OSError) as error:
         told = error.located(path=path) if isinstance(error, ThetaError) else f"{shown(path)}: {error}"
         sys.stderr.write(f"gittheta: {told}\n")
-        content.drain()
+        content.packets.drain()
         if isinstance(parts, chain):
             writer.flush()
         writer.lines("status=error")
 
 
-def smudged(workspace: Workspace, path: str, content: Source, may_wait: bool) -> Iterator[bytes | memoryview]:
+def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool) -> Iterator[bytes | memoryview]:
     """What the file should hold: the checkpoint; or the manifest itself if it is large and may wait for a hook."""
-    stream = ByteStream(content)
     text = stream.peek(_SNIFF)
     if claims_to_be_manifest(text):
         text = stream.peek(MAX_TEXT + 1)

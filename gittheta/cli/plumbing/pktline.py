@@ -107,7 +107,7 @@ class PacketWriter:
 
     def lines(self, *texts: str) -> None:
         """Text packets, then a flush."""
-        packets = b"".join(b"%04x%s\n" % (len(line) + 5, line) for line in map(str.encode, texts))
+        packets = b"".join(b"%04x%s\n" % (len(line) + 5, line) for line in map(os.fsencode, texts))
         self._write([packets + b"0000"])
 
     def content(self, parts: Iterable[bytes | memoryview]) -> None:

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
 
 
-def clean(workspace: Workspace, path: str, source: Source) -> bytes:
+def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes:
     """The manifest of the bytes that ``source`` yields; ``path`` says which file of the index they belong to.
 
     What already is a manifest comes back as it is, as do pointers of Git LFS and short texts of no known format; an
     empty file stays empty. Any other file of no known format, or a broken one, is stored as opaque bytes with a
     warning. Raises StoreError if the objects cannot be written.
     """
-    stream = ByteStream(source)
+    stream = source if isinstance(source, ByteStream) else ByteStream(source)
     head = stream.peek(SNIFF)
     if not head:
         return b""

@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from gittheta.errors import GitError
 from gittheta.git.process import AttributeReader
 from gittheta.model import EMPTY_DIGEST, Stanza, TensorSpec
@@ -19,6 +16,9 @@ from gittheta.runtime import close_parts, lazy
 from gittheta.storage.manifest import MAX_TEXT, format_stanza, stanza_heads
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from gittheta.flows.workspace import Workspace
     from gittheta.git.entries import Entry
 
@@ -87,6 +87,8 @@ class _Table:
 
     @classmethod
     def of(cls, workspace: Workspace, head: str) -> _Table:
+        import numpy as np  # a file without anything new does without it
+
         files = sorted(_tracked(workspace, head), key=lambda entry: entry.path.split("/"))
         hashes, owners = array("q"), array("q")
         for index, entry in enumerate(files):
@@ -100,7 +102,7 @@ class _Table:
     def like(self, workspace: Workspace, path: str, spec: TensorSpec) -> Iterator[Stanza]:
         """The tensors of this name, dtype and shape in other checkpoints, of a few that lie nearest."""
         key = hash(_head(spec))
-        begin, end = np.searchsorted(self.hashes, key, "left"), np.searchsorted(self.hashes, key, "right")
+        begin, end = self.hashes.searchsorted(key, "left"), self.hashes.searchsorted(key, "right")
         for index in self._nearest(tuple(path.split("/")), self.owners[begin:end]):
             stanza = self._tensors(workspace, self.files[index].oid).get(spec.name)
             if stanza and stanza.spec == spec:
@@ -112,7 +114,7 @@ class _Table:
         for depth in range(len(own) - 1, -1, -1):
             low = bisect_left(self.paths, own[:depth])
             high = bisect_left(self.paths, (*own[:depth], _LAST))
-            begin, end = np.searchsorted(owners, (low, high))
+            begin, end = owners.searchsorted((low, high))
             near = owners[begin : min(end, begin + len(found) + _READ + 1)].tolist()
             found |= dict.fromkeys(index for index in near if self.paths[index] != own)
             if len(found) >= _READ:

@@ -20,7 +20,7 @@ from gittheta.storage.manifest import (
     is_foreign_manifest,
     parse_manifest,
 )
-from gittheta.wording import shown
+from gittheta.wording import shell_word, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -42,7 +42,7 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
         if is_pointer(text) and not workspace.settings.allow_lfs_pointers:
             workspace.warn_once(
                 "pointer",
-                f"{shown(path)}: committed with Git LFS, left as the pointer; `git theta status` lists them\n"
+                f"{shown(path)}: committed with Git LFS, left as its pointer; `git theta status` lists them\n"
                 "  run `git lfs pull`, then `git add --renormalize .` to store them with gittheta",
             )
         return None
@@ -52,8 +52,9 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
     except ThetaError as error:
         if has_conflict_markers(text):
             workspace.reporter.warn(
-                f"{shown(path)}: both versions of the manifest, as git merges text where no merge driver is set up\n"
-                f"  choose one: git checkout --ours -- {path} (or --theirs); to merge models: git theta install"
+                f"{shown(path)}: both versions of the manifest, as git merges text without the merge driver\n"
+                f"  choose one: git checkout --ours -- {shell_word(path)} (or --theirs)\n"
+                "  to merge models: git theta install"
             )
             return None
         raise error.located(path=path) from None

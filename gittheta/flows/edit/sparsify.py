@@ -24,6 +24,7 @@ from gittheta.flows.edit.prestore import KnownOrigin, prestore
 from gittheta.flows.edit.task_vector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
 from gittheta.flows.edit.workfile import WorkFile
 from gittheta.flows.transfer.fetch import fetch_missing
+from gittheta.git.refs.names import commit_of
 from gittheta.numerics.floats import has_arithmetic
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def sparsify(workspace: Workspace, path: str, options: Options) -> SparsifyRepor
 
 
 def _base(workspace: Workspace, path: str, revision: str) -> Manifest:
-    commit = workspace.repository.commit(revision)
-    if commit is None:
-        raise GitError(f"not a commit: '{revision}'", hint="name a branch, a tag or a commit: --base REV")
+    commit = commit_of(workspace.repository, revision)
     manifest = workspace.read_manifest(f"{commit}:{path}")
     if manifest is None:
         raise ManifestError(

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError
+from gittheta.flows.transfer.needs import warn_of_odd
 from gittheta.git.history import bring, file_changes, walk
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.stanzas import KnownStanzas
@@ -73,7 +74,7 @@ class Usage:
         for change in file_changes(git, revisions):
             if manifest := self._read(change.oid, change.path):
                 yield self._version(change, manifest)
-        self._warn()
+        warn_of_odd(self.workspace, self._odd)
 
     def _version(self, change: FileChange, manifest: Manifest) -> Version:
         before = [_by_name(self._read(oid, change.path)) for oid in change.before]
@@ -112,14 +113,6 @@ class Usage:
         except ManifestError as error:
             self._odd.setdefault(path, error)
             return None
-
-    def _warn(self) -> None:
-        """One warning for all versions that are left out."""
-        if self._odd:
-            path, error = next(iter(self._odd.items()))
-            more = f"; so do {len(self._odd) - 1} more" if len(self._odd) > 1 else ""
-            told = error.located(path=path).but(what=f"begins like a manifest and is not one: {error.what}{more}")
-            self.workspace.reporter.warn(f"{told}\n  such versions are left out")
 
 
 def _by_name(manifest: Manifest | None) -> dict[str, Stanza]:

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gittheta.git.trees import TreeChange, tree_changes, tree_renames
+from gittheta.git.trees import TreeChange, follows_renames, tree_changes, tree_renames
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.git.entries import Entry
-
-_NO = ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ class _Survey:
     def _follow_renames(self, wanted: list[str]) -> None:
         """Where a side deleted one of these, look whether it stands elsewhere now."""
         repository = self.workspace.repository
-        follow = repository.setting("merge.renames") or repository.setting("diff.renames") or ""
-        if follow.lower() in _NO:
+        if not follows_renames(repository):
             return
         for changes, tree in zip(self.changes, self.trees, strict=True):
             if any(path in changes and changes[path].new is None for path in wanted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,13 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
             hint=asked.hint,
         )
     return count
+
+
+def fetch_objects(workspace: Workspace, needed: Mapping[ObjectId, int]) -> None:
+    """Get those of some objects that are not here, as far as any remote has them."""
+    missing = workspace.tensors.store.missing(needed)
+    if missing:
+        download(workspace, missing)
 
 
 def download(

@@ -71,14 +71,7 @@ class Needs:
 
     def warn(self) -> None:
         """One warning for all that begins like a manifest and is none."""
-        if not self.odd:
-            return
-        names = sorted({shown(blob.path or blob.oid) for blob in self.odd})
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        first = next(iter(self.odd.values()))
-        hint = next((error.hint for error in self.odd.values() if error.hint), None)
-        told = f"begins like a manifest and is not one, in the history: {', '.join(names[:3])}{more} ({first.what})"
-        self.workspace.reporter.warn(f"{told}\n  {hint or 'if it is not a model, nothing is to be done'}")
+        warn_of_odd(self.workspace, {blob.path or blob.oid: error for blob, error in self.odd.items()})
 
     def _cache(self) -> FactCache:
         store = self.workspace.tensors.store
@@ -103,6 +96,20 @@ class Needs:
         except ManifestError as error:
             self.odd[blob] = error
             return None
+
+
+def warn_of_odd(workspace: Workspace, odd: Mapping[str, ManifestError]) -> None:
+    """One warning for all paths of a history whose text begins like a manifest and is none, if there are any."""
+    if not odd:
+        return
+    names = sorted(map(shown, odd))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    reason = next(iter(odd.values())).what
+    hint = next((error.hint for error in odd.values() if error.hint), "if it is not a model, nothing is to be done")
+    listed = f"{', '.join(names[:3])}{more}"
+    workspace.reporter.warn(
+        f"left out, since the text begins like a manifest and is not one: {listed} ({reason})\n  {hint}"
+    )
 
 
 def _packed(objects: Mapping[ObjectId, int] | None) -> bytes:

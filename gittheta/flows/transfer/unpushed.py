@@ -18,7 +18,7 @@ from gittheta.errors import ThetaError
 from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.git.history import merge_bases
-from gittheta.git.tracking import TrackingRef, last_pushed, tracking_refs
+from gittheta.git.refs.tracking import TrackingRef, last_pushed, tracking_refs
 
 if TYPE_CHECKING:
     from pathlib import Path

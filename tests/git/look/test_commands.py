@@ -86,7 +86,7 @@ def test_show(repo: Repo) -> None:
     for place, name in ((repo, "sub/m.safetensors"), (below, M), (below, f"HEAD:{M}"), (below, "../sub/m.safetensors")):
         shown = place.git("theta", "show", name)
         assert re.search(r"^layer\.weight +f32 +40x10 +b3:[0-9a-f]+ +dense +.* of +1\.6 KiB$", shown, re.M), shown
-        assert shown.splitlines()[-1].startswith("1 tensors, ")
+        assert shown.splitlines()[-1].startswith("1 tensor, ")
     old = json.loads(repo.git("theta", "show", "--json", "HEAD^:sub/m.safetensors"))
     assert [(tensor["name"], tensor["dtype"], tensor["shape"]) for tensor in old["tensors"]] == [
         ("layer.weight", "f32", [40, 10]),
@@ -171,7 +171,8 @@ def watched(world: World, repo: Repo) -> Repo:
     """A repository whose filter processes write down which modules they have imported."""
     (world.root / "site").mkdir()
     (world.root / "site/sitecustomize.py").write_text(SITE)
-    repo.env = repo.env | {"PYTHONPATH": str(world.root / "site"), "IMPORT_LOG": str(world.root / "imports")}
+    world.heed_python_path(str(world.root / "site"))
+    repo.env |= {"IMPORT_LOG": str(world.root / "imports")}
     return repo
 
 

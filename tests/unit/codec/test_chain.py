@@ -113,16 +113,16 @@ def test_memory_and_time_of_a_long_chain_of_links_that_cut_differently(shelf: St
 
 
 def test_memory_of_a_long_chain_does_not_grow_with_its_links(shelf: StoreShelf) -> None:
-    size = 8 << 20
+    size = 2 << 20
     spec, data = TensorSpec("w", DTYPES["u8"], (size,)), bytes(size)
-    ways = [shelf.link("sparse", data, data, cuts, spec) for cuts in ((), range(1 << 19, size, 1 << 20))]
+    ways = [shelf.link("sparse", data, data, cuts, spec) for cuts in ((), range(1 << 17, size, 1 << 18))]
     links = [ways[at % 2] for at in range(MAX_LINKS - 1)]
     recipe = (*links, shelf.link("dense", data, None, (), spec))
     tracemalloc.start()
     assert shelf.rebuilt(spec, data, recipe) == data
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 16 * size, f"{peak / size:.0f} times the tensor"
+    assert peak < 24 * size, f"{peak / size:.0f} times the tensor"
 
 
 def test_a_long_chain_of_tiny_frames(shelf: StoreShelf) -> None:

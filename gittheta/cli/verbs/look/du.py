@@ -11,7 +11,8 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import GitError
 from gittheta.flows.history.usage import Usage, Version, lies_in
-from gittheta.wording import counted, shown
+from gittheta.git.refs.names import known_names, nearest_path
+from gittheta.wording import counted, quoted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +36,11 @@ def du(words: tuple[str, ...], as_json: bool) -> None:
     with open_workspace() as workspace:
         revisions, names = _parse(workspace, words)
         paths = [repository_path(workspace, name) for name in names]
-        rows = [row for row in Usage(workspace).versions(revisions) if lies_in(row.path, paths)]
-    if not rows and names == list(words) and names:
-        raise GitError(
-            f"'{names[0]}' is neither a revision nor a checkpoint in the history of HEAD",
-            hint="`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH",
-        )
+        versions = list(Usage(workspace).versions(revisions))
+        rows = [row for row in versions if lies_in(row.path, paths)]
+        for name, path in zip(names, paths, strict=True):
+            if not any(lies_in(row.path, [path]) for row in versions):
+                raise _unknown(workspace, name, path, versions, first=name == words[0])
     if as_json:
         click.echo(json.dumps([_json(row) for row in rows], indent=1))
     else:
@@ -55,6 +55,19 @@ def _parse(workspace: Workspace, words: tuple[str, ...]) -> tuple[list[str], lis
     if not found:
         raise GitError("there is no commit yet", hint="commit something first, or name a revision")
     return found, list(words)
+
+
+def _unknown(workspace: Workspace, name: str, path: str, versions: list[Version], *, first: bool) -> GitError:
+    """The error for a word that is no checkpoint of these versions; the ``first`` word may be meant for a revision."""
+    paths = list(dict.fromkeys(row.path for row in versions))
+    otherwise = "`git theta ls-files` lists the checkpoints; to name both: git theta du REV PATH"
+    if not first:
+        return GitError(f"not a checkpoint in this history: {quoted(name)}", hint=nearest_path(path, paths, otherwise))
+    names = [*paths, *known_names(workspace.repository)]
+    return GitError(
+        f"{quoted(name)} is neither a revision nor a checkpoint in the history of HEAD",
+        hint=nearest_path(name if name not in paths else path, names, otherwise),
+    )
 
 
 def _json(row: Version) -> dict[str, Any]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from gittheta.cli.console import human, open_workspace
+from gittheta.cli.console import displayed_path, human, open_workspace
 from gittheta.files.kinds import Kind
 from gittheta.flows.checkout.materialise import manifest_text
 from gittheta.flows.maintain.status import blob_kind
 from gittheta.git.index import blob_sizes
-from gittheta.wording import shown
+from gittheta.git.refs.names import tree_of
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.git.entries import Entry
+
+#: The stage of our version of a file in conflict.
+_OURS = 2
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,32 @@ def ls_files(revision: str | None, as_json: bool) -> None:
     Files that match a tracked pattern and are not stored as checkpoints are listed too, with what they are instead.
     """
     with open_workspace() as workspace:
-        entries = list(workspace.repository.tree(revision) if revision else workspace.repository.index())
+        if revision:
+            entries = list(workspace.repository.tree(tree_of(workspace.repository, revision)))
+        else:
+            entries = list(_once(workspace.repository.index()))
         rows = _rows(workspace, entries, in_work_tree=revision is None)
+        names = {row.path: displayed_path(workspace, row.path) for row in rows}
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     for row in rows:
-        tensors = f"{row.tensors:>7} tensors" if row.tensors is not None else " " * 15
-        click.echo(f"{row.format or '-':<12} {tensors} {human(row.bytes):>12}  {row.state:<15} {shown(row.path)}")
+        count = counted(row.tensors, "tensor") if row.tensors is not None else ""
+        path = shown(names[row.path])
+        click.echo(f"{row.format or '-':<12} {count:>15} {human(row.bytes):>12}  {row.state:<15} {path}")
     if any(row.state == Kind.WHOLE.value for row in rows):
         click.echo("whole in Git: git add --renormalize . lets gittheta store it from the next commit on", err=True)
+
+
+def _once(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Each path once: of one in conflict, ours if it is there."""
+    unmerged: dict[str, Entry] = {}
+    for entry in entries:
+        if not entry.stage:
+            yield entry
+        elif entry.path not in unmerged or entry.stage == _OURS:
+            unmerged[entry.path] = entry
+    yield from unmerged.values()
 
 
 def _rows(workspace: Workspace, entries: list[Entry], *, in_work_tree: bool) -> list[_Row]:
@@ -74,5 +95,5 @@ def _row(workspace: Workspace, entry: Entry, *, in_work_tree: bool) -> _Row | No
     missing = workspace.tensors.store.missing(manifest.objects())
     top = workspace.repository.top
     waiting = in_work_tree and top is not None and manifest_text(top / entry.path) is not None
-    state = "not fetched" if missing else "manifest only" if waiting else "complete"
+    state = "in conflict" if entry.stage else "not fetched" if missing else "manifest only" if waiting else "complete"
     return _Row(entry.path, manifest.format, len(manifest.stanzas), manifest.file_size, state)

@@ -10,8 +10,9 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
 from gittheta.flows.maintain.status import why_not_stored
+from gittheta.git.refs.names import nearest_path, tree_of
 from gittheta.model import Manifest, Stanza, stored_bytes
-from gittheta.wording import shown
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -38,7 +39,9 @@ def show(what: str, as_json: bool) -> None:
             f"{'+'.join(row['stored']):<12} {human(row['stored_bytes']):>10} of {human(row['bytes']):>10}"
         )
     stored = sum(row["stored_bytes"] for row in rows)
-    click.echo(f"{len(rows)} tensors, {human(manifest.file_size)} as {manifest.format}, stored in {human(stored)}")
+    click.echo(
+        f"{counted(len(rows), 'tensor')}, {human(manifest.file_size)} as {manifest.format}, stored in {human(stored)}"
+    )
 
 
 def _row(stanza: Stanza) -> dict[str, Any]:
@@ -57,18 +60,20 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
     revision, colon, path = what.partition(":")
     if not colon:
         revision, path = "", what
-    name = f"{revision}:{repository_path(workspace, path)}"
+    elif revision:
+        tree_of(workspace.repository, revision)
     try:
-        found = workspace.read_manifest(name)
+        # As Git has it: with a revision from the top of the work tree, otherwise from this folder. Either is meant.
+        for name in (repository_path(workspace, path), path):
+            if found := workspace.read_manifest(f"{revision}:{name}"):
+                return found
     except ManifestError as error:
         raise error.located(path=path) from None
-    if found is None:
-        told = why_not_stored(workspace, name, repository_path(workspace, path))
-        if told:
-            raise ManifestError(told[0], path=path, hint=told[1])
-        raise ManifestError(
-            "there is no checkpoint of that name in the index" if not revision else f"no checkpoint in {revision}",
-            path=path,
-            hint="`git theta ls-files` lists them",
-        )
-    return found
+    told = why_not_stored(workspace, f"{revision}:{path}", repository_path(workspace, path))
+    if told:
+        raise ManifestError(told[0], path=path, hint=told[1])
+    entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
+    otherwise = f"`git theta ls-files{f' {shown(revision)}' if revision else ''}` lists them"
+    where = f"in {shown(revision)}" if revision else "in the index"
+    hint = nearest_path(repository_path(workspace, path), [entry.path for entry in entries], otherwise)
+    raise ManifestError(f"there is no checkpoint of that name {where}", path=path, hint=hint)

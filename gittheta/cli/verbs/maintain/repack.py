@@ -6,7 +6,7 @@ import click
 
 from gittheta.cli.console import human, open_workspace, repository_path, stop_progress
 from gittheta.flows.maintain.repack import repack as repack_paths
-from gittheta.wording import shown
+from gittheta.wording import counted, shown
 
 
 @click.command()
@@ -20,7 +20,6 @@ def repack(paths: tuple[str, ...]) -> None:
         done = repack_paths(workspace, [repository_path(workspace, path) for path in paths])
         stop_progress(workspace)
     for file in done:
-        click.echo(
-            f"{shown(file.path)}: {file.tensors} tensors, {human(file.before)} of chains now {human(file.after)}"
-        )
+        count, change = counted(file.tensors, "tensor"), f"{human(file.before)} of chains now {human(file.after)}"
+        click.echo(f"{shown(file.path)}: {count}, {change}")
     click.echo("commit to keep it; no tensor has changed" if done else "nothing is told from anything else")

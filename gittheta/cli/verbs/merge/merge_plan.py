@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+import textwrap
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +15,15 @@ from gittheta.cli.console import open_workspace, stop_progress
 from gittheta.cli.verbs.merge.resolve import pair
 from gittheta.flows.merge.plan import Action, Decision
 from gittheta.flows.resolve.replay import MergePreview, compare, preview, replay
+from gittheta.runtime import import_when_used
+from gittheta.wording import counted, shown
 
 if TYPE_CHECKING:
     from gittheta.engine.comparison import Comparison
     from gittheta.flows.workspace import Workspace
+
+#: The width of a line where the output is no terminal, and of the column of names.
+_COLUMNS, _NAME = 80, 40
 
 
 @click.command()
@@ -34,6 +41,7 @@ def merge_plan(
     and a hint which method suits.
     """
     given = dict(pair(word) for word in words)
+    import_when_used("torch")  # the methods are looked at, but not all plans need numbers
     with open_workspace() as workspace:
         if again:
             if commits:
@@ -59,7 +67,7 @@ def _described(workspace: Workspace, preview: MergePreview, numbers: bool) -> di
     return {
         "path": preview.versions.path,
         "sides": list(preview.versions.labels),
-        "summary": preview.plan.summary(),
+        "summary": preview.problem or preview.plan.summary(),
         "tensors": tensors,
     }
 
@@ -90,36 +98,42 @@ def _known(values: tuple[float, ...]) -> list[float | None]:
 
 
 def _show(plan: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    click.echo(f"{plan['path']}: {plan['summary']}")
+    click.echo(f"{shown(plan['path'])}: {plan['summary']}")
     told = [tensor for tensor in plan["tensors"] if tensor["action"] != Action.UNCHANGED.name.lower()]
-    if not told:
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("tensor", "what", "why", "norms", "cosine", "signs", "hint"):
-        table.add_column(heading, no_wrap=True)
-    for tensor in told:
-        table.add_row(*_row(tensor))
-    Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False).print(table)
+    names = [shown(tensor["name"]) for tensor in told]
+    width = min(_NAME, max(map(len, names), default=0))
+    for name, tensor in zip(names, told, strict=True):
+        click.echo(_fitted(f"{name:<{width}}  {_what(tensor):<16}", _why(tensor)))
+        if numbers := _numbers(tensor):
+            click.echo(_fitted(" " * 2, numbers))
 
 
-def _row(tensor: dict[str, Any]) -> tuple[str, ...]:
-    what = tensor.get("method", tensor["action"])
-    if "from" in tensor:
-        what = f"from {tensor['from']}"
-    why = tensor.get("reason") or tensor.get("because", "")
-    norms = ", ".join("?" if norm is None else f"{norm:.3g}" for norm in tensor.get("norms", ()))
-    return (
-        tensor["name"],
-        what,
-        why,
-        norms,
-        _least(tensor, "cosines"),
-        _least(tensor, "sign_agreements"),
-        tensor.get("hint", ""),
+def _fitted(begin: str, rest: str) -> str:
+    """A line, or several if it does not fit the terminal; names are never broken."""
+    columns = get_terminal_size((_COLUMNS, 0)).columns if sys.stdout.isatty() else _COLUMNS
+    if len(begin) + 2 + len(rest) <= columns:
+        return f"{begin}  {rest}".rstrip()
+    indent = " " * 4
+    below = textwrap.fill(
+        rest, columns, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+    return f"{begin.rstrip()}\n{below}" if begin.strip() else below
+
+
+def _what(tensor: dict[str, Any]) -> str:
+    return f"from {shown(tensor['from'])}" if "from" in tensor else str(tensor.get("method", tensor["action"]))
+
+
+def _why(tensor: dict[str, Any]) -> str:
+    return shown(tensor.get("reason") or tensor.get("because", ""))
+
+
+def _numbers(tensor: dict[str, Any]) -> str:
+    """Norms of the changes, the least of cosines and of agreements in sign, and which method suits."""
+    norms = ", ".join("?" if norm is None else f"{norm:.3g}" for norm in tensor.get("norms", ()))
+    parts = (("norms", norms), ("cosine", _least(tensor, "cosines")), ("signs", _least(tensor, "sign_agreements")))
+    told = [f"{what} {value}" for what, value in parts if value]
+    return ", ".join(told) + (f"; {tensor['hint']}" if tensor.get("hint") else "")
 
 
 def _least(tensor: dict[str, Any], key: str) -> str:
@@ -136,12 +150,13 @@ def _replay(workspace: Workspace, commit: str, as_json: bool) -> None:
     else:
         for each in found:
             if each.problem:
-                click.echo(f"{each.path}: {each.problem}")
+                click.echo(f"{shown(each.path)}: {shown(each.problem)}")
             elif each.different:
-                click.echo(
-                    f"{each.path}: {len(each.different)} tensors come out otherwise: {', '.join(each.different)}"
-                )
+                names = ", ".join(map(shown, each.different))
+                verb = "comes" if len(each.different) == 1 else "come"
+                count = counted(len(each.different), "tensor")
+                click.echo(f"{shown(each.path)}: {count} {verb} out otherwise: {names}")
             else:
-                click.echo(f"{each.path}: reproduces to the bit")
+                click.echo(f"{shown(each.path)}: reproduces to the bit")
     if any(each.problem or each.different for each in found):
         sys.exit(1)

@@ -13,6 +13,7 @@ from gittheta.flows.checkout.materialise import materialise_all
 from gittheta.flows.transfer.fetch import fetch_revisions
 from gittheta.flows.transfer.push import push_revisions
 from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
+from gittheta.git.refs.names import check_remote, check_revisions
 from gittheta.runtime import keep_memory
 from gittheta.wording import counted, shown
 
@@ -39,6 +40,7 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
     problems: list[StoreError] = []
     with open_workspace() as workspace:
         name, _ = named_remote(workspace, remote)
+        check_revisions(workspace.repository, revisions)
         wanted = ["--all"] if everything else list(revisions or ("HEAD",))
         for url in workspace.repository.push_urls(name):
             pushed = push_revisions(workspace, name, url, wanted)
@@ -61,6 +63,9 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
 def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool, dissociate: bool) -> None:
     """Get the objects of some revisions (the tree of HEAD) that are not here."""
     with open_workspace() as workspace:
+        if remote is not None:
+            check_remote(workspace.repository, remote, urls=False)
+        check_revisions(workspace.repository, revisions)
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
         fetched = fetch_revisions(workspace, wanted, remote, dissociate=dissociate)
@@ -86,4 +91,5 @@ def named_remote(workspace: Workspace, name: str | None) -> tuple[str, str]:
         if not remotes:
             raise GitError("there is no remote", hint="git remote add origin URL")
         return next(iter(remotes.items()))
+    check_remote(workspace.repository, name, urls=True)
     return name, remotes.get(name, name)
