@@ -100,8 +100,10 @@ def test_show(repo: Repo) -> None:
 
 def test_show_of_what_is_not_a_checkpoint(repo: Repo) -> None:
     repo.commit(b"text", "readme")
-    for name in ("readme", "nothing", "HEAD:readme", "nobody:m.safetensors"):
-        assert "git theta ls-files" in repo.fails("theta", "show", name)
+    for name in ("readme", "HEAD:readme"):
+        assert "a text, kept as it is" in repo.fails("theta", "show", name)
+    assert "git theta ls-files" in repo.fails("theta", "show", "nothing")
+    assert "not a revision: 'nobody'" in repo.fails("theta", "show", "nobody:m.safetensors")
 
 
 def test_fsck_counts(repo: Repo) -> None:
