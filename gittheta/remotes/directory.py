@@ -103,7 +103,7 @@ class DirectoryRemote:
     def _store(self) -> ObjectStore:
         """The store there. Where its repository borrows from others, so does it."""
         alternates = tuple(alternate_stores(self.git_dir)) if self.git_dir else ()
-        return ObjectStore(self.root, alternates, permissions=self._permissions())
+        return ObjectStore(self.root, alternates, self._permissions(), foreign=True)
 
     def _permissions(self) -> Permissions:
         """Those of the repository there, which are not the user's own; a folder of its own has its folder's."""

@@ -47,10 +47,19 @@ class ObjectStore:
     possible. Safe to use from several threads, and by several processes at once.
     """
 
-    def __init__(self, root: Path, alternates: Sequence[Path] = (), permissions: Permissions = BY_UMASK) -> None:
+    def __init__(
+        self,
+        root: Path,
+        alternates: Sequence[Path] = (),
+        permissions: Permissions = BY_UMASK,
+        *,
+        foreign: bool = False,
+    ) -> None:
+        """``foreign``: somebody else's store, in which folders that are links are refused."""
         self.root = root
         self.alternates = tuple(alternates)
         self.permissions = permissions
+        self._foreign = foreign
         self.unfinished = TemporaryFiles(root, permissions)
         #: Objects that turned out to be damaged in this process: nothing new relies on them.
         self._distrusted: set[ObjectId] = set()
@@ -65,6 +74,8 @@ class ObjectStore:
         for root in (self.root, *self.alternates):
             path = root / "objects" / object_id[:2] / object_id
             try:
+                if self._foreign:
+                    _refuse_links(path.parent.parent, path.parent)
                 if is_regular(path):
                     return path
             except OSError as error:
@@ -243,6 +254,13 @@ class ObjectStore:
     def close(self) -> None:
         """Let other processes know that this one writes nothing any more."""
         self.unfinished.close()
+
+
+def _refuse_links(*folders: Path) -> None:
+    """Raise NotRegular for a folder that is a link: it may lead to files that whoever made it cannot read."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise NotRegular(folder, folder.lstat().st_mode)
 
 
 def _touch(path: Path, status: os.stat_result) -> bool:

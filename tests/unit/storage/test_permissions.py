@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gittheta.errors import ConfigError, ObjectCorrupt
+from gittheta.errors import ConfigError, ObjectCorrupt, ObjectUnreadable
 from gittheta.model import ObjectId
 from gittheta.storage.objects import ObjectStore
 from gittheta.storage.packs import PackWriter
@@ -127,3 +127,21 @@ def test_a_removed_object_was_not_used_since(tmp_path: Path) -> None:
     os.utime(home, (1, 1))
     assert store.remove(name, before=2) > 0
     assert not home.exists()
+
+
+def test_folders_of_a_foreign_store_are_no_links(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path / "theta")
+    pack = PackWriter(store, 1 << 20)
+    pack.append((b"something",))
+    (name,) = pack.finish()
+    folder = store.home_of(name).parent
+    for moved in (folder, folder.parent):
+        moved.rename(tmp_path / "elsewhere")
+        moved.symlink_to(tmp_path / "elsewhere")
+        assert store.find(name), "a link in a store of one's own is one's own business"
+        with pytest.raises(ObjectUnreadable, match="a link"):
+            ObjectStore(tmp_path / "theta", foreign=True).find(name)
+        moved.unlink()
+        (tmp_path / "elsewhere").rename(moved)
+    (tmp_path / "link").symlink_to(tmp_path / "theta")
+    assert ObjectStore(tmp_path / "link", foreign=True).find(name)

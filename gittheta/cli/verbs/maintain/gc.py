@@ -10,6 +10,7 @@ from gittheta.cli.console import human, open_workspace, stop_progress
 from gittheta.errors import StoreError
 from gittheta.flows.maintain.gc import collect, forget_borrower
 from gittheta.git.holdings import approximate_time
+from gittheta.wording import counted, quoted
 
 
 @click.command()
@@ -25,7 +26,7 @@ def gc(prune: str | None, dry_run: bool, forget: str | None) -> None:
     """
     with open_workspace() as workspace:
         if forget is not None and not forget_borrower(workspace, Path(forget).absolute()):
-            raise StoreError(f"no repository at {forget} is known to borrow from this one")
+            raise StoreError(f"no repository at {quoted(forget)} is known to borrow from this one")
         if prune == "never":
             return
         before = approximate_time(workspace.repository.git, prune) if prune else None
@@ -34,4 +35,4 @@ def gc(prune: str | None, dry_run: bool, forget: str | None) -> None:
     for object_id, size in done.objects.items() if dry_run else ():
         click.echo(f"{object_id} {human(size)}")
     verb = "would be deleted" if dry_run else "deleted"
-    click.echo(f"{len(done.objects)} unused object{'s' if len(done.objects) != 1 else ''} {verb}, {human(done.nbytes)}")
+    click.echo(f"{counted(len(done.objects), 'unused object')} {verb}, {human(done.nbytes)}")
