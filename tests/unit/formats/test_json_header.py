@@ -6,6 +6,7 @@ import io
 import json
 import random
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
@@ -86,10 +87,8 @@ def test_memory_follows_the_text(kind: str) -> None:
         "spaces": b"{" + b" " * size + b"}",
     }[kind]
     tracemalloc.start()
-    try:
+    with suppress(FormatError):
         split(text)
-    except FormatError:
-        pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10 * len(text) + (1 << 20)
