@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/gittheta-*)
 READY := $(VENV)/.ready
 READY_FOR_SLOW := $(VENV)/.ready-for-slow
+NEWER_GIT := .services/git
 
-.PHONY: test lint types contracts pytest test-pythons slow bench man demo demo-collab setup clean
+.PHONY: test lint types contracts pytest test-pythons slow services newer-git bench man demo demo-collab setup clean
 
 test: lint types contracts pytest test-pythons
 
@@ -30,6 +31,18 @@ test-pythons: $(READY)
 
 slow: $(READY_FOR_SLOW)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m slow
+	@if test -x $(NEWER_GIT)/bin/git; then $(MAKE) newer-git; else echo "skipped: a newer Git; make services builds it"; fi
+
+# What tests need that pip cannot install: a Git with hooks by configuration. Needs Debian, as root.
+services:
+	tests/services/newer-git.sh $(NEWER_GIT)
+
+# All tests that drive Git, with the newer one.
+newer-git: $(READY_FOR_SLOW) services
+	PATH="$(CURDIR)/$(BIN):$$PATH" GITTHETA_TEST_GIT="$(CURDIR)/$(NEWER_GIT)/bin" \
+		$(BIN)/pytest -n auto --dist worksteal -m "not slow" tests/git
+	PATH="$(CURDIR)/$(BIN):$$PATH" GITTHETA_TEST_GIT="$(CURDIR)/$(NEWER_GIT)/bin" \
+		$(BIN)/pytest -n auto --dist worksteal -m slow tests/git/setup
 
 bench: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench

@@ -1,17 +1,19 @@
 """Git for machine-learning models."""
 
-from typing import Any
-
-from gittheta.errors import needing_torch
+TYPE_CHECKING = False  # the name that type checkers know: nothing is imported before the command line has begun
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "merge"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load ``gittheta.merge`` on first use: it needs torch, which is slow to import."""
     if name == "merge":
+        from gittheta.errors import needing_torch
+
         with needing_torch("gittheta.merge"):
             from gittheta.engine.in_memory import merge
 

@@ -11,7 +11,8 @@
     |-- AdapterError           14   an adapter that is broken, unknown, or made for another checkpoint
     |-- StoreError             20   the local store cannot be read or written
     |   |-- ObjectMissing      21   an object is neither here nor on a remote
-    |   `-- ObjectCorrupt      22   an object is truncated or has changed
+    |   |-- ObjectCorrupt      22   an object is truncated or has changed
+    |   `-- ObjectUnreadable   23   the system fails to read an object (permissions, a failing disk)
     |-- RemoteError            30   a remote cannot be reached, or refuses
     |   `-- TemporaryRemoteError 31   the same call may succeed a little later
     |-- MergeError             40   a merge cannot be computed at all
@@ -133,6 +134,12 @@ class ObjectCorrupt(StoreError):
     """An object's bytes are not those that its name promises."""
 
     exit_code = 22
+
+
+class ObjectUnreadable(StoreError):
+    """The system fails to read an object: permissions, a failing disk. Nothing is known of its bytes."""
+
+    exit_code = 23
 
 
 class RemoteError(ThetaError):

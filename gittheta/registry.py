@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from gittheta.api import API_VERSION, Encoding, Format, Merge, Metric, Predictor, RemotePlugin
+from gittheta.api import API_VERSION
 from gittheta.errors import MissingExtra, PluginError, needing_torch
+
+if TYPE_CHECKING:
+    from gittheta.api import Encoding, Format, Merge, Metric, Predictor, RemotePlugin
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "formats": {"safetensors": "gittheta.formats.safetensors:Safetensors"},
@@ -131,7 +134,9 @@ class Registry:
         plugin = self.load(kind, name)
         try:
             return plugin()
-        except Exception as error:  # a plugin may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way, and try to end the process
             raise PluginError(f"the {kind[:-1]} '{name}' cannot be made: {error!r}") from error
 
     def names(self, kind: str) -> Iterator[str]:
@@ -193,12 +198,13 @@ def _import(kind: str, name: str, target: str) -> type[Any]:
     try:
         with needing_torch(f"the {kind[:-1]} '{name}'"):
             loaded = getattr(import_module(module), attribute)
-    except MissingExtra:
+            own_name = getattr(loaded, "name", None)
+    except (MissingExtra, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin's module may fail in any way
+    except BaseException as error:  # a plugin's module may fail in any way, and try to end the process
         raise PluginError(f"the {kind[:-1]} '{name}' cannot be loaded from {target}: {error!r}") from error
-    if getattr(loaded, "name", None) != name:
-        raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{getattr(loaded, 'name', None)}'")
+    if own_name != name:
+        raise PluginError(f"the {kind[:-1]} registered as '{name}' calls itself '{own_name}'")
     return cast("type[Any]", loaded)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gittheta.git.repository import Repository
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0", "")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Settings:
     memory: int = 512 << 20
     #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
     device: str = "auto"
+    #: ``theta.autoGc``: whether unused objects are deleted now and then, as a side effect of other commands.
+    auto_gc: bool = True
+    #: ``theta.allowLfsPointers``: pointers of Git LFS may be committed under tracked patterns.
+    allow_lfs_pointers: bool = False
 
     @classmethod
     def read(cls, repository: Repository) -> Settings:
@@ -42,6 +48,8 @@ class Settings:
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
             memory=_size("theta.memory", memory) if memory is not None else cls.memory,
             device=repository.setting("theta.device") or cls.device,
+            auto_gc=_truth("theta.autoGc", repository.setting("theta.autogc") or "true"),
+            allow_lfs_pointers=_truth("theta.allowLfsPointers", repository.setting("theta.allowlfspointers")),
             threads=max(1, _size("theta.threads", threads) if threads is not None else os.cpu_count() or 1),
         )
 
@@ -51,6 +59,14 @@ def _size(key: str, text: str) -> int:
     if not found:
         raise ConfigError(f"{key} is '{text}', which is no number", hint=f"git config {key} 256m")
     return int(found[1]) * _UNITS[found[2].lower()]
+
+
+def _truth(key: str, text: str | None) -> bool:
+    """A setting that is true or false, in Git's words; false if it is not set."""
+    word = (text or "").lower()
+    if word not in _TRUE + _FALSE:
+        raise ConfigError(f"{key} is '{text}', which is neither true nor false", hint=f"git config {key} true")
+    return word in _TRUE
 
 
 def _names(key: str, text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from gittheta.adapters.patterns import matches
 from gittheta.errors import AdapterError
+from gittheta.storage.files import reading
 
 CONFIG = "adapter_config.json"
 MERGE_IT = "let peft itself merge it (`merge_and_unload`), and save the model over the checkpoint"
@@ -214,7 +215,7 @@ class AdapterConfig:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with reading(path) as file:
             text = file.read(_MAX_CONFIG + 1)
         if len(text) > _MAX_CONFIG:
             raise ValueError(f"longer than {_MAX_CONFIG} bytes")

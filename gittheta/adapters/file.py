@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gittheta.errors import AdapterError, FormatError
 from gittheta.files.checkpoint import CheckpointFile
 from gittheta.numerics.floats import from_float64, has_arithmetic, to_float64
+from gittheta.storage.files import reading
 
 if TYPE_CHECKING:
     from gittheta.model import Segment, TensorSpec
@@ -50,7 +51,7 @@ class AdapterFile:
 
     def read(self, name: str, begin: int, end: int) -> memoryview:
         """A tensor's raw bytes from offset ``begin`` to ``end``. Raises AdapterError if the file was cut short."""
-        with open(self.path, "rb") as file:
+        with reading(self.path) as file:
             file.seek(self.segments[name].offset + begin)
             data = file.read(end - begin)
         if len(data) != end - begin:

@@ -7,10 +7,11 @@ permanent id (in manifests and settings), and its methods are pure. Register it 
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gittheta.api.encodings import BlockCoder, Encoding, Finding, Prediction, Predictor
 from gittheta.api.formats import Composed, Format
-from gittheta.api.merges import HINT_NO_BASE, SIDECAR, Blocks, Group, Merge, Traits
-from gittheta.api.metrics import BlockPair, Metric
 from gittheta.api.remotes import Advance, Remote, RemoteContext, RemotePlugin
 from gittheta.api.reporting import NullReporter, Reporter, timed
 from gittheta.api.tensors import TensorReader
@@ -27,6 +28,16 @@ from gittheta.model import (
     TensorSpec,
     digest_of,
 )
+
+if TYPE_CHECKING:
+    from gittheta.api.merges import HINT_NO_BASE, SIDECAR, Blocks, Group, Merge, Traits
+    from gittheta.api.metrics import BlockPair, Metric
+
+#: Imported when they are first used: the filter, which starts with every git command, needs none of them.
+_LATE = {
+    **dict.fromkeys(("HINT_NO_BASE", "SIDECAR", "Blocks", "Group", "Merge", "Traits"), "gittheta.api.merges"),
+    **dict.fromkeys(("BlockPair", "Metric"), "gittheta.api.metrics"),
+}
 
 #: Raised by one when a Protocol changes so that older plugins no longer fit.
 API_VERSION = 2
@@ -73,3 +84,9 @@ __all__ = [
     "digest_of",
     "timed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(_LATE[name]), name)

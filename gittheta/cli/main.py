@@ -1,13 +1,21 @@
 """Where ``git-theta`` begins, and the one place where errors become exit codes."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable
 
-from gittheta.cli.sink import use_sinks
-from gittheta.errors import StoreError, ThetaError
-from gittheta.runtime import begin, collect_garbage
+from gittheta.cli.start import forget_current_folder
+
+forget_current_folder()
+
+from collections.abc import Callable  # noqa: E402
+
+from gittheta.cli.sink import use_sinks  # noqa: E402
+from gittheta.errors import StoreError, ThetaError  # noqa: E402
+from gittheta.runtime import begin, collect_garbage  # noqa: E402
+
+#: What Git calls: these never change the configuration that they were called by.
+_PLUMBING = ("clean", "smudge", "merge-driver")
+#: These see to the configuration themselves.
+_SETUP = ("install", "uninstall")
 
 
 def main() -> None:
@@ -23,9 +31,18 @@ def main() -> None:
 
         run(lambda: call_hook(*sys.argv[2:]))
     else:
-        from gittheta.cli.app import run_app
+        run(_verb)
 
-        run(lambda: sys.exit(run_app(sys.argv[1:])))
+
+def _verb() -> None:
+    from gittheta.cli.app import run_app
+
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    if words and words[0] not in (*_PLUMBING, *_SETUP):
+        from gittheta.cli.verbs.setup.install import renew_settings
+
+        renew_settings()
+    sys.exit(run_app(sys.argv[1:]))
 
 
 def run(action: Callable[[], object]) -> None:

@@ -110,7 +110,7 @@ class StoredReader:
         data = self.block(index)
         if digest_of(data) != self.frames[index].head.digest:
             raise PayloadError(
-                "a block does not have its digest: the object is damaged or the wrong one",
+                f"a block does not have its digest: object {self.frames[index].object} is damaged or the wrong one",
                 tensor=self.spec.name,
                 hint=HINT_DAMAGED,
             )
@@ -355,7 +355,7 @@ def guarded(name: str, call: Callable[[], Result]) -> Result:
     """The result of a call into the plugin ``name``. Any error of the plugin becomes a PayloadError."""
     try:
         return call()
-    except (ThetaError, MemoryError):
+    except (ThetaError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a decoder that trips over hostile bytes must not take git down with a traceback
+    except BaseException as error:  # a decoder that trips over hostile bytes, or exits, must not take git down
         raise PayloadError(f"'{name}' fails on these bytes: {error!r}") from error

@@ -23,6 +23,7 @@ from gittheta.codec.chain import (
     open_tensor,
     same_kind,
 )
+from gittheta.codec.damage import doubt
 from gittheta.errors import ManifestError, PayloadError, PluginError, ThetaError
 from gittheta.model import (
     EMPTY_DIGEST,
@@ -196,6 +197,7 @@ class Chooser:
                     break
         except ThetaError as error:
             self._reporter.trace(f"no base for '{sample.new.spec.name}': {error}")
+            doubt(self._tensors, candidate.recipe, error)
         return estimates
 
     def _over_base(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from gittheta.codec.chain import NOTHING
 from gittheta.codec.choose import BaseCandidate, Chooser, Derivation, EncodingChoice, Estimate
+from gittheta.codec.damage import doubt
 from gittheta.codec.encode_tensor import EncodedBlock, EncodedTensor, Work
-from gittheta.errors import ObjectCorrupt, ObjectMissing, PayloadError
+from gittheta.errors import ObjectCorrupt, ObjectMissing, ObjectUnreadable, PayloadError, ThetaError
 from gittheta.model import Digest, Link, ObjectId, Recipe, RunningDigest, TensorSpec, digest_of
 from gittheta.pipeline import in_order
 from gittheta.runtime import lazy
@@ -136,12 +137,17 @@ class Encoder:
             if isinstance(result, EncodedBlock):
                 self._append(pending, result)
                 continue
-            if result.complaint:
-                self._tensors.reporter.trace(f"tensor '{pending.spec.name}': {result.complaint}")
+            for choice, error in result.complaints:
+                self._complain(pending, choice, error)
             self._accept(pending, result.choice)
             pending.predicted = result.predicted
             for frame in result.frames:
                 self._append(pending, frame)
+
+    def _complain(self, pending: PendingTensor, choice: EncodingChoice, error: ThetaError) -> None:
+        self._tensors.reporter.trace(f"{error.located(tensor=pending.spec.name)}")
+        if choice.candidate is not None:
+            doubt(self._tensors, choice.candidate.recipe, error)
 
     def _drain(self) -> None:
         self._submit()
@@ -157,8 +163,9 @@ class Encoder:
             try:
                 self._append_large(pending, work, way.choice)
                 return
-            except (PayloadError, ObjectMissing, ObjectCorrupt) as error:  # from the encoding, or from reading the base
-                self._tensors.reporter.trace(f"{error.located(tensor=pending.spec.name)}")
+            except (PayloadError, ObjectMissing, ObjectCorrupt, ObjectUnreadable) as error:
+                # From the encoding, or from reading the base.
+                self._complain(pending, way.choice, error)
                 self._pack.discard_from(start)
         self._append_large(pending, work, last.choice)
 

@@ -32,8 +32,8 @@ class EncodedTensor:
     choice: EncodingChoice
     frames: tuple[EncodedBlock, ...]
     predicted: Digest
-    #: Why other choices did not apply; for developers.
-    complaint: str = ""
+    #: Other choices that did not apply, and why.
+    complaints: tuple[tuple[EncodingChoice, ThetaError], ...] = ()
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ class Work:
         """
         ways = choose()
         smallest: EncodedTensor | None = None
-        complaints = []
+        complaints: list[tuple[EncodingChoice, ThetaError]] = []
         for way in ways:
             if smallest and smallest.size <= way.size:
                 break
@@ -93,10 +93,10 @@ class Work:
             except ThetaError as error:
                 if way is ways[-1]:
                     raise
-                complaints.append(error.what)
+                complaints.append((way.choice, error))
         if smallest is None:
             raise PayloadError("no encoding applies", tensor=self.new.spec.name)
-        return EncodedTensor(smallest.choice, smallest.frames, smallest.predicted, "; ".join(complaints))
+        return EncodedTensor(smallest.choice, smallest.frames, smallest.predicted, tuple(complaints))
 
 
 def _encoded(

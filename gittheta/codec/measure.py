@@ -33,7 +33,7 @@ def measure(tensors: TensorStore, metric: Metric, old: TensorReader, new: Tensor
 
     try:
         return metric.conclude(spec, in_order(tensors.workers, jobs(), tensors.limits.decoded_ahead))
-    except (ThetaError, MemoryError):
+    except (ThetaError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin may fail in any way
+    except BaseException as error:  # a plugin may fail in any way, and try to end the process
         raise PluginError(f"the metric '{metric.name}' fails: {error!r}", tensor=spec.name) from error

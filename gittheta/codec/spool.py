@@ -10,8 +10,8 @@ from gittheta.codec.readers import HeldReader
 from gittheta.storage.files import open_unnamed, read_at, translated, write_all
 
 if TYPE_CHECKING:
+    from gittheta.codec.tensor_store import TensorStore
     from gittheta.model import TensorSpec
-    from gittheta.storage.objects import ObjectStore
 
 
 class Spool:
@@ -21,10 +21,10 @@ class Spool:
     once where the system allows that, so that it vanishes whatever happens.
     """
 
-    def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
+    def __init__(self, tensors: TensorStore, spec: TensorSpec, held: int) -> None:
         self.spec = spec
         self._held = held
-        self._store = store
+        self._tensors = tensors
         self._blocks: list[memoryview] = []
         #: Bytes taken so far.
         self.size = 0
@@ -42,7 +42,7 @@ class Spool:
 
     def _move_to_file(self) -> None:
         """Others may read meanwhile: the file is not seen before all is in it, nor are blocks taken from a list."""
-        descriptor = open_unnamed(self._store.temporary())
+        descriptor = open_unnamed(self._tensors.scratch())
         try:
             for held in self._blocks:
                 self._write(descriptor, held)
@@ -53,7 +53,7 @@ class Spool:
         self._blocks = []
 
     def _write(self, descriptor: int, block: memoryview) -> None:
-        with translated(self._store.root):
+        with translated(self._tensors.store.root):
             write_all(descriptor, block)
 
     @property
@@ -66,7 +66,7 @@ class Spool:
         blocks = self._blocks  # first: they are there until there is a file
         if self._file is None:
             return HeldReader(self.spec, blocks).read(begin, end)
-        with translated(self._store.root):
+        with translated(self._tensors.store.root):
             return memoryview(read_at(self._file, begin, end - begin))
 
     def blocks(self, step: int) -> Iterator[memoryview]:

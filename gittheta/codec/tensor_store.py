@@ -6,8 +6,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 
 from gittheta.api import NullReporter, Reporter
+from gittheta.errors import StoreError
 from gittheta.limits import Limits
 from gittheta.registry import Registry
 from gittheta.runtime import close_parts, lazy
@@ -31,6 +33,8 @@ class TensorStore:
     limits: Limits = field(default_factory=Limits)
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     encodings: tuple[str, ...] = ENCODINGS
+    #: Whether new tensors are stored; if not, they are only digested, as for `git status` in what is read-only.
+    keeps: bool = True
 
     @classmethod
     def at(cls, root: Path, limits: Limits | None = None) -> TensorStore:
@@ -45,7 +49,7 @@ class TensorStore:
     @lazy
     def recipes(self) -> RecipeCache:
         """Recipes of tensors that were stored before, by digest."""
-        return RecipeCache(self.store.root / "known.sqlite", self.reporter.trace)
+        return RecipeCache(self.store.root / "known.sqlite", self.reporter.trace, self.store.permissions)
 
     @lazy
     def workers(self) -> ThreadPoolExecutor:
@@ -57,9 +61,19 @@ class TensorStore:
         """Threads for digests, which must not wait for encoding to finish."""
         return ThreadPoolExecutor(self.threads, "gittheta-digest")
 
+    def scratch(self) -> Path:
+        """A path for a file that vanishes when it is closed: in the store if that can be written. Raises StoreError."""
+        try:
+            return self.store.temporary()
+        except StoreError:
+            if self.keeps:
+                raise
+            return Path(gettempdir()) / f"gittheta-{os.urandom(16).hex()}"
+
     def close(self) -> None:
         """End the workers and close files."""
         close_parts(self, "workers", "digesters", "reader", "recipes")
+        self.store.close()
 
     def __enter__(self) -> TensorStore:
         return self

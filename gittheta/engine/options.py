@@ -45,9 +45,9 @@ def make_method(registry: Registry, name: str, options: Mapping[str, str]) -> Me
         values[names[option]] = _value(name, option, text, hints[names[option]])
     try:
         return method(**values)
-    except MergeError:
+    except (MergeError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin may fail in any way
+    except BaseException as error:  # a plugin may fail in any way, and try to end the process
         raise MergeError(f"{name} cannot be made with {dict(options)}: {error!r}") from error
 
 

@@ -51,9 +51,9 @@ def call_method(method: Merge, function: Callable[[Argument], Result], argument:
     """The result of a call into a method. Any error of the method becomes a MergeError: Git must see no traceback."""
     try:
         return function(argument)
-    except (ThetaError, OSError, MemoryError, torch.OutOfMemoryError):
+    except (ThetaError, OSError, MemoryError, KeyboardInterrupt, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:  # it may try to end the process
         raise MergeError(
             f"{method.name} fails: {error!r}", hint="give it other options or weights, or choose another method"
         ) from error

@@ -51,7 +51,9 @@ def _matches(file_format: Format, reporter: Reporter, head: bytes) -> bool:
     """Whether a format claims a file that begins with these bytes; if its plugin fails, that is a warning and a no."""
     try:
         return file_format.matches(head)
-    except Exception as error:  # noqa: BLE001 - as for `split` below
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as for `split` below
         reporter.warn(f"the format '{file_format.name}' fails to look at a file: {error!r}")
         return False
 
@@ -62,15 +64,24 @@ def split(file_format: Format, stream: ByteStream, temporary: Callable[[], Binar
     A format that needs the whole file gets it in a ``temporary`` file, from which the stream then continues. Any error
     of the format's plugin becomes a FormatError.
     """
-    file = stream.whole(temporary) if file_format.needs_whole_file else stream.head()
+    file = stream.whole(temporary) if _needs_whole_file(file_format) else stream.head()
     try:
         layout = file_format.split(file)
         check_layout(layout)
-    except (FormatError, MemoryError):
+    except (FormatError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # an error in a plugin must not keep `git status` from working
+    except BaseException as error:  # a plugin that fails, or tries to end the process, must not stop `git status`
         raise FormatError(f"the format's own code failed: {error!r}") from error
     return layout
+
+
+def _needs_whole_file(file_format: Format) -> bool:
+    try:
+        return file_format.needs_whole_file
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise FormatError(f"the format's own code failed: {error!r}") from error
 
 
 def check_layout(layout: Layout) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -16,8 +17,10 @@ from gittheta.git.repository import Repository
 from gittheta.limits import Limits
 from gittheta.runtime import close_parts, lazy
 from gittheta.settings import Settings
+from gittheta.storage.lending import note_borrower
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
-from gittheta.storage.objects import ObjectStore
+from gittheta.storage.objects import ObjectStore, alternate_stores
+from gittheta.storage.permissions import Permissions
 
 if TYPE_CHECKING:
     from gittheta.model import Manifest
@@ -35,6 +38,7 @@ class Workspace:
     limits: Limits | None = field(default=None)
     _errands: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     _keeping: RLock = field(default_factory=RLock, init=False, repr=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     @classmethod
     def open(cls, start: Path, reporter: Reporter | None = None, limits: Limits | None = None) -> Workspace:
@@ -47,16 +51,30 @@ class Workspace:
         return Settings.read(self.repository)
 
     @lazy
+    def permissions(self) -> Permissions:
+        """Who may read and write what is created in the repository. Raises ConfigError."""
+        return permissions_of(self.repository)
+
+    @lazy
     def tensors(self) -> TensorStore:
         """The tensor store that all work trees of the repository share."""
         common, settings = self.repository.common_dir, self.settings
+        lenders = tuple(alternate_stores(common))
+        for lender in lenders:
+            note_borrower(lender, common, self.permissions)
         return TensorStore(
-            ObjectStore(common / "theta", tuple(alternate_stores(common))),
+            ObjectStore(common / "theta", lenders, self.permissions),
             reporter=self.reporter,
             limits=self.limits or Limits().within(settings.memory),
             threads=settings.threads,
             encodings=settings.encodings,
+            keeps=self._may_keep(common),
         )
+
+    def _may_keep(self, common: Path) -> bool:
+        """Whether anything can be added at all. If not, what is looked at need not be stored, and cannot be."""
+        folders = (common / "theta", common, self.repository.objects_dir)
+        return any(folder.exists() and os.access(folder, os.W_OK) for folder in folders)
 
     @lazy
     def blobs(self) -> BlobReader:
@@ -94,6 +112,14 @@ class Workspace:
         except ManifestError:
             return None
 
+    def warn_once(self, about: str, message: str) -> None:
+        """Warn of the first of several things of a kind in this process; the message says how to find the others."""
+        with self._keeping:
+            is_new = about not in self._told
+            self._told.add(about)
+        if is_new:
+            self.reporter.warn(message)
+
     def close(self) -> None:
         """End what was started."""
         for part in self._errands.values():
@@ -109,24 +135,11 @@ class Workspace:
         self.close()
 
 
+def permissions_of(repository: Repository) -> Permissions:
+    """What umask and ``core.sharedRepository`` say of new files. Raises ConfigError."""
+    return Permissions.parse(repository.setting("core.sharedrepository"))
+
+
 def _manifest(blobs: BlobReader, name: str) -> Manifest | None:
     text = blobs.read(name, MAX_TEXT)
     return parse_manifest(text) if text and claims_to_be_manifest(text) else None
-
-
-def alternate_stores(common_dir: Path) -> Iterator[Path]:
-    """The stores of repositories that this one borrows objects from (``clone --shared``), and of theirs."""
-    seen = {common_dir.resolve()}
-    waiting = [common_dir]
-    while waiting:
-        folder = waiting.pop() / "objects"
-        try:
-            lines = (folder / "info" / "alternates").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
-            if lender and lender not in seen:
-                seen.add(lender)
-                waiting.append(lender)
-                yield lender / "theta"

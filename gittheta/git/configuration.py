@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
-if TYPE_CHECKING:
-    from gittheta.git.process import Git
+from gittheta.git.process import Git
 
 #: Whose configuration is meant.
-Scope = Literal["--local", "--global", "--system"]
+Scope = Literal["--local", "--worktree", "--global", "--system"]
 
 
 def all_settings(git: Git) -> dict[str, list[str]]:
@@ -38,6 +38,19 @@ def scoped_settings(git: Git, pattern: str) -> Iterator[tuple[str, str, str | No
 def read_setting(git: Git, scope: Scope, key: str) -> str | None:
     """One setting of one scope."""
     answer = git.attempt("config", scope, "--get", key)
+    return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
+
+
+def read_effective(git: Git, key: str) -> str | None:
+    """One setting, of whichever scope is in force."""
+    answer = git.attempt("config", "--get", key)
+    return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
+
+
+def foreign_setting(git_dir: Path, key: str) -> str | None:
+    """One setting that is in force in another repository."""
+    git = Git.elsewhere(git_dir).with_environment(GIT_DIR=str(git_dir))
+    answer = git.attempt("config", "--get", key)
     return os.fsdecode(answer.stdout).rstrip("\n") if answer.returncode == 0 else None
 
 

@@ -17,10 +17,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob that a walk of history met, and one path that led to it."""
+    """A blob that a walk of history met, one path that led to it, and its size in bytes."""
 
     oid: str
     path: str
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,16 @@ def entries(git: Git) -> Iterator[Entry]:
         yield Entry(mode, oid, path, int(stage))
 
 
+def blob_sizes(git: Git, oids: Iterable[str]) -> dict[str, int]:
+    """The size in bytes of each of some blobs; those that are not here are left out."""
+    stdin = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
+    if not stdin:
+        return {}
+    listed = git.run("cat-file", "--batch-check=%(objectname) %(objectsize)", "--buffer", stdin=stdin).decode()
+    pairs = (line.split(" ") for line in listed.splitlines())
+    return {oid: int(size) for oid, size in pairs if size.isdigit()}
+
+
 def remembered_sizes(git: Git) -> dict[str, int]:
     """The size in bytes that the index remembers of each file; 0 where it has none.
 
@@ -52,12 +62,8 @@ def changed_files(git: Git, paths: Sequence[str]) -> list[str]:
     return os.fsdecode(git.run("--literal-pathspecs", *words)).split("\0")[:-1]
 
 
-def stage(git: Git, entry: Entry, content: bytes) -> None:
-    """Put other content in the place of an entry; the file itself is left alone."""
-    git.run("update-index", "--cacheinfo", f"{entry.mode},{git.write_blob(content)},{entry.path}")
-
-
-def forget_stat(git: Git, stale: Iterable[Entry]) -> None:
-    """Replace entries by themselves without file times, so that Git looks at the files anew."""
-    lines = [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in stale]
-    git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
+def untracked_files(git: Git) -> list[str]:
+    """The files of the work tree that the index does not have, ignored ones too."""
+    return [
+        path for path in os.fsdecode(git.run("ls-files", "-z", "--others")).split("\0") if path[-1:] not in ("", "/")
+    ]

@@ -11,9 +11,23 @@ from threading import Lock
 
 from gittheta.errors import GitError
 
-#: `git stash` and the like point at a temporary index, but what is asked here is about the real one. The prefix of
-#: a superproject goes before every path that Git prints, and before none that it reads.
-_FOR_GIT_ALONE = ("GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX")
+#: Variables that Git sets, or passes on, for the command at work. `git stash` and the like point at a temporary index,
+#: but what is asked here is about the real one. Inner ones, such as the prefix of a superproject, change what Git
+#: prints and not what it reads. Ways to read a path (`git --literal-pathspecs`) are meant for the user's own words.
+_FOR_GIT_ALONE = re.compile(r"GIT_INDEX_FILE|GIT_INTERNAL_\w+|GIT_PREFIX|GIT_(?:LITERAL|GLOB|NOGLOB|ICASE)_PATHSPECS")
+#: What Git sets for one repository; `git rev-parse --local-env-vars` lists the same, and settings of the command.
+_OF_ONE_REPOSITORY = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
 _FOUND = re.compile(rb"([0-9a-f]{40,64}) ([a-z]+) ([0-9]+)\n")
 
 
@@ -23,9 +37,10 @@ class Git:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         #: What Git commands see, and what was given to this one by Git.
-        self.environment = {**os.environ, "LC_ALL": "C"}
-        for name in _FOR_GIT_ALONE:
-            self.environment.pop(name, None)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not _FOR_GIT_ALONE.fullmatch(name)},
+            "LC_ALL": "C",
+        }
 
     def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Standard output of one command. Raises GitError, with what Git said, on another exit status."""
@@ -50,10 +65,24 @@ class Git:
         """Run one command whose output, and that of filters and hooks that it starts, is for the user."""
         return subprocess.run(["git", *words], cwd=self.directory, env=self.environment, check=False).returncode
 
+    @classmethod
+    def elsewhere(cls, directory: Path) -> Git:
+        """Git commands in another repository or work tree than the one for which Git called us."""
+        other = cls(directory)
+        for name in _OF_ONE_REPOSITORY:
+            other.environment.pop(name, None)
+        return other
+
     def with_environment(self, **variables: str) -> Git:
         """The same with other variables."""
         other = Git(self.directory)
         other.environment = {**self.environment, **variables}
+        return other
+
+    def within(self, directory: Path) -> Git:
+        """The same in another directory."""
+        other = Git(directory)
+        other.environment = self.environment
         return other
 
     def as_stored(self) -> Git:
@@ -95,6 +124,11 @@ class BlobReader:
         with self._lock:
             return self._read(name, limit)
 
+    def begin(self, name: str, size: int) -> bytes | None:
+        """The first ``size`` bytes of a blob, or all if it is shorter; None if the name resolves to no blob."""
+        with self._lock:
+            return None if "\0" in name else self._read(name, None, size)
+
     def resolve(self, name: str) -> str | None:
         """The id of the object that a name stands for; None if there is none."""
         if "\0" in name:
@@ -106,7 +140,7 @@ class BlobReader:
             self._skip(int(answer[3]) + 1)
             return answer[1].decode()
 
-    def _read(self, name: str, limit: int | None) -> bytes | None:
+    def _read(self, name: str, limit: int | None, most: int | None = None) -> bytes | None:
         answer = self._ask(name)
         if answer is None:
             return None
@@ -115,10 +149,11 @@ class BlobReader:
             self._skip(size + 1)
             return None
         assert self.process.stdout  # noqa: S101 - it was asked for as a pipe
-        data = self.process.stdout.read(size)
-        if len(data) < size:
+        part = size if most is None else min(size, most)
+        data = self.process.stdout.read(part)
+        if len(data) < part:
             raise GitError("git cat-file has died", hint="run `git fsck`; the repository may be damaged")
-        self.process.stdout.read(1)
+        self._skip(size - part + 1)
         return data
 
     def _ask(self, name: str) -> re.Match[bytes] | None:

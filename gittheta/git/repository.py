@@ -29,15 +29,29 @@ class Repository:
 
     @classmethod
     def discover(cls, start: Path) -> Repository:
-        """The repository around a directory. Raises GitError if there is none."""
-        git = Git(start)
+        """The repository around a directory, or the one that Git called us for. Raises GitError if there is none."""
+        return cls._around(Git(start))
+
+    @classmethod
+    def elsewhere(cls, start: Path) -> Repository:
+        """The repository around a directory, whichever Git called us for. Raises GitError if there is none."""
+        return cls._around(Git.elsewhere(start))
+
+    @classmethod
+    def _around(cls, git: Git) -> Repository:
         answer = git.attempt("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--show-toplevel")
         lines = os.fsdecode(answer.stdout).split("\n")
         if answer.returncode and len(lines) < 3:
             said = answer.stderr.decode(errors="replace").strip()
             raise GitError(f"no git repository here: {said}", hint="change into a repository, or run `git init`")
         top = Path(lines[2]) if answer.returncode == 0 else None
-        return cls(Git(top or start), Path(lines[0]), Path(lines[1]), top)
+        return cls(git.within(top) if top else git, Path(lines[0]), Path(lines[1]), top)
+
+    @property
+    def objects_dir(self) -> Path:
+        """Where Git writes objects."""
+        elsewhere = self.git.environment.get("GIT_OBJECT_DIRECTORY")
+        return (self.git.directory / elsewhere) if elsewhere else self.common_dir / "objects"
 
     @lazy
     def config(self) -> dict[str, list[str]]:
@@ -68,6 +82,11 @@ class Repository:
         preferred = [self.setting(f"branch.{branch}.remote"), self.setting("checkout.defaultremote"), "origin"]
         names.sort(key=lambda name: preferred.index(name) if name in preferred else len(preferred))
         return {name: self.git.line("remote", "get-url", name) for name in names}
+
+    def push_urls(self, name: str) -> list[str]:
+        """Where a push to a remote goes, which may be several places; a URL that is no remote goes to itself."""
+        answer = self.git.attempt("remote", "get-url", "--push", "--all", name)
+        return os.fsdecode(answer.stdout).splitlines() if answer.returncode == 0 else [name]
 
     def remote_heads(self, url: str) -> list[str]:
         """The commits that the refs of a remote name; none if it cannot be asked."""
@@ -127,9 +146,3 @@ class Repository:
         """``blob``, ``tree``, ``commit`` or ``tag``; None if the name resolves to nothing."""
         answer = self.git.attempt("cat-file", "-t", name)
         return answer.stdout.decode().strip() if answer.returncode == 0 else None
-
-    def hooks_dir(self) -> Path:
-        """Where Git looks for hooks (`core.hooksPath` honoured)."""
-        if self.setting("core.hookspath") is None:
-            return self.common_dir / "hooks"
-        return Path(self.git.line("rev-parse", "--path-format=absolute", "--git-path", "hooks"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError
 from gittheta.git.entries import Entry
+from gittheta.git.locked_index import locked_index, put_entries
 
 if TYPE_CHECKING:
     from gittheta.git.process import Git
@@ -173,7 +174,7 @@ def composed(repository: Repository, tree: str, entries: Iterable[Entry], gone: 
     scratch = repository.git.with_environment(GIT_INDEX_FILE=str(index))
     try:
         scratch.run("read-tree", tree)
-        _put(scratch, "0" * len(tree), gone, entries)
+        put_entries(scratch, entries, gone, "0" * len(tree))
         return scratch.line("write-tree")
     finally:
         index.unlink(missing_ok=True)
@@ -186,26 +187,15 @@ def enter(repository: Repository, old: str, new: str, unmerged: Iterable[Entry])
     changes that nobody has committed.
     """
     entries = list(unmerged)
-    git = repository.git
-    index = repository.git_dir / f"theta-index.{os.getpid()}"
-    # The index in place never shows a conflict as settled, whenever this ends.
-    aside = [f"--index-output={index}"] if entries else []
-    try:
-        if git.show("read-tree", "-m", "-u", *aside, old, new):
-            raise GitError("nothing was merged", hint="commit or stash what is in the way, then merge again")
-        if entries:
-            _put(
-                git.with_environment(GIT_INDEX_FILE=str(index)),
-                "0" * len(new),
-                {entry.path for entry in entries},
-                entries,
-            )
-            os.replace(index, repository.git_dir / "index")
-    finally:
-        index.unlink(missing_ok=True)
+    if not entries:
+        _read_tree(repository.git, old, new)
+        return
+    # The index in place never shows a conflict as settled, whenever this ends; nor does anybody write it meanwhile.
+    with locked_index(repository) as git:
+        _read_tree(git, old, new)
+        put_entries(git, entries, {entry.path for entry in entries}, "0" * len(new))
 
 
-def _put(git: Git, nothing: str, gone: Iterable[str], entries: Iterable[Entry]) -> None:
-    lines = [f"0 {nothing}\t{path}\0" for path in gone]
-    lines += [f"{entry.mode} {entry.oid} {entry.stage}\t{entry.path}\0" for entry in entries]
-    git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
+def _read_tree(git: Git, old: str, new: str) -> None:
+    if git.show("read-tree", "-m", "-u", old, new):
+        raise GitError("nothing was merged", hint="commit or stash what is in the way, then merge again")

@@ -12,8 +12,12 @@ from urllib.parse import unquote
 
 from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError, TemporaryRemoteError
 from gittheta.errors import ObjectCorrupt, StoreError
-from gittheta.storage.files import check_file, copy_synced, open_to_read, read_at
-from gittheta.storage.objects import ObjectStore
+from gittheta.git.configuration import foreign_setting
+from gittheta.runtime import lazy
+from gittheta.storage.files import check_file, copy_synced, is_regular, open_to_read, os_error, read_at
+from gittheta.storage.lending import note_push
+from gittheta.storage.objects import ObjectStore, alternate_stores
+from gittheta.storage.permissions import Permissions
 
 _HINT_PUSH = "push it again from a clone that has it: git theta push --all"
 
@@ -25,6 +29,8 @@ class DirectoryRemote:
     name: ClassVar[str] = "directory"
 
     root: Path
+    #: The repository that it lies in; None for a folder of its own.
+    git_dir: Path | None = None
     #: Whether objects may be shared with it as hard links, as ``git clone`` does for a plain path.
     may_link: bool = False
 
@@ -38,7 +44,8 @@ class DirectoryRemote:
             path = path.with_name(path.name + ".git")
         if not path.is_dir():
             raise RemoteError(f"there is no folder at {url}", hint="check the path, or whether the disk is mounted")
-        return cls((_git_dir(path) or path) / "theta", may_link="://" not in url)
+        git_dir = _git_dir(path)
+        return cls((git_dir or path) / "theta", git_dir, may_link="://" not in url)
 
     def sizes(self, objects: Collection[ObjectId]) -> Mapping[ObjectId, int]:
         """One look at the file system for each."""
@@ -49,6 +56,7 @@ class DirectoryRemote:
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """Copied under a temporary name, synced, read back and compared, then renamed."""
         with _refused(self.root):
+            note_push(self.root, self._store.permissions)
             try:
                 self._store.import_file(object_id, lambda target: copy_synced(source, target, advance))
             except ObjectCorrupt as error:
@@ -58,24 +66,19 @@ class DirectoryRemote:
                 ) from error
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
-        """A hard link where that is possible and customary, else a copy."""
+        """A hard link where that is possible and customary, else a copy. A link there is not followed."""
         with _refused(self.root):
             source = self._found(object_id)
-            if self.may_link:
-                try:
-                    os.link(source, target)
-                except OSError:
-                    pass
-                else:
-                    advance(source.stat().st_size)
-                    return
-            copy_synced(source, target, advance)
+            if self.may_link and _linked(source, target):
+                advance(target.stat().st_size)
+            else:
+                copy_synced(source, target, advance)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """A range of the file."""
         with _refused(self.root):
             source = self._found(object_id)
-            descriptor = open_to_read(source)
+            descriptor = open_to_read(source, follow=False)
             try:
                 data = read_at(descriptor, offset, length)
             finally:
@@ -87,7 +90,8 @@ class DirectoryRemote:
         return data
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Others may clean up after this process."""
+        self._store.close()
 
     def _found(self, object_id: ObjectId) -> Path:
         source = self._store.find(object_id)
@@ -95,9 +99,35 @@ class DirectoryRemote:
             raise RemoteError(f"object {object_id} is not at {self.root}", hint=_HINT_PUSH)
         return source
 
-    @property
+    @lazy
     def _store(self) -> ObjectStore:
-        return ObjectStore(self.root)
+        """The store there. Where its repository borrows from others, so does it."""
+        alternates = tuple(alternate_stores(self.git_dir)) if self.git_dir else ()
+        return ObjectStore(self.root, alternates, permissions=self._permissions())
+
+    def _permissions(self) -> Permissions:
+        """Those of the repository there, which are not the user's own; a folder of its own has its folder's."""
+        if self.git_dir is None:
+            return Permissions.like(self.root.parent)
+        return Permissions.parse(foreign_setting(self.git_dir, "core.sharedRepository"))
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Make a hard link if the source is a file of this user. Says whether there is one.
+
+    The owner of a file can change it at any time: what belongs to others is copied.
+    """
+    status = source.lstat()
+    if not hasattr(os, "getuid") or status.st_uid != os.getuid():
+        return False
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        return False
+    if is_regular(target):
+        return True
+    target.unlink()  # it was replaced in between
+    return False
 
 
 @contextmanager
@@ -108,16 +138,14 @@ def _refused(root: Path) -> Iterator[None]:
     except ObjectCorrupt:
         raise
     except (OSError, StoreError) as error:
-        reason = error.what if isinstance(error, StoreError) else error.strerror or error
-        raise RemoteError(
-            f"the store at {root} refuses: {reason}",
-            hint="free some space or mend the permissions there, then run the command again",
-        ) from error
+        told = error if isinstance(error, StoreError) else os_error(root, error)
+        raise RemoteError(f"the store at {root} refuses: {told.what}", hint=told.hint) from error
 
 
 def _local_path(url: str, base: Path) -> Path | None:
     if url.startswith("file://"):
-        return Path(unquote(url.removeprefix("file://")))
+        path = unquote(url.removeprefix("file://"))
+        return Path(path.removeprefix("/") if os.name == "nt" else path)  # file:///C:/models
     colon, slash = url.find(":"), url.find("/")
     if "://" in url or "::" in url or (colon > 0 and not 0 <= slash < colon and not Path(url).is_absolute()):
         return None
@@ -128,11 +156,11 @@ def _git_dir(path: Path) -> Path | None:
     """The directory that all work trees of the repository at ``path`` share; None if it is no repository."""
     inner = path / ".git"
     if inner.is_file():
-        inner = path / inner.read_text().removeprefix("gitdir:").strip()
+        inner = path / os.fsdecode(inner.read_bytes()).removeprefix("gitdir:").strip()
     for folder in (inner, path):
         if (folder / "HEAD").is_file():
             common = folder / "commondir"
-            folder = (folder / common.read_text().strip()).resolve() if common.is_file() else folder
+            folder = (folder / os.fsdecode(common.read_bytes()).strip()).resolve() if common.is_file() else folder
             if (folder / "objects").is_dir():
                 return folder
     return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from math import prod
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gittheta.errors import ManifestError
 from gittheta.model import (
@@ -35,6 +35,9 @@ from gittheta.model import (
 )
 from gittheta.runtime import without_collecting
 from gittheta.wording import quoted
+
+if TYPE_CHECKING:
+    from gittheta.storage.stanzas import KnownStanzas
 
 #: The newest version that can be read. Version 2 is written only for checkpoints that version 1 cannot describe.
 VERSION = 2
@@ -197,8 +200,8 @@ def _unescape(text: str) -> str:
     return name
 
 
-def parse_manifest(text: bytes) -> Manifest:
-    """A manifest from its text.
+def parse_manifest(text: bytes, known: KnownStanzas | None = None) -> Manifest:
+    """A manifest from its text; ``known`` spares parsing stanzas again that other versions share.
 
     Raises ManifestError unless the text is the valid form of a manifest, of a known version, within all bounds.
     """
@@ -213,7 +216,7 @@ def parse_manifest(text: bytes) -> Manifest:
     version = _version_of(text)
     _check_lines(text)
     with without_collecting():
-        return _parse(text, version)
+        return _parse(text, version, known)
 
 
 def _version_of(text: bytes) -> int:
@@ -244,7 +247,7 @@ def _check_lines(text: bytes) -> None:
         at = end + 1
 
 
-def _parse(text: bytes, version: int) -> Manifest:
+def _parse(text: bytes, version: int, known: KnownStanzas | None) -> Manifest:
     position = len(_FIRST_LINES[version]) + 1
     parser = _Parser()
     header = _HEADER.match(text, position)
@@ -257,15 +260,13 @@ def _parse(text: bytes, version: int) -> Manifest:
         skeleton = Skeleton(length, int(header[4]), _digest(header[5]), recipe)
         stanzas: dict[str, Stanza] = {}
         while position < len(text):
-            matched = _STANZA.match(text, position)
-            if not matched:
-                raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
-            stanza = parser.stanza(matched)
-            if stanzas.setdefault(stanza.spec.name, stanza) is not stanza:
+            stanza, end = _next_stanza(text, position, parser, known)
+            if stanza.spec.name in stanzas:
                 raise ManifestError(f"a second tensor named {quoted(stanza.spec.name)}")
+            stanzas[stanza.spec.name] = stanza
             if len(stanzas) > MAX_TENSORS:
                 raise ManifestError(f"more than {MAX_TENSORS} tensors")
-            position = matched.end()
+            position = end
     except ManifestError as error:
         line = text.count(b"\n", 0, position) + 1
         raise error.but(what=f"malformed manifest, at line {line}: {error.what}") from None
@@ -284,6 +285,23 @@ def _check_whole(manifest: Manifest, version: int, seal: bytes | None) -> None:
     _check_sizes(manifest)
     if manifest.format == OPAQUE:
         _check_pieces(manifest)
+
+
+def _next_stanza(text: bytes, begin: int, parser: _Parser, known: KnownStanzas | None) -> tuple[Stanza, int]:
+    """The stanza that begins there, and where it ends."""
+    if known is not None:
+        end = text.find(b"\n[", begin) + 1 or len(text)  # no line within a stanza begins like that
+        own = text[begin:end]
+        stanza = known.get(own)
+        if stanza is not None:
+            return stanza, end
+    matched = _STANZA.match(text, begin)
+    if not matched:
+        raise ManifestError("not a tensor's name, dtype, shape, digest and recipe")
+    stanza = parser.stanza(matched)
+    if known is not None and matched.end() == end:
+        known.put(own, stanza)
+    return stanza, matched.end()
 
 
 class _Parser:

@@ -9,52 +9,88 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from gittheta.errors import ObjectCorrupt, ObjectMissing
+from gittheta.errors import ObjectCorrupt, ObjectMissing, ObjectUnreadable
 from gittheta.model import ObjectId
 from gittheta.storage.files import (
     HINT_CORRUPT,
     HINT_MISSING,
+    NotRegular,
     check_file,
-    make_folders,
+    copy_synced,
+    is_regular,
     open_to_read,
+    os_error,
     read_at,
     sync_folder,
     translated,
 )
+from gittheta.storage.permissions import BY_UMASK, Permissions
+from gittheta.storage.temporary import TemporaryFiles
 
-#: Seconds without a change after which no process can still be writing a temporary file.
-_ABANDONED_AFTER = 24 * 3600
 #: The most objects that a reader keeps open.
 _OPEN_FILES = 64
+#: Seconds for which an object that was used is not marked as used again.
+FRESH = 3600.0
+_NAME = 64
 
 
 class ObjectStore:
     """Objects under ``root``. Those in ``alternates`` (stores of repositories that Git borrows from) are read too.
 
-    Safe to use from several threads, and by several processes at once.
+    An object is a regular file: a link, a folder or a FIFO under its name does not count, and is replaced if that is
+    possible. Safe to use from several threads, and by several processes at once.
     """
 
-    def __init__(self, root: Path, alternates: Sequence[Path] = ()) -> None:
+    def __init__(self, root: Path, alternates: Sequence[Path] = (), permissions: Permissions = BY_UMASK) -> None:
         self.root = root
         self.alternates = tuple(alternates)
+        self.permissions = permissions
+        self.unfinished = TemporaryFiles(root, permissions)
+        #: Objects that turned out to be damaged in this process: nothing new relies on them.
+        self._distrusted: set[ObjectId] = set()
+        self._guard = Lock()
 
     def home_of(self, object_id: ObjectId) -> Path:
         """The path at which this store keeps, or would keep, an object."""
         return self.root / "objects" / object_id[:2] / object_id
 
     def find(self, object_id: ObjectId) -> Path | None:
-        """The file of an object, here or in an alternate; None if there is none."""
+        """The file of an object, here or in an alternate; None if there is none. Raises ObjectUnreadable."""
         for root in (self.root, *self.alternates):
             path = root / "objects" / object_id[:2] / object_id
-            if path.is_file():
-                return path
+            try:
+                if is_regular(path):
+                    return path
+            except OSError as error:
+                raise _unreadable(object_id, path, error) from error
         return None
+
+    def borrows(self, object_id: ObjectId) -> bool:
+        """Whether an object is in an alternate only: it goes when that does."""
+        return not is_regular(self.home_of(object_id)) and self.find(object_id) is not None
+
+    def keep(self, object_id: ObjectId) -> None:
+        """Make an object that is borrowed this store's own. Raises ObjectCorrupt, or StoreError."""
+        source = self.find(object_id)
+        if source is not None and source != self.home_of(object_id):
+            self.import_file(object_id, lambda target: copy_synced(source, target, lambda _: None))
+
+    def absent(self, object_id: ObjectId) -> ObjectMissing:
+        """The error for an object that is not here; it says what stands in its place, if anything does."""
+        home = self.home_of(object_id)
+        with suppress(OSError):
+            what = NotRegular(home, home.lstat().st_mode).strerror
+            return ObjectMissing(
+                f"object {object_id} is not in the store: {home} has its name, but {what}",
+                hint=f"delete that, then: {HINT_MISSING}",
+            )
+        return ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
 
     def missing(self, needed: Mapping[ObjectId, int]) -> set[ObjectId]:
         """Those of the objects that are not here, or are shorter than their least size in bytes."""
@@ -65,18 +101,38 @@ class ObjectStore:
         path = self.find(object_id)
         return path is not None and path.stat().st_size >= size
 
+    def distrust(self, object_id: ObjectId) -> bool:
+        """From now on, nothing new is to rely on this object. Says whether that is news."""
+        with self._guard:
+            news = object_id not in self._distrusted
+            self._distrusted.add(object_id)
+            return news
+
+    def distrusts(self, objects: Iterable[ObjectId]) -> bool:
+        """Whether one of some objects turned out to be damaged before."""
+        return not self._distrusted.isdisjoint(objects)
+
+    def reusable(self, object_id: ObjectId) -> int:
+        """The bytes of an object on which something new may rely, 0 if there is none; :meth:`remove` spares it now."""
+        path = None if object_id in self._distrusted else self.find(object_id)
+        if path is None:
+            return 0
+        try:
+            self._mark_used(object_id, path)
+            return path.stat().st_size
+        except FileNotFoundError:  # removed in between
+            return 0
+
     def all(self) -> Iterator[ObjectId]:
         """Every object of this store itself (not of its alternates), sorted by name."""
         for path in sorted((self.root / "objects").glob("??/*")):
-            if len(path.name) == 64:
+            if len(path.name) == _NAME:
                 yield ObjectId(path.name)
 
     def temporary(self) -> Path:
         """A new path for an unfinished file. Raises StoreError."""
-        folder = self.root / "tmp"
-        with translated(folder):
-            make_folders(folder)
-        return folder / os.urandom(16).hex()
+        with translated(self.unfinished.folder):
+            return self.unfinished.path()
 
     def adopt(self, temporary: Path, object_id: ObjectId) -> None:
         """Give a finished, synced file its object's name. An existing file is replaced: it is equal, or damaged.
@@ -85,14 +141,25 @@ class ObjectStore:
         """
         home = self.home_of(object_id)
         with translated(home):
-            make_folders(home.parent)
-            with suppress(PermissionError):  # it may be a hard link to another user's file
-                os.chmod(temporary, 0o444)
-            os.replace(temporary, home)
+            self.permissions.make_folders(home.parent)
+            self.permissions.finish(temporary)
+            try:
+                os.replace(temporary, home)
+            except PermissionError:
+                if os.name != "nt" or not home.exists():
+                    raise
+                # Windows replaces no file that is read-only or open: what is there does as well, if it is whole.
+                check_file(home, object_id)
+                os.chmod(temporary, 0o600)
+                temporary.unlink()
             sync_folder(home.parent)
+        self._distrusted.discard(object_id)
 
     def import_file(self, object_id: ObjectId, fill: Callable[[Path], None]) -> None:
-        """Let ``fill`` write a temporary file, compare it with the object's name, and keep it. Raises ObjectCorrupt."""
+        """Let ``fill`` write a temporary file, compare it with the object's name, and keep it.
+
+        Raises ObjectCorrupt, also if what was written is a link or not a file at all.
+        """
         temporary = self.temporary()
         try:
             fill(temporary)
@@ -102,21 +169,98 @@ class ObjectStore:
             temporary.unlink(missing_ok=True)
 
     def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
-        """Read a whole object and check it against its name. Raises ObjectMissing or ObjectCorrupt."""
+        """Read a whole object and check it against its name. Raises ObjectMissing, ObjectCorrupt, ObjectUnreadable."""
         path = self.find(object_id)
         if path is None:
-            raise ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
+            raise self.absent(object_id)
         check_file(path, object_id, advance)
 
-    def remove_abandoned(self) -> None:
-        """Delete temporary files that did not change for a day, so that no process can still be writing them."""
+    def _mark_used(self, object_id: ObjectId, path: Path) -> None:
+        """Set the time of last use. An object of somebody else, or one with other names, gets a note beside it.
+
+        What cannot be written is left: nobody collects garbage in what nobody may write. Raises FileNotFoundError.
+        """
         with suppress(OSError):
-            for path in (self.root / "tmp").iterdir():
-                with suppress(OSError):
-                    status = path.stat()
-                    # A hard link to another file has that file's age, and takes no space.
-                    if status.st_nlink == 1 and time.time() - status.st_mtime > _ABANDONED_AFTER:
-                        path.unlink()
+            self.unfinished.claim()
+        status = path.stat()
+        if time.time() - self._used(object_id, status) >= FRESH and not _touch(path, status):
+            with suppress(OSError):
+                note = self._note(object_id)
+                self.permissions.make_folders(note.parent)
+                os.close(self.permissions.append_to(note))
+                os.utime(note)
+
+    def _note(self, object_id: ObjectId) -> Path:
+        return self.root / "used" / object_id
+
+    def _used(self, object_id: ObjectId, status: os.stat_result) -> float:
+        used = status.st_mtime
+        with suppress(OSError):
+            used = max(used, self._note(object_id).stat().st_mtime)
+        return used
+
+    def last_used(self, object_id: ObjectId) -> float:
+        """When an object of this store was written or reused, in seconds since the epoch. Raises OSError."""
+        return self._used(object_id, self.home_of(object_id).lstat())
+
+    def remove(self, object_id: ObjectId, before: float) -> int:
+        """Delete an object that nobody used since ``before``; returns its bytes, or 0 if it stays.
+
+        It is moved away first, and comes back if somebody has used it in the meantime. Killed in between, it is
+        brought back by :meth:`remove_abandoned`. Raises StoreError.
+        """
+        home = self.home_of(object_id)
+        with translated(home):
+            aside = self.unfinished.path(object_id)
+            os.rename(home, aside)
+            if self._used(object_id, aside.lstat()) >= before:
+                self._bring_back(aside, home)
+                return 0
+            size = aside.lstat().st_size
+            aside.unlink()
+            self._note(object_id).unlink(missing_ok=True)
+            return size
+
+    def _bring_back(self, aside: Path, home: Path) -> None:
+        try:
+            os.link(aside, home, follow_symlinks=False)
+        except FileExistsError:  # stored anew in the meantime
+            pass
+        except OSError:
+            os.rename(aside, home)
+        aside.unlink(missing_ok=True)
+
+    def remove_abandoned(self) -> None:
+        """Delete the unfinished files of processes that have ended; bring back what they were about to delete."""
+        for path in self.unfinished.abandoned():
+            with suppress(OSError):
+                object_id = path.name.partition("-")[2]
+                if len(object_id) == _NAME:
+                    self._bring_back(path, self.home_of(ObjectId(object_id)))
+                else:
+                    path.unlink()
+
+    def close(self) -> None:
+        """Let other processes know that this one writes nothing any more."""
+        self.unfinished.close()
+
+
+def _touch(path: Path, status: os.stat_result) -> bool:
+    """Set a file's time to now, if it is nobody else's. Raises FileNotFoundError."""
+    if status.st_nlink > 1:
+        return False
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _unreadable(object_id: ObjectId, path: Path, error: OSError) -> ObjectUnreadable:
+    told = os_error(path, error)
+    return ObjectUnreadable(f"object {object_id}: {told.what}", hint=told.hint)
 
 
 @dataclass
@@ -130,10 +274,14 @@ class ObjectReader:
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes of an object, from ``offset`` on.
 
-        Raises ObjectMissing, or ObjectCorrupt if the object is too short.
+        Raises ObjectMissing, ObjectUnreadable, or ObjectCorrupt if the object is too short.
         """
-        with self._lock, translated(self.store.root):
-            data = read_at(self._open(object_id), offset, length)
+        with self._lock:
+            descriptor = self._open(object_id)
+            try:
+                data = read_at(descriptor, offset, length)
+            except OSError as error:
+                raise _unreadable(object_id, self.store.home_of(object_id), error) from error
         if len(data) != length:
             raise ObjectCorrupt(f"object {object_id} is truncated", hint=HINT_CORRUPT)
         return data
@@ -144,9 +292,11 @@ class ObjectReader:
             return self._files[object_id]
         path = self.store.find(object_id)
         if path is None:
-            raise ObjectMissing(f"object {object_id} is not in the store", hint=HINT_MISSING)
-        with translated(path):
-            descriptor = open_to_read(path)
+            raise self.store.absent(object_id)
+        try:
+            descriptor = open_to_read(path, follow=False)
+        except OSError as error:
+            raise _unreadable(object_id, path, error) from error
         self._files[object_id] = descriptor
         if len(self._files) > _OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
@@ -157,3 +307,21 @@ class ObjectReader:
         with self._lock:
             while self._files:
                 os.close(self._files.popitem()[1])
+
+
+def alternate_stores(common_dir: Path) -> Iterator[Path]:
+    """The stores of repositories that one borrows objects from (``clone --shared``), and of theirs."""
+    seen = {common_dir.resolve()}
+    waiting = [common_dir]
+    while waiting:
+        folder = waiting.pop() / "objects"
+        try:
+            lines = os.fsdecode((folder / "info" / "alternates").read_bytes()).splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            lender = (folder / line).resolve().parent if line and not line.startswith("#") else None
+            if lender and lender not in seen:
+                seen.add(lender)
+                waiting.append(lender)
+                yield lender / "theta"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.model import ObjectId, Place
-from gittheta.storage.files import Buffer, open_new, translated, write_all
+from gittheta.storage.files import Buffer, sync, translated, write_all
 
 if TYPE_CHECKING:
     from gittheta.storage.objects import ObjectStore
@@ -46,7 +46,7 @@ class PackWriter:
         if self._open is None and not self._closed:
             self._store.remove_abandoned()
         with translated(self._store.root):
-            current = self._open = self._open or _OpenObject(self._store.temporary())
+            current = self._open = self._open or _OpenObject(self._store)
             offset = current.length
             for part in parts:
                 current.write(part)
@@ -97,12 +97,12 @@ class PackWriter:
 
 
 class _OpenObject:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, store: ObjectStore) -> None:
+        path = self.path = store.temporary()
         self.length = 0
         self._hash = hashlib.sha256()
         with translated(path):
-            self.descriptor = open_new(path, 0o644)
+            self.descriptor = store.permissions.create(path, 0o444)
         try:
             self.write(OBJECT_HEAD)
         except OSError:
@@ -120,7 +120,7 @@ class _OpenObject:
 
     def close(self) -> None:
         try:
-            os.fsync(self.descriptor)
+            sync(self.descriptor)
         finally:
             os.close(self.descriptor)
 

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 from gittheta.errors import ManifestError
 from gittheta.model import Digest, Recipe, digest_of
-from gittheta.storage.files import make_folders
+from gittheta.storage.files import NotRegular
 from gittheta.storage.manifest import format_recipe, parse_recipe
+from gittheta.storage.permissions import BY_UMASK, Permissions
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tensor (digest BLOB PRIMARY KEY, recipe TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID;
@@ -48,9 +51,12 @@ Answer = TypeVar("Answer")
 class RecipeCache:
     """The cache in a file, opened on first use. Safe to use from several threads, and by several processes."""
 
-    def __init__(self, path: Path, trace: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, trace: Callable[[str], None] = lambda _: None, permissions: Permissions = BY_UMASK
+    ) -> None:
         """``trace`` gets one message if the cache was damaged or cannot be used."""
         self.path = path
+        self._permissions = permissions
         self._trace = trace
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
@@ -107,6 +113,16 @@ class RecipeCache:
         row = (digest, int(compared))
         self._write(lambda connection: connection.execute("INSERT OR REPLACE INTO manifest VALUES (?, ?)", row))
 
+    def forget(self, manifests: Iterable[Digest], openings: Iterable[Digest]) -> None:
+        """What these manifests and first blocks promise is not relied on any more."""
+        texts, firsts = [(digest,) for digest in manifests], [(digest,) for digest in openings]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM manifest WHERE digest = ?", texts)
+            connection.executemany("DELETE FROM opening WHERE first = ?", firsts)
+
+        self._write(write)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -147,7 +163,7 @@ class RecipeCache:
         """After an error: rename a damaged file; else do without the cache for the rest of this process."""
         self._close()
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
-        if damaged or os.path.isdir(self.path):  # which never raises
+        if damaged or isinstance(error, NotRegular):
             aside = self.path.with_name(f"{self.path.name}.damaged")
             self._trace(f"the cache {self.path} is damaged ({error}); it is renamed to {aside.name} and replaced")
             try:
@@ -168,7 +184,7 @@ class RecipeCache:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            make_folders(self.path.parent)
+            self._create()
             # Our lock keeps threads apart, so that SQLite's own check for threads is not needed.
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
             # Readers keep a snapshot while they read a whole file, and must not block the writes of other processes.
@@ -177,6 +193,18 @@ class RecipeCache:
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.executescript(_SCHEMA)
         return self._connection
+
+    def _create(self) -> None:
+        """Make the file, with our permissions: SQLite would give it others. Raises NotRegular if it is not a file."""
+        self._permissions.make_folders(self.path.parent)
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.close(self._permissions.create(self.path))
+        else:
+            if not stat.S_ISREG(mode):  # SQLite would wait for a FIFO
+                raise NotRegular(self.path, mode)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

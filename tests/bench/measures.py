@@ -15,6 +15,7 @@ from tests.bench.change_sizes import measure_sizes
 from tests.bench.change_speeds import measure_speeds
 from tests.bench.changes import fine_tune, write_version
 from tests.bench.handshake import seconds_to_first_answer
+from tests.bench.histories import HISTORY_VERBS, seconds_of_verb, write_history
 from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
 from tests.bench.merge_git import measure_merge_git
 from tests.bench.merge_measures import measure_merge_gpu, measure_merge_memory
@@ -26,6 +27,9 @@ from tests.bench.worlds import FILE, THETA, Tool, World, sha256
 THROUGH_GIT = ("-c", "theta.smudgeLimit=100g")
 HUGE = 3 << 30
 TENSORS = 100_000
+#: Of the long history, and tensors of each version in it.
+COMMITS = 10_000
+VERSION_TENSORS = 100
 #: Each side of the merge moved every weight, most of them by a few units in the last place.
 MERGED_STEP = 0.0005
 _STARTS = 10
@@ -185,6 +189,18 @@ def measure_transfer(bench: Bench) -> None:
     bench.by_turns(transfer)
 
 
+def measure_history(bench: Bench) -> None:
+    """Verbs that walk over a long history, the first time and again."""
+    repository, hub = bench.folder / "history.git", bench.folder / "history-hub.git"
+    write_history(repository, COMMITS, VERSION_TENSORS)
+    shutil.copytree(repository, hub)
+    shutil.rmtree(hub / "theta/tmp", ignore_errors=True)
+    for key, words in HISTORY_VERBS.items():
+        took = seconds_of_verb(repository, *words, *([str(hub)] if words[0] == "push" else []))
+        bench.samples.add(THETA.name, {f"history {key}": 1000 * took / COMMITS})
+    bench.notes.append(f"history: {COMMITS} commits, each with one new tensor of {VERSION_TENSORS}")
+
+
 def merge_size(size: int) -> int:
     """Bytes of the model that is merged, about: at least those of one layer."""
     return max(size // 5, 32 << 20)
@@ -242,6 +258,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "start": measure_start,
     "quiet": measure_quiet,
     "manifest": measure_manifest,
+    "history": measure_history,
     "merge": measure_merge,
     "merge-memory": measure_merge_memory,
     "merge-git": measure_merge_git,

@@ -12,6 +12,7 @@ from gittheta.codec.tensor_store import TensorStore
 from tests.support.command import git
 from tests.support.limits import SMALL
 from tests.support.repository import Repo
+from tests.support.world import search_path
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +24,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
             patch.delenv(name)
         patch.setenv("HOME", str(home))
+        patch.setenv("PATH", search_path())
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         yield
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from gittheta.cli.verbs.setup.install import COMMANDS
 from tests.support.checkpoints import sha256
 
 ATTRIBUTES = "*.safetensors filter=theta merge=theta diff=theta -text\n"
@@ -26,16 +29,33 @@ IDENTITY = """\
 """
 
 
+#: A folder with another `git` than that on PATH, for the tests that drive Git.
+OTHER_GIT = os.environ.get("GITTHETA_TEST_GIT", "")
+
 Done = subprocess.CompletedProcess[str]
+
+
+@cache
+def git_version() -> tuple[int, int]:
+    """The version of the Git that the tests drive."""
+    text = subprocess.run(["git", "version"], env={"PATH": search_path()}, capture_output=True, check=True).stdout
+    numbers = re.search(rb"(\d+)\.(\d+)", text)
+    assert numbers
+    return int(numbers[1]), int(numbers[2])
+
+
+def search_path() -> str:
+    """PATH: the other Git if there is one, then the programs of this environment."""
+    folders = [OTHER_GIT, str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return os.pathsep.join(folder for folder in folders if folder)
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """What the test's own environment must not leak into."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT", "XDG_", "PYTEST", "COV"))}
-    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     fixed = {
         "HOME": str(home),
-        "PATH": path,
+        "PATH": search_path(),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C.UTF-8",
@@ -160,6 +180,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.env = environment(self.home)
+
+    def heed_python_path(self, folder: str) -> None:
+        """Let the filter and the merge driver import from a folder, which what `git theta install` sets forbids."""
+        self.env["PYTHONPATH"] = folder
+        for key, words in COMMANDS.items():
+            self.place().git("config", "--global", key, f"'{sys.executable}' -P -m gittheta {words}")
 
     def place(self, name: str = ".") -> Place:
         """A directory."""

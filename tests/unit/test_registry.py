@@ -131,3 +131,20 @@ def test_a_class_that_calls_itself_otherwise(site: Path) -> None:
     distribution(site, "theta-mine", "[gittheta.encodings]\nmine = plugin_under_test:Other\n")
     with pytest.raises(PluginError, match="registered as 'mine' calls itself 'another'"):
         Registry().encoding("mine")
+
+
+EXITS = """
+class Exits:
+    api_version = 2
+    name = "mine"
+    needs_whole_file = False
+    def __init__(self): raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(0)", EXITS, "class Own(BaseException): pass\nraise Own"])
+def test_a_plugin_that_tries_to_end_the_process_is_an_error_of_the_plugin(site: Path, text: str) -> None:
+    (site / "plugin_under_test.py").write_text(text)
+    distribution(site, "ends", "[gittheta.formats]\nmine = plugin_under_test:Exits\n")
+    with pytest.raises(PluginError, match="mine"):
+        Registry().format("mine")

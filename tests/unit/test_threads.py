@@ -318,7 +318,7 @@ def test_every_reader_of_tensors_serves_many_threads(tmp_path: Path, crowd: Crow
         new, recipe = chain_of(tensors)[-1]
         assert len(recipe) == 3, "this tests no chain"
         (tmp_path / "file").write_bytes(b"head" + new.data)
-        spool, descriptor = Spool(tensors.store, new.spec, 100), os.open(tmp_path / "file", os.O_RDONLY)
+        spool, descriptor = Spool(tensors, new.spec, 100), os.open(tmp_path / "file", os.O_RDONLY)
         spool.append(new.data)
         readers: list[TensorReader] = [
             open_tensor(tensors, new.spec, recipe),
@@ -347,7 +347,7 @@ def test_a_spool_is_read_while_it_grows(tmp_path: Path, crowd: Crowd) -> None:
     """Also at the moment when it moves from memory into a file."""
     data = random_of(1).randbytes(40_000)
     for held in (0, 999, 20_000, 1 << 20):
-        spool = Spool(ObjectStore(tmp_path / "theta"), TensorSpec("w", DTYPES["raw"], (len(data),)), held)
+        spool = Spool(TensorStore.at(tmp_path / "theta"), TensorSpec("w", DTYPES["raw"], (len(data),)), held)
 
         def use(number: int, spool: Spool = spool) -> bool:
             if number == 0:

@@ -20,9 +20,11 @@ from gittheta.cli.plumbing.delayed import DelayedFiles
 from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.codec.stream import ByteStream
 from gittheta.errors import GitError, ManifestError, ThetaError
+from gittheta.files.kinds import SHORT
 from gittheta.flows.add.clean import clean
-from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending
-from gittheta.flows.checkout.smudge import read_manifest, smudge
+from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
+from gittheta.flows.checkout.smudge import read_manifest, smudge, warn_of_whole
+from gittheta.flows.transfer.unpushed import warn_of_unsent
 from gittheta.flows.workspace import Workspace
 from gittheta.git.operation import Operation
 from gittheta.runtime import keep_memory
@@ -44,23 +46,47 @@ def serve() -> None:
     console = Console()
     stdin, stdout = _own_pipes()
     reader, writer = PacketReader(stdin), PacketWriter(stdout)
-    try:
-        _greet(reader, writer)
-        with Workspace.open(Path.cwd(), console) as workspace:
+    with Workspace.open(Path.cwd(), console) as workspace:
+        before = pending_mark(workspace.repository)
+        try:
+            _greet(reader, writer)
             ensure_hooks(workspace)
             console.trace("filter ready")
-            delayed = DelayedFiles()
-            while True:
-                _answer(workspace, reader, writer, delayed)
-                console.stop()
-    except (EOFError, BrokenPipeError):
-        console.trace("git has gone")
+            _answer_all(workspace, reader, writer, console)
+        except (EOFError, BrokenPipeError):
+            console.trace("git has gone")
+        _clean_up(workspace)
+        warn_of_unsent(workspace)
+        remains = pending_mark(workspace.repository) not in (None, before)
+    if remains:
+        from gittheta.cli.plumbing.after_git import write_remaining
+
+        write_remaining()
+
+
+def _answer_all(workspace: Workspace, reader: PacketReader, writer: PacketWriter, console: Console) -> None:
+    delayed = DelayedFiles()
+    while True:
+        _answer(workspace, reader, writer, delayed)
+        console.stop()
+
+
+def _clean_up(workspace: Workspace) -> None:
+    """Git has ended; it waits for us, so this must be quick."""
+    from gittheta.flows.maintain.gc import collect_now_and_then
+
+    collect_now_and_then(workspace)
 
 
 def _own_pipes() -> tuple[int, int]:
     """Git's pipes as descriptors of our own, so that nothing else can print into the protocol."""
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(2, 1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for descriptor in (stdin, stdout):
+            msvcrt.setmode(descriptor, os.O_BINARY)
     if sys.platform == "linux":
         import fcntl
 
@@ -167,6 +193,7 @@ def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool)
         text = stream.peek(MAX_TEXT + 1)
     manifest = read_manifest(workspace, path, text)
     if manifest is None:
+        warn_of_whole(workspace, path, stream.peek(SHORT))
         return _spooled(stream)
     if may_wait and _must_wait(workspace, manifest):
         note_pending(workspace.repository, path)
@@ -203,20 +230,15 @@ def _advancing(
 
 def ensure_hooks(workspace: Workspace) -> None:
     """A clone has no hooks, and without them a push would leave the objects behind: set them up."""
-    from gittheta.git.hooks import install_hooks, missing_hooks
+    from gittheta.git.calling.hooks import hooks_in_force, install_hooks
 
-    repository = workspace.repository
-    folder = repository.hooks_dir()
-    if not missing_hooks(folder):
+    if hooks_in_force(workspace.repository):
         return
-    if not folder.is_relative_to(repository.common_dir):
+    report = install_hooks(workspace.repository)
+    for change in report.changes:
+        workspace.reporter.trace(change)
+    for problem in report.problems:
         workspace.reporter.warn(
-            f"the hooks in {folder} do not call gittheta, so a push would leave model objects behind\n"
-            "  run `git theta install` in this repository to chain them"
+            f"a hook could not be installed, so a push may leave model objects behind: {problem}\n"
+            "  mend that, then run `git theta install` in this repository; or send them by `git theta push`"
         )
-        return
-    try:
-        for change in install_hooks(repository):
-            workspace.reporter.trace(f"installed {change.path}")
-    except (ThetaError, OSError) as error:
-        workspace.reporter.warn(f"hooks could not be installed: {error}")

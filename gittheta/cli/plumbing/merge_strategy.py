@@ -7,14 +7,19 @@ status tells Git: 0 merged, 1 conflicts are left to the user, 2 nothing was done
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from gittheta.cli.sink import use_sinks
-from gittheta.errors import ConfigError, ThetaError
-from gittheta.runtime import begin
-from gittheta.wording import shown
+from gittheta.cli.start import forget_current_folder
+
+forget_current_folder()
+
+import traceback  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from gittheta.cli.sink import use_sinks  # noqa: E402
+from gittheta.errors import ConfigError, ThetaError  # noqa: E402
+from gittheta.runtime import begin  # noqa: E402
+from gittheta.wording import shown  # noqa: E402
 
 if TYPE_CHECKING:
     from gittheta.flows.strategy.octopus import StrategyReport
@@ -29,12 +34,12 @@ def main() -> None:
     except (ThetaError, OSError) as error:
         sys.stderr.write(f"gittheta: {error}\n")
         status = 2
-    except Exception:  # noqa: BLE001 - whatever it is
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:  # noqa: BLE001 - whatever it is, a plugin that tries to end the process too
         # Python's own status would be 1, which Git takes for a conflict.
         traceback.print_exc()
         status = 2
-    except KeyboardInterrupt:
-        status = 130
     sys.exit(status)
 
 

@@ -30,6 +30,15 @@ def tell_conflicts(path: str, conflicts: Sequence[str]) -> None:
     )
 
 
+def tell_failure(path: str, problem: str) -> None:
+    """Why a checkpoint could not be merged although nothing is in conflict, and how to go on."""
+    sys.stderr.write(
+        f"gittheta: {path} could not be merged: {problem}\n"
+        "  nothing is in conflict: mend this, then merge again (if Git thinks that the merge goes on: "
+        "git merge --abort)\n"
+    )
+
+
 def tell_clash(path: str, problem: str) -> None:
     """The same where there is nothing that a method could merge."""
     _name(path, [problem])

@@ -10,6 +10,8 @@ from gittheta.api.reporting import timed
 from gittheta.codec.stream import ByteStream, Source
 from gittheta.errors import FormatError, ManifestError
 from gittheta.files.detect import SNIFF, detect, split
+from gittheta.flows.add.again import FileAgain
+from gittheta.flows.add.as_is import left_as_it_is
 from gittheta.flows.add.bases import Bases
 from gittheta.flows.add.intake import Intake
 from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors, remember
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes:
     """The manifest of the bytes that ``source`` yields; ``path`` says which file of the index they belong to.
 
-    What already is a manifest comes back as it is, and an empty file stays empty. A file of no known format, or a
-    broken one, is stored as opaque bytes with a warning. Raises StoreError if the objects cannot be written.
+    What already is a manifest comes back as it is, as do pointers of Git LFS and short texts of no known format; an
+    empty file stays empty. Any other file of no known format, or a broken one, is stored as opaque bytes with a
+    warning. Raises StoreError if the objects cannot be written.
     """
     stream = source if isinstance(source, ByteStream) else ByteStream(source)
     head = stream.peek(SNIFF)
@@ -41,6 +44,8 @@ def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes
         return b""
     if claims_to_be_manifest(head) and (text := _as_manifest(workspace, path, stream)) is not None:
         return text
+    if (content := left_as_it_is(workspace, path, stream)) is not None:
+        return content
     with timed(workspace.reporter, "looking up what is stored"):
         cleaning = _Cleaning(workspace, path, stream)
     try:
@@ -48,7 +53,8 @@ def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes
     finally:
         cleaning.intake.abort()
     text = format_manifest(manifest)
-    remember(workspace.tensors, manifest, text, compared=cleaning.intake.compared)
+    if cleaning.intake.kept:
+        remember(workspace.tensors, manifest, text, compared=cleaning.intake.compared)
     return text
 
 
@@ -88,7 +94,7 @@ def _layout(tensors: TensorStore, path: str, stream: ByteStream, head: bytes) ->
 
 def _temporary(tensors: TensorStore) -> BinaryIO:
     """A file for a checkpoint whose format needs all of it."""
-    return open(open_unnamed(tensors.store.temporary()), "w+b")
+    return open(open_unnamed(tensors.scratch()), "w+b")
 
 
 class _Cleaning:
@@ -101,7 +107,8 @@ class _Cleaning:
         self.path = path
         self.stream = stream
         self.reporter = workspace.reporter
-        self.intake = Intake(workspace.tensors, stream, stored, bases)
+        top = workspace.repository.top
+        self.intake = Intake(workspace.tensors, stream, stored, bases, FileAgain(top / path if top else None))
         self.skeleton = bytearray()
         self.lead = 0
 

@@ -18,11 +18,14 @@ from gittheta.codec.encode import Encoder, PendingTensor
 from gittheta.codec.readers import HeldReader, PartReader
 from gittheta.codec.spool import Spool
 from gittheta.codec.stream import ByteStream, rechunked
-from gittheta.errors import StoreError
+from gittheta.errors import StoreError, ThetaError
 from gittheta.model import (
     EMPTY_DIGEST,
     SKELETON,
     Digest,
+    Link,
+    ObjectId,
+    Place,
     RunningDigest,
     Stanza,
     TensorSpec,
@@ -36,9 +39,12 @@ if TYPE_CHECKING:
     from gittheta.api import TensorReader
     from gittheta.codec.chain import Frame
     from gittheta.codec.tensor_store import TensorStore
+    from gittheta.flows.add.again import FileAgain
     from gittheta.flows.add.bases import Bases
     from gittheta.flows.add.stored import ComparableTensor, StoredTensors
 
+#: The object of what is not stored. No object has this name.
+_NOWHERE = ObjectId("0" * 64)
 #: Blocks that are read ahead of their digests while a file is compared with what is stored.
 _BUFFERS = 4
 
@@ -91,8 +97,12 @@ class _Waiting:
 class Intake:
     """Takes tensors from a stream, in file order; ``pieces`` are complete after :meth:`finish`. For one thread."""
 
-    def __init__(self, tensors: TensorStore, stream: ByteStream, stored: StoredTensors, bases: Bases) -> None:
+    def __init__(
+        self, tensors: TensorStore, stream: ByteStream, stored: StoredTensors, bases: Bases, again: FileAgain
+    ) -> None:
         self.pieces: list[Piece] = []
+        #: Whether all is stored; otherwise the result is for looking only.
+        self.kept = True
         #: Whether every frame that the result relies on was written here, or compared with its block.
         self.compared = True
         self._tensors = tensors
@@ -100,6 +110,7 @@ class Intake:
         self._stream = stream
         self._stored = stored
         self._bases = bases
+        self._again = again
         self._encoder = Encoder(tensors)
         self._pending: dict[Digest, PendingTensor] = {}
         self._waiting: deque[_Waiting] = deque()
@@ -131,16 +142,17 @@ class Intake:
         """
         block_size = self._limits.block_bytes(spec.dtype)
         stored = self._comparable(spec, block_size)
+        begin = self._stream.position
         blocks = self._stream.blocks(spec.nbytes, block_size)
         if stored is not None:
             agreed, rest = self._agreement(stored)
             if agreed == len(stored.frames):
                 self._add_stored(spec, stored, skip)
                 return True
-            again = Decoder(self._tensors).first_blocks(spec, stored.recipe, agreed)
+            again = self._read_back(spec, stored, agreed, begin)
             done = sum(frame.head.raw for frame in stored.frames[:agreed]) + sum(map(len, rest))
             blocks = rechunked(chain(again, rest, self._stream.blocks(spec.nbytes - done, block_size)), block_size)
-        spool = Spool(self._tensors.store, spec, self._limits.held)
+        spool = Spool(self._tensors, spec, self._limits.held)
         try:
             # A tensor in memory is digested by the workers, while the next is read; one in a file, on its way there.
             digests = _digested(blocks, spool) if spec.nbytes > self._limits.held else None
@@ -186,6 +198,28 @@ class Intake:
                 block = buffer[: self._stream.fill(buffer)]
                 reading.append((frame, block, self._tensors.digesters.submit(digest_of, block)))
         return agreed, []
+
+    def _read_back(self, spec: TensorSpec, stored: ComparableTensor, agreed: int, begin: int) -> Iterator[memoryview]:
+        """The first blocks of a tensor that begins at offset ``begin`` of the file: those that agreed with the store.
+
+        What cannot be read there is read from the file once more. Raises ThetaError if that is not possible either;
+        then the next command does not compare with what is stored.
+        """
+        left = list(stored.frames[:agreed])
+        try:
+            for block in Decoder(self._tensors).first_blocks(spec, stored.recipe, agreed):
+                begin += len(block)
+                del left[0]
+                yield block
+        except ThetaError as error:
+            self._stored.doubt(stored, error)
+            for frame in left:
+                found = self._again.block(begin, frame.head.raw, frame.head.digest)
+                if found is None:
+                    self._stored.forget(spec, stored)
+                    raise error.but(hint="run the command again: the file is stored anew then") from None
+                begin += len(found)
+                yield found
 
     def _add_stored(self, spec: TensorSpec, stored: ComparableTensor, skip: int) -> None:
         found = self._stored.stanza(spec, stored.digest, skip)
@@ -254,9 +288,18 @@ class Intake:
             piece.digest = digests.whole
             piece.found = self._find(piece, digests.blocks)
             if piece.found is None and spec.nbytes:
-                candidates = self._bases.of(spec) if spec.name != SKELETON else ()
-                piece.found = self._encoder.add(waiting.values, digests.blocks, candidates)
-                self._pending[recipe_keys(piece.digest, spec)[bool(candidates)]] = piece.found
+                piece.found = self._encoded(piece, waiting.values, digests)
+
+    def _encoded(self, piece: Piece, values: TensorReader, digests: Digests) -> Stanza | PendingTensor:
+        """A new tensor on its way into the store; where nothing can be stored, what a manifest would say of it."""
+        spec = piece.spec
+        if not self._tensors.keeps:
+            self.kept = False
+            return Stanza(spec, piece.digest, (Link("dense", (Place(_NOWHERE, 0, spec.nbytes),)),), piece.skip)
+        candidates = self._bases.of(spec) if spec.name != SKELETON else ()
+        pending = self._encoder.add(values, digests.blocks, candidates)
+        self._pending[recipe_keys(piece.digest, spec)[bool(candidates)]] = pending
+        return pending
 
     def _find(self, piece: Piece, blocks: Sequence[Digest]) -> Stanza | PendingTensor | None:
         """Where a tensor is stored already, or how it is being stored."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gittheta.codec.chain import Frame, frames_of
+from gittheta.codec.damage import doubt
 from gittheta.codec.decode import Decoder
 from gittheta.errors import ManifestError, ThetaError
 from gittheta.model import (
@@ -76,8 +77,11 @@ class StoredTensors:
         self._doubtful: dict[tuple[Digest, Recipe], TensorSpec] = {}
         self._compared: dict[str, Stanza] = {}
         self._sizes: dict[ObjectId, int] = {}
-        for text, manifest in at_hand.manifests:
-            known = tensors.recipes.manifest(digest_of(text))
+        self._texts = tuple(digest_of(text) for text, _ in at_hand.manifests)
+        #: Recipes that did not yield their tensors, although no object of theirs is damaged.
+        self._wrong: set[Recipe] = set()
+        for text, manifest in zip(self._texts, (manifest for _, manifest in at_hand.manifests), strict=True):
+            known = tensors.recipes.manifest(text)
             self._learn(manifest, compared=bool(known))
             if known is None:
                 self._doubt(manifest)
@@ -147,6 +151,17 @@ class StoredTensors:
         whole = sum(frame.head.raw for frame in frames) == spec.nbytes
         return ComparableTensor(digest, recipe, frames) if whole else None
 
+    def doubt(self, stored: ComparableTensor, error: ThetaError) -> None:
+        """A stored tensor could not be read: nothing new relies on it."""
+        doubt(self._tensors, stored.recipe, error)
+        self._wrong.add(stored.recipe)
+        self._sizes.clear()
+
+    def forget(self, spec: TensorSpec, stored: ComparableTensor) -> None:
+        """Do not compare with that tensor again, in other processes either."""
+        openings = recipe_keys(stored.frames[0].head.digest, spec)
+        self._tensors.recipes.forget(self._texts, openings)
+
     def _is_sound(self, recipe: Recipe, digest: Digest) -> bool:
         """Whether a recipe's objects are here and, if it comes from a stranger's manifest, yield the tensor."""
         if not self.is_here(recipe):
@@ -163,13 +178,14 @@ class StoredTensors:
         return True
 
     def is_here(self, recipe: Recipe) -> bool:
-        """Whether the objects that a recipe needs are in the store."""
-        return all(self._size(place.object) >= place.offset + place.length for link in recipe for place in link.places)
+        """Whether the objects that a recipe needs are in the store, undamaged as far as anyone knows."""
+        places = (place for link in recipe for place in link.places)
+        here = all(self._size(place.object) >= place.offset + place.length for place in places)
+        return here and recipe not in self._wrong
 
     def _size(self, object_id: ObjectId) -> int:
         if object_id not in self._sizes:
-            path = self._tensors.store.find(object_id)
-            self._sizes[object_id] = path.stat().st_size if path else 0
+            self._sizes[object_id] = self._tensors.store.reusable(object_id)
         return self._sizes[object_id]
 
 
@@ -190,8 +206,10 @@ def remember(tensors: TensorStore, manifest: Manifest, text: bytes, *, compared:
     openings = []
     for stanza in manifest.stanzas:
         if compared and stanza.spec.nbytes > tensors.limits.held:
-            first = next(frames_of(tensors.reader, stanza.recipe[0]))
-            openings.append((recipe_key(first.head.digest, stanza.spec, stanza.recipe), stanza.digest, stanza.recipe))
+            with suppress(ThetaError):  # of a tensor that was stored long ago
+                first = next(frames_of(tensors.reader, stanza.recipe[0]))
+                key = recipe_key(first.head.digest, stanza.spec, stanza.recipe)
+                openings.append((key, stanza.digest, stanza.recipe))
     recipes = [
         (recipe_key(stanza.digest, stanza.spec, stanza.recipe), stanza.recipe)
         for stanza in manifest.stanzas

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import GitError, ThetaError
 from gittheta.flows.checkout.smudge import read_manifest, smudge
-from gittheta.git.index import forget_stat, remembered_sizes
+from gittheta.flows.workspace import permissions_of
+from gittheta.git.index import remembered_sizes, untracked_files
+from gittheta.git.locked_index import replace_entries
 from gittheta.runtime import total_memory
-from gittheta.storage.files import open_new, translated, write_all
+from gittheta.storage.files import open_new, reading, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.storage.shared_list import SharedList
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from gittheta.model import Manifest
 
 PENDING = "theta-pending"
+#: What the list begins with once a hook has looked at it: a path of no letters.
+_SEEN = b"\0"
 
 
 def pending_file(repository: Repository) -> Path:
@@ -35,8 +40,56 @@ def pending_file(repository: Repository) -> Path:
 
 def note_pending(repository: Repository, path: str) -> None:
     """Remember that Git was given a manifest for this file."""
-    with translated(pending_file(repository)), open(pending_file(repository), "ab") as file:
-        file.write(os.fsencode(path) + b"\0")
+    with translated(pending_file(repository)):
+        _pending_list(repository).append(os.fsencode(path) + b"\0")
+
+
+def _pending_list(repository: Repository) -> SharedList:
+    return SharedList(pending_file(repository), permissions_of(repository))
+
+
+def pending_paths(repository: Repository) -> list[str]:
+    """What is noted, each path once."""
+    return _paths_in(_noted(repository))
+
+
+def _noted(repository: Repository) -> bytes:
+    try:
+        return pending_file(repository).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _settle(repository: Repository, before: bytes, after: bytes) -> None:
+    """Replace what was read of the list; what was noted since, while files were written, stays."""
+    if before:
+        with translated(pending_file(repository)):
+            _pending_list(repository).replace(before, after)
+
+
+def _paths_in(noted: bytes) -> list[str]:
+    return [path for path in dict.fromkeys(os.fsdecode(noted).split("\0")) if path]
+
+
+def pending_mark(repository: Repository) -> tuple[int, int] | None:
+    """Something that changes whenever the list does; None while there is none."""
+    try:
+        status = os.stat(pending_file(repository))
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def handed_elsewhere(workspace: Workspace) -> list[str]:
+    """Pending paths at which no manifest stands, although no hook has looked: Git has put it elsewhere."""
+    repository = workspace.repository
+    try:
+        seen = pending_file(repository).read_bytes().startswith(_SEEN)
+    except FileNotFoundError:
+        return []
+    if seen or repository.top is None:
+        return []
+    return [path for path in pending_paths(repository) if manifest_text(repository.top / path) is None]
 
 
 def is_large(workspace: Workspace, manifest: Manifest) -> bool:
@@ -58,30 +111,34 @@ def materialise_pending(workspace: Workspace) -> list[str]:
     A git command that is still running may write its own idea of the index over what is mended here: a path stays
     noted until a later hook finds nothing more to do for it. If the index is in use, that later hook does it all.
     """
-    noted = pending_file(workspace.repository)
-    try:
-        paths = dict.fromkeys(os.fsdecode(noted.read_bytes()).split("\0")[:-1])
-    except FileNotFoundError:
+    noted = _noted(workspace.repository)
+    paths = _paths_in(noted)
+    if not paths:
         return []
     try:
         written, unsure = _materialise(workspace, paths)
     except GitError as error:
         workspace.reporter.trace(f"the index is in use: {error.what}")
         return []
-    if unsure:
-        noted.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in unsure))
-    else:
-        noted.unlink(missing_ok=True)
+    left = b"".join(os.fsencode(path) + b"\0" for path in unsure)
+    _settle(workspace.repository, noted, _SEEN + left if left else b"")
     return written
 
 
 def materialise_all(workspace: Workspace) -> list[str]:
-    """The same for every tracked file of the work tree."""
-    repository = workspace.repository
-    filters = repository.attributes(["filter"], dict.fromkeys(entry.path for entry in repository.index()))
-    written, _ = _materialise(workspace, [path for path in filters if filters[path]["filter"] == "theta"])
-    pending_file(repository).unlink(missing_ok=True)
+    """The same for every file of the work tree that gittheta stores or would store, and for all that is noted."""
+    noted = _noted(workspace.repository)
+    written, _ = _materialise(workspace, [*tracked_paths(workspace.repository), *_paths_in(noted)])
+    _settle(workspace.repository, noted, b"")
     return written
+
+
+def tracked_paths(repository: Repository) -> list[str]:
+    """Every path with the filter, in the index or not, ignored or not: `git stash -a` takes all of them away."""
+    git = repository.git
+    paths = dict.fromkeys([*(entry.path for entry in repository.index()), *untracked_files(git)])
+    filters = repository.attributes(["filter"], paths)
+    return [path for path in filters if filters[path]["filter"] == "theta"]
 
 
 def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -90,7 +147,7 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
     Raises GitError if the index is locked; the files are then in place, but Git takes them for modified.
     """
     repository = workspace.repository
-    paths = list(paths)
+    paths = list(dict.fromkeys(paths))
     if not paths or repository.top is None:
         return [], []
     written, failed = [], []
@@ -102,7 +159,7 @@ def _materialise(workspace: Workspace, paths: Iterable[str]) -> tuple[list[str],
             failed.append(error)
     stale = _stale(workspace, paths)
     if stale:
-        forget_stat(repository.git, stale)
+        replace_entries(repository, [(entry, entry) for entry in stale])
     if failed:
         # One that cannot be rebuilt must not keep the others from their places.
         raise failed[0]
@@ -185,9 +242,9 @@ def _write(workspace: Workspace, path: str, manifest: Manifest, temporary: Path)
 def manifest_text(path: Path) -> bytes | None:
     """The content of a file of the work tree if it claims to be a manifest."""
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_TEXT:
+        if path.lstat().st_size > MAX_TEXT:
             return None
-        with open(path, "rb") as file:
+        with reading(path, follow=False) as file:
             head = file.read(64)
             return head + file.read() if claims_to_be_manifest(head) else None
     except OSError:

@@ -9,6 +9,7 @@ from gittheta.api.reporting import timed
 from gittheta.codec.decode import Decoder
 from gittheta.codec.stream import exactly
 from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
+from gittheta.files.kinds import Kind, is_pointer, kind_of
 from gittheta.flows.add.stored import remember
 from gittheta.flows.transfer.fetch import fetch_missing
 from gittheta.model import OPAQUE, Manifest, skeleton_spec
@@ -19,6 +20,7 @@ from gittheta.storage.manifest import (
     is_foreign_manifest,
     parse_manifest,
 )
+from gittheta.wording import shell_word, shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -37,10 +39,11 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
                 path=path,
                 hint="check it out with git-theta, then `git theta track` it and `git add --renormalize` it here",
             )
-        if text.startswith(b"version https://git-lfs.github.com/spec/v1\n"):
-            workspace.reporter.warn(
-                f"{path}: committed with Git LFS, left as the pointer that it is\n"
-                "  run `git lfs pull`, then `git add --renormalize` it to store it with gittheta"
+        if is_pointer(text) and not workspace.settings.allow_lfs_pointers:
+            workspace.warn_once(
+                "pointer",
+                f"{shown(path)}: committed with Git LFS, left as its pointer; `git theta status` lists them\n"
+                "  run `git lfs pull`, then `git add --renormalize .` to store them with gittheta",
             )
         return None
     try:
@@ -49,12 +52,23 @@ def read_manifest(workspace: Workspace, path: str, text: bytes) -> Manifest | No
     except ThetaError as error:
         if has_conflict_markers(text):
             workspace.reporter.warn(
-                f"{path}: both versions of the manifest, as git merges text where the merge driver is not set up\n"
-                f"  choose one: git checkout --ours -- {path} (or --theirs); to merge models: git theta install"
+                f"{shown(path)}: both versions of the manifest, as git merges text without the merge driver\n"
+                f"  choose one: git checkout --ours -- {shell_word(path)} (or --theirs)\n"
+                "  to merge models: git theta install"
             )
             return None
         raise error.located(path=path) from None
     return manifest
+
+
+def warn_of_whole(workspace: Workspace, path: str, content: bytes) -> None:
+    """Say once how to mend it if Git has a file whole, past the filter; ``content`` begins what Git has."""
+    if kind_of(workspace.tensors.registry, workspace.reporter, content) is Kind.WHOLE:
+        workspace.warn_once(
+            "whole",
+            f"{shown(path)}: whole in Git, past gittheta; `git theta status` lists such files\n"
+            "  to let gittheta store them: git add --renormalize . && git commit",
+        )
 
 
 def check_plugins(registry: Registry, manifest: Manifest) -> None:

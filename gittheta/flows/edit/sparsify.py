@@ -24,7 +24,7 @@ from gittheta.flows.edit.prestore import KnownOrigin, prestore
 from gittheta.flows.edit.task_vector import Loss, Pair, Selection, TaskVector, check_scalar, sparse
 from gittheta.flows.edit.workfile import WorkFile
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.git.names import commit_of
+from gittheta.git.refs.names import commit_of
 from gittheta.numerics.floats import has_arithmetic
 
 if TYPE_CHECKING:

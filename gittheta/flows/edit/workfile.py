@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gittheta.errors import ManifestError, StoreError
 from gittheta.files.checkpoint import CheckpointFile
 from gittheta.flows.checkout.materialise import manifest_text
-from gittheta.storage.files import open_new, translated, write_all
+from gittheta.storage.files import open_new, sync, translated, write_all
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -66,7 +66,7 @@ class WorkFile:
             for part in parts:
                 write_all(descriptor, part)
                 self.workspace.reporter.advance(len(part))
-            os.fsync(descriptor)
+            sync(descriptor)
             then(descriptor)
         finally:
             os.close(descriptor)

@@ -9,12 +9,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError
-from gittheta.git.history import file_changes, walk
+from gittheta.flows.transfer.needs import warn_of_odd
+from gittheta.git.history import bring, file_changes, walk
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
+from gittheta.storage.stanzas import KnownStanzas
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.git.entries import FileChange
-    from gittheta.model import Digest, Manifest, Place
+    from gittheta.model import Digest, Manifest, Place, Stanza
 
 #: Versions before a version are few, and mostly the last one that was looked at.
 _REMEMBERED = 16
@@ -49,8 +52,11 @@ class Usage:
 
     workspace: Workspace
     _met: set[Place] = field(default_factory=set)
+    #: Versions that are left out, and why.
+    _odd: dict[str, ManifestError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._stanzas = KnownStanzas()
         self._read = lru_cache(_REMEMBERED)(self._read_manifest)
 
     def versions(self, revisions: Sequence[str]) -> Iterator[Version]:
@@ -59,30 +65,38 @@ class Usage:
         What the excluded ones (``^``) reach is there already.
         """
         git = self.workspace.repository.git
+        bring(git, [oid.removeprefix("^") for oid in revisions])
         excluded = [oid[1:] for oid in revisions if oid.startswith("^")]
         if excluded:
             for blob in walk(git, excluded):
                 if manifest := self._read(blob.oid, blob.path):
-                    self._take(manifest)
+                    self._take(manifest, manifest.stanzas)
         for change in file_changes(git, revisions):
             if manifest := self._read(change.oid, change.path):
                 yield self._version(change, manifest)
+        warn_of_odd(self.workspace, self._odd)
 
     def _version(self, change: FileChange, manifest: Manifest) -> Version:
-        before = [_digests(self._read(oid, change.path)) for oid in change.before]
+        before = [_by_name(self._read(oid, change.path)) for oid in change.before]
+        # Versions share the stanzas that are alike, so that most need no look.
+        fresh = [
+            stanza
+            for stanza in manifest.stanzas
+            if not before or any(stanzas.get(stanza.spec.name) is not stanza for stanzas in before)
+        ]
         changed = [
             stanza.spec.nbytes
-            for stanza in manifest.stanzas
-            if all(digests.get(stanza.spec.name) != stanza.digest for digests in before)
+            for stanza in fresh
+            if all(_digest(stanzas.get(stanza.spec.name)) != stanza.digest for stanzas in before)
         ]
         size, tensors = manifest.file_size, len(manifest.stanzas)
-        added = dict(sorted(self._take(manifest).items()))
+        added = dict(sorted(self._take(manifest, fresh).items()))
         return Version(change.commit, change.date, change.path, size, tensors, len(changed), sum(changed), added)
 
-    def _take(self, manifest: Manifest) -> Counter[str]:
-        """Bytes of the places that were not met before, by encoding."""
+    def _take(self, manifest: Manifest, stanzas: Iterable[Stanza]) -> Counter[str]:
+        """Bytes of the places that were not met before, by encoding, of a skeleton and of some tensors."""
         added: Counter[str] = Counter()
-        for recipe in manifest.recipes():
+        for recipe in (manifest.skeleton.recipe, *(stanza.recipe for stanza in stanzas)):
             for link in recipe:
                 fresh = [place for place in link.places if place not in self._met]
                 self._met.update(fresh)
@@ -91,15 +105,22 @@ class Usage:
         return added
 
     def _read_manifest(self, oid: str, path: str) -> Manifest | None:
+        text = self.workspace.blobs.read(oid, MAX_TEXT)
+        if not text or not claims_to_be_manifest(text):
+            return None
         try:
-            return self.workspace.read_manifest(oid)
+            return parse_manifest(text, self._stanzas)
         except ManifestError as error:
-            self.workspace.reporter.warn(f"{error.located(path=path)}\n  this version is left out")
+            self._odd.setdefault(path, error)
             return None
 
 
-def _digests(manifest: Manifest | None) -> dict[str, Digest]:
-    return {stanza.spec.name: stanza.digest for stanza in manifest.stanzas} if manifest else {}
+def _by_name(manifest: Manifest | None) -> dict[str, Stanza]:
+    return {stanza.spec.name: stanza for stanza in manifest.stanzas} if manifest else {}
+
+
+def _digest(stanza: Stanza | None) -> Digest | None:
+    return stanza.digest if stanza else None
 
 
 def lies_in(path: str, wanted: Iterable[str]) -> bool:

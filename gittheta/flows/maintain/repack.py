@@ -15,7 +15,7 @@ from gittheta.codec.spool import Spool
 from gittheta.errors import GitError
 from gittheta.flows.add.stored import remember
 from gittheta.flows.transfer.fetch import fetch_missing
-from gittheta.git.index import stage
+from gittheta.git.locked_index import PATIENCE, replace_entries
 from gittheta.model import Manifest, Stanza, digest_of, stored_bytes
 from gittheta.storage.manifest import format_manifest
 
@@ -48,11 +48,13 @@ def repack(workspace: Workspace, paths: Iterable[str] = ()) -> list[Repacked]:
     for entry in map(tracked.__getitem__, wanted):
         manifest = workspace.try_manifest(entry.oid)
         if manifest and any(len(stanza.recipe) > 1 for stanza in manifest.stanzas):
-            done.append(_repack(workspace, entry, manifest))
+            repacked = _repack(workspace, entry, manifest)
+            done += [repacked] if repacked else []
     return done
 
 
-def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
+def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked | None:
+    """Flatten one file; None if the index has another version of it by now."""
     fetch_missing(workspace, manifest)
     chains = [stanza for stanza in manifest.stanzas if len(stanza.recipe) > 1]
     workspace.reporter.start(f"Repacking {entry.path}", sum(stanza.spec.nbytes for stanza in chains))
@@ -66,7 +68,10 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
     stanzas = tuple(replace(stanza, recipe=flat.get(stanza.spec.name, stanza.recipe)) for stanza in manifest.stanzas)
     new = replace(manifest, stanzas=stanzas)
     text = format_manifest(new)
-    stage(workspace.repository.git, entry, text)
+    staged = replace(entry, oid=workspace.repository.git.write_blob(text))
+    if replace_entries(workspace.repository, [(entry, staged)], PATIENCE):
+        workspace.reporter.warn(f"{entry.path}: staged anew in the meantime, and left like that; run repack again")
+        return None
     # What is not told from anything was not read here, so that it is known now only if it was before.
     known = workspace.tensors.recipes.manifest(digest_of(format_manifest(manifest)))
     if known is not None:
@@ -78,7 +83,7 @@ def _repack(workspace: Workspace, entry: Entry, manifest: Manifest) -> Repacked:
 def _stored(workspace: Workspace, encoder: Encoder, chains: list[Stanza]) -> Iterator[tuple[Stanza, PendingTensor]]:
     decoder = Decoder(workspace.tensors)
     for stanza in chains:
-        spool = Spool(workspace.tensors.store, stanza.spec, workspace.tensors.limits.held)
+        spool = Spool(workspace.tensors, stanza.spec, workspace.tensors.limits.held)
         for block in decoder.checked([(stanza.spec, stanza.digest, stanza.recipe)]):
             spool.append(block)
             workspace.reporter.advance(len(block))

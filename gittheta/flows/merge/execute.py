@@ -181,7 +181,7 @@ def _compute(tasks: Tasks, decision: Decision, compute: Compute, measured: dict[
 
     task, at_hand = tasks.opened(decision)
     hashed = RunningDigest()
-    result = Spool(tasks.tensors.store, task.spec, tasks.tensors.limits.held)
+    result = Spool(tasks.tensors, task.spec, tasks.tensors.limits.held)
     known = measured.get(decision.choice) if decision.choice and task.traits.scope == "global" else None
     for run in merge_tensor(task, compute, known):
         block = raw_bytes(run)

@@ -29,7 +29,7 @@ def read_stored(
 ) -> TensorReader:
     """A stored tensor, decoded and checked, to be read more than once. ``sides`` of them are held at the same time."""
     held = max(tensors.limits.whole_tensor, tensors.limits.merge_buffers // (LANES * (sides + 2)))
-    spool = Spool(tensors.store, stanza.spec, held)
+    spool = Spool(tensors, stanza.spec, held)
     for block in Decoder(tensors, at_hand).checked([(stanza.spec, stanza.digest, stanza.recipe)]):
         spool.append(block)
     return spool

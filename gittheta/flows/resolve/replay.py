@@ -14,7 +14,7 @@ from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import MERGE, SIDES, parse_trailers
 from gittheta.git.history import independent, octopus_bases, parents
 from gittheta.git.messages import trailer_lines
-from gittheta.git.names import commit_of
+from gittheta.git.refs.names import commit_of
 from gittheta.git.trees import follows_renames, tree_renames
 
 if TYPE_CHECKING:

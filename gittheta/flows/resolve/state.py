@@ -19,7 +19,9 @@ from gittheta.errors import ManifestError, MergeError
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.flows.merge.rules import read_policy
 from gittheta.flows.resolve.trailers import trailers_of
+from gittheta.flows.workspace import permissions_of
 from gittheta.model import Manifest, RunningDigest
+from gittheta.storage.files import write_all
 from gittheta.storage.manifest import format_manifest
 
 if TYPE_CHECKING:
@@ -127,15 +129,15 @@ def _begun(repository: Repository, operation: Operation, versions: Versions, rul
 def save(repository: Repository, made: MergeState) -> None:
     """Write a record; those of other merges go."""
     folder = repository.git_dir / _FOLDER
-    folder.mkdir(exist_ok=True)
+    permissions = permissions_of(repository)
+    permissions.make_folders(folder)
     for path in folder.iterdir():
         other = _load(path)
         if other is None or (other.head, other.heads) != (made.head, made.heads):
             path.unlink(missing_ok=True)
     target = folder / f"{hashlib.sha256(os.fsencode(made.path)).hexdigest()}.json"
-    temporary = target.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(_as_json(made), indent=1))
-    os.replace(temporary, target)
+    with permissions.replacing(target) as descriptor:
+        write_all(descriptor, json.dumps(_as_json(made), indent=1).encode())
 
 
 def merge_states(repository: Repository, operation: Operation) -> Iterator[MergeState]:
@@ -206,7 +208,7 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
 def _load(path: Path) -> MergeState | None:
     """A record; None for a file that is none, as an interrupted command may leave it."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return MergeState(
             found["path"],
             Verb(found["verb"]),

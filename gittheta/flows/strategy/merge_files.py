@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from gittheta.engine.options import WEIGHT, weights_of
 from gittheta.errors import ManifestError, ThetaError
+from gittheta.flows.add.whole import manifest_of_whole
 from gittheta.flows.checkout.smudge import read_manifest
 from gittheta.flows.merge.execute import Outcome, merge_versions
 from gittheta.flows.merge.plan import Action, Side, Versions, plan_merge
@@ -53,6 +55,8 @@ class FileMerger:
     verb: Verb
     #: Options of the command line.
     given: Mapping[str, str]
+    #: What was stored for versions that are whole in Git, by blob.
+    _whole: dict[str, Manifest | None] = field(default_factory=dict)
 
     def check_weights(self) -> None:
         """Raises MergeError if the command line has not one weight for each side."""
@@ -104,7 +108,9 @@ class FileMerger:
         gone = [label[index] for index in candidate.changed if candidate.sides[index] is None]
         if gone:
             return f"deleted in {_listed(gone)}, changed in {_listed([name for name, _ in there])}"
-        kinds = {name: self._kind(side.oid) for name, side in there}
+        kinds = {
+            name: "" if self._manifest(candidate.path, side, name) else self._kind(side.oid) for name, side in there
+        }
         stored = [name for name, kind in kinds.items() if not kind]
         others = [f"{kind} in {name}" for name, kind in kinds.items() if kind]
         return f"stored by gittheta in {_listed(stored)}, {_listed(others)}" if others else ""
@@ -126,13 +132,23 @@ class FileMerger:
         return Versions(candidate.path, base, sides, self.verb)
 
     def _manifest(self, path: str, entry: Entry | None, label: str) -> Manifest | None:
-        text = self.workspace.blobs.read(entry.oid, MAX_TEXT) if entry else None
-        if not text or not claims_to_be_manifest(text):
+        if entry is None or not entry.mode.startswith("100"):
+            return None
+        text = self.workspace.blobs.read(entry.oid, MAX_TEXT)
+        if text is not None and not claims_to_be_manifest(text):
+            return self._stored(path, entry.oid, text, label)
+        if not text:
             return None
         try:
             return read_manifest(self.workspace, path, text)
         except ManifestError as error:
             raise error.but(what=f"{error.what} (in {label})") from None
+
+    def _stored(self, path: str, oid: str, content: bytes, label: str) -> Manifest | None:
+        """The manifest of a version from before gittheta, which is whole in Git; stored once."""
+        if oid not in self._whole:
+            self._whole[oid] = manifest_of_whole(self.workspace, path, BytesIO(content), label) if content else None
+        return self._whole[oid]
 
     def _given(self, versions: Versions) -> Mapping[str, str]:
         """The options of the command line, for a checkpoint that perhaps not every side has."""

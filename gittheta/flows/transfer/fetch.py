@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
-from gittheta.flows.transfer.needs import manifests_in, needed_objects, tensor_needing
-from gittheta.flows.transfer.remotes import opened_remote, uncounted
+from gittheta.flows.transfer.absent import Absence, lost
+from gittheta.flows.transfer.needs import Needs, needed_objects, tensor_needing
+from gittheta.flows.transfer.remotes import opened_remote, sources, uncounted
 from gittheta.storage.files import HINT_CORRUPT
-from gittheta.wording import counted
+from gittheta.wording import counted, quoted, shell_word, shown
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
     from gittheta.flows.workspace import Workspace
     from gittheta.model import Manifest, ObjectId
+
+_HINT = (
+    "push it from a clone that has it: git theta push --all; if it came from a URL that is not a remote: "
+    "git remote add NAME URL; if the remote keeps objects elsewhere: git config remote.NAME.thetaUrl FOLDER"
+)
+
+
+@dataclass
+class Asked:
+    """What stood in the way of each source that was asked for objects."""
+
+    reasons: list[str] = field(default_factory=list)
+    #: Sources that sent something else than the object that was asked for.
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> str:
+        """The reasons, to follow what is missing."""
+        return "".join(f"; {reason}" for reason in self.reasons)
+
+    @property
+    def hint(self) -> str:
+        """What to do where something was not found."""
+        if not self.damaged:
+            return _HINT
+        return f"mend it in a clone that has it whole: git theta fsck --remote {shell_word(self.damaged[0])} --repair"
 
 
 def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
@@ -23,7 +51,7 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     if not missing:
         return 0
     count = len(missing)
-    tried = download(workspace, dict.fromkeys(missing, 0))
+    asked = download(workspace, missing)
     missing = workspace.tensors.store.missing(manifest.objects())
     if missing:
         object_id = min(missing)
@@ -34,10 +62,9 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
                 hint=HINT_CORRUPT,
             )
         raise ObjectMissing(
-            f"object {object_id} is not in the store" + "".join(f"; {reason}" for reason in tried),
+            f"{workspace.tensors.store.absent(object_id).what}{asked.told}",
             tensor=tensor_needing(manifest, object_id),
-            hint="push it from a clone that has it: git theta push; if the models lie elsewhere than the commits:\n"
-            "  git config remote.NAME.thetaUrl URL",
+            hint=asked.hint,
         )
     return count
 
@@ -46,59 +73,104 @@ def fetch_objects(workspace: Workspace, needed: Mapping[ObjectId, int]) -> None:
     """Get those of some objects that are not here, as far as any remote has them."""
     missing = workspace.tensors.store.missing(needed)
     if missing:
-        download(workspace, dict.fromkeys(missing, 0))
+        download(workspace, missing)
 
 
-def download(workspace: Workspace, wanted: Mapping[ObjectId, int], only: str | None = None) -> list[str]:
-    """Get objects from the remotes, the likeliest first; returns what stood in the way of each remote."""
+def download(
+    workspace: Workspace, wanted: Iterable[ObjectId], only: str | None = None, but: str | None = None
+) -> Asked:
+    """Get objects from all sources or one, the likeliest first; ``but``: a URL that is not asked."""
     left = set(wanted)
-    reasons: list[str] = []
-    for name, url in workspace.repository.remotes().items():
-        if not left or (only is not None and name != only):
-            continue
+    asked = Asked()
+    for name, url in _chosen(workspace, only, but).items() if left else ():
+        if not left:
+            break
         try:
             with opened_remote(workspace, name, url) as remote:
-                here = set(remote.sizes(left))
-                if left - here:
-                    reasons.append(f"remote '{name}' does not have it")
-                failed = _download_from(workspace, remote, here)
+                there = set(remote.sizes(left))
+                if left - there:
+                    asked.reasons.append(f"remote {quoted(name)} does not have it")
+                failed = _download_from(workspace, remote, there, asked, name)
         except RemoteError as error:
-            reasons.append(f"remote '{name}': {error.what}")
+            asked.reasons.append(f"remote {quoted(name)}: {error.what}")
             continue
-        reasons += [f"remote '{name}': {what}" for what in failed.values()]
-        left -= here - failed.keys()
-    if not workspace.repository.remotes():
-        reasons.append("there is no remote")
-    return reasons
+        left -= there - failed
+    if not asked.reasons and left:
+        asked.reasons.append("there is no remote")
+    return asked
 
 
-def _download_from(workspace: Workspace, remote: Remote, objects: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Get some objects; returns what was wrong with those that did not arrive whole."""
+def _chosen(workspace: Workspace, only: str | None, but: str | None) -> dict[str, str]:
+    if only is not None:
+        return {only: workspace.repository.remotes().get(only, only)}
+    return {name: url for name, url in sources(workspace).items() if url != but}
+
+
+def _download_from(
+    workspace: Workspace, remote: Remote, objects: Iterable[ObjectId], asked: Asked, name: str
+) -> set[ObjectId]:
+    """Get some objects; returns those that did not arrive whole."""
     workspace.reporter.start("Downloading model objects", 0)
 
     def get(object_id: ObjectId) -> tuple[ObjectId, str]:
         try:
             workspace.tensors.store.import_file(object_id, lambda target: remote.download(object_id, target, uncounted))
         except ObjectCorrupt:
+            asked.damaged.append(name)
             return object_id, f"its copy of {object_id} is damaged"
         except RemoteError as error:
             return object_id, error.what
         return object_id, ""
 
-    return {object_id: what for object_id, what in workspace.tensors.workers.map(get, sorted(objects)) if what}
+    failed = {object_id: what for object_id, what in workspace.tensors.workers.map(get, sorted(objects)) if what}
+    asked.reasons += [f"remote {quoted(name)}: {what}" for what in failed.values()]
+    return set(failed)
 
 
-def fetch_revisions(workspace: Workspace, revisions: Iterable[str], only: str | None = None) -> int:
-    """Get every object that the revisions need and that is not here; returns how many. Raises ObjectMissing."""
-    needed = needed_objects(manifest for _, manifest in manifests_in(workspace, revisions))
-    missing = workspace.tensors.store.missing(needed)
-    reasons = download(workspace, dict.fromkeys(missing, 0), only)
-    still = workspace.tensors.store.missing(dict.fromkeys(missing, 0))
+@dataclass(frozen=True)
+class Fetched:
+    """How many objects a fetch brought, and how many it left in stores that this repository borrows from."""
+
+    count: int
+    borrowed: int
+
+
+def fetch_revisions(
+    workspace: Workspace, revisions: Iterable[str], only: str | None = None, *, dissociate: bool = False
+) -> Fetched:
+    """Get every object that the revisions need and that is not here; with ``dissociate`` also those that are borrowed.
+
+    Raises ObjectMissing, after all others have been fetched.
+    """
+    revisions = list(revisions)
+    store, needs = workspace.tensors.store, Needs(workspace)
+    needed = needed_objects(needs.within(revisions))
+    needs.warn()
+    missing = store.missing(needed)
+    asked = download(workspace, missing, only)
+    borrowed = {object_id for object_id in needed if object_id not in missing and store.borrows(object_id)}
+    if dissociate:
+        for object_id in sorted(borrowed):
+            store.keep(object_id)
+    still = store.missing({object_id: needed[object_id] for object_id in missing})
     if still:
-        raise ObjectMissing(
-            f"{counted(len(still), 'object')} not found, {min(still)} among them"
-            + "".join(f"; {why}" for why in reasons),
-            hint="push them from a clone that has them: git theta push; if the models lie elsewhere than the commits:\n"
-            "  git config remote.NAME.thetaUrl URL",
-        )
-    return len(missing)
+        _report(workspace, revisions, still, asked)
+    return Fetched(len(missing) - len(still) + len(borrowed) * dissociate, len(borrowed) * (not dissociate))
+
+
+def _report(workspace: Workspace, revisions: list[str], still: set[ObjectId], asked: Asked) -> None:
+    """Warn of objects that are nowhere, or raise ObjectMissing if a file needs one that has the filter."""
+    absences = list(lost(workspace, revisions, still))
+    for absence in absences:
+        if not absence.filtered:
+            workspace.reporter.warn(absence.warning())
+    needed = [absence for absence in absences if absence.filtered]
+    if needed:
+        count = len({object_id for absence in needed for object_id in absence.objects})
+        listed = "".join(f"\n  {line}" for line in _lines(needed))
+        raise ObjectMissing(f"not found whole: {counted(count, 'object')}{asked.told}{listed}", hint=asked.hint)
+
+
+def _lines(absences: Iterable[Absence]) -> Iterator[str]:
+    for absence in absences:
+        yield f"{shown(absence.path)} needs {', '.join(sorted(absence.objects)[:3])}"

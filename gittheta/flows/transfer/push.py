@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from gittheta.errors import ObjectMissing, RemoteError
-from gittheta.flows.transfer.needs import manifests_in, needed_objects, tip_manifests
+from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError, StoreError
+from gittheta.flows.transfer.absent import Absence, lost
+from gittheta.flows.transfer.fetch import Asked, download
+from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
-from gittheta.storage.files import HINT_MISSING
+from gittheta.git.history import promisors
+from gittheta.wording import quoted
 
 if TYPE_CHECKING:
     from gittheta.api import Remote
@@ -24,6 +27,15 @@ class RefUpdate:
 
     new: str
     old: str
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: objects that were needed, those that were sent, and why others were not."""
+
+    needed: int
+    sent: int
+    problems: tuple[StoreError, ...] = ()
 
 
 def revisions_to_push(workspace: Workspace, url: str, updates: Iterable[RefUpdate]) -> list[str]:
@@ -42,33 +54,88 @@ def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[Re
     """Send every object that the new history needs and the remote lacks; returns how many.
 
     The trees of the new heads are looked at whole, so that what an earlier push left out is sent now. Raises
-    RemoteError or ObjectMissing, and then no ref may move.
+    RemoteError or StoreError, and then no ref may move.
     """
     updates = [update for update in updates if update.new.strip("0")]
     revisions = revisions_to_push(workspace, url, updates)
     if not revisions:
         return 0
-    tips = chain.from_iterable(tip_manifests(workspace, update.new) for update in updates)
-    needed = needed_objects(manifest for _, manifest in chain(manifests_in(workspace, revisions), tips))
+    pushed = _push(workspace, name, url, revisions, [update.new for update in updates], whole=True)
+    for problem in pushed.problems:
+        raise problem
+    return pushed.sent
+
+
+def push_revisions(workspace: Workspace, name: str, url: str, revisions: Iterable[str]) -> Pushed:
+    """Send what is here, or can be fetched from elsewhere, of all that the revisions need and the remote lacks.
+
+    Raises RemoteError.
+    """
+    return _push(workspace, name, url, list(revisions), (), whole=False)
+
+
+def _push(
+    workspace: Workspace, name: str, url: str, revisions: list[str], heads: Iterable[str], *, whole: bool
+) -> Pushed:
+    """With ``whole``, nothing is sent unless all can be."""
+    needs = Needs(workspace)
+    # What a partial clone lacks it would get from its remote, which has it already.
+    only_here = name in promisors(workspace.repository.git)
+    tips = chain.from_iterable(needs.tip(head, only_here=only_here) for head in heads)
+    needed = needed_objects(chain(needs.within(revisions, only_here=only_here), tips))
+    needs.warn()
     if not needed:
-        return 0
+        return Pushed(0, 0)
     with opened_remote(workspace, name, url) as remote:
-        return upload(workspace, remote, needed)
+        lacking = {object_id: needed[object_id] for object_id in missing_at(remote, needed)}
+        absent = workspace.tensors.store.missing(lacking)
+        asked = download(workspace, absent, but=url)
+        absent = workspace.tensors.store.missing(lacking)
+        problems = list(_absences(workspace, revisions, absent, asked, name)) if absent else []
+        if problems and whole:
+            return Pushed(len(needed), 0, tuple(problems))
+        here = {object_id: size for object_id, size in lacking.items() if object_id not in absent}
+        damaged = _upload(workspace, remote, here)
+        if damaged:  # another remote may have whole copies
+            download(workspace, damaged, but=url)
+            damaged = _upload(workspace, remote, {object_id: here[object_id] for object_id in damaged})
+    return Pushed(len(needed), len(here) - len(damaged), (*problems, *damaged.values()))
 
 
-def upload(workspace: Workspace, remote: Remote, needed: Mapping[ObjectId, int]) -> int:
-    """Send those objects that the remote lacks. Raises ObjectMissing if one of them is not here either."""
-    lacking = sorted(missing_at(remote, needed))
-    sources = {object_id: workspace.tensors.store.find(object_id) for object_id in lacking}
-    for object_id, source in sources.items():
-        if source is None:
-            raise ObjectMissing(f"object {object_id} is neither here nor on the remote", hint=HINT_MISSING)
-    sizes = {object_id: source.stat().st_size for object_id, source in sources.items() if source}
-    workspace.reporter.start("Uploading model objects", sum(sizes.values()))
-    for object_id, source in sources.items():
-        if source is not None:
-            remote.upload(object_id, source, uncounted)
-    still = missing_at(remote, sizes)
+def _absences(
+    workspace: Workspace, revisions: list[str], absent: set[ObjectId], asked: Asked, name: str
+) -> Iterator[ObjectMissing]:
+    """An error for each checkpoint that needs what is nowhere; a warning for each manifest that is only a text."""
+    for absence in lost(workspace, revisions, absent):
+        if absence.filtered:
+            yield _missing(absence, asked, name)
+        else:
+            workspace.reporter.warn(absence.warning())
+
+
+def _missing(absence: Absence, asked: Asked, name: str) -> ObjectMissing:
+    first, *more = sorted(absence.objects)
+    count = f" and {len(more)} more" if more else ""
+    elsewhere = "".join(f"; {reason}" for reason in asked.reasons if reason != "there is no remote")
+    return ObjectMissing(
+        f"object {first}{count} is neither here nor on {quoted(name)}{elsewhere}",
+        path=absence.path,
+        hint="get it with `git theta fetch --all` from a remote that has it, or `git theta push --all` from a clone",
+    )
+
+
+def _upload(workspace: Workspace, remote: Remote, objects: Mapping[ObjectId, int]) -> dict[ObjectId, ObjectCorrupt]:
+    """Send objects that are here; returns what is wrong with those that are damaged. Raises RemoteError."""
+    store = workspace.tensors.store
+    paths = {object_id: path for object_id in sorted(objects) if (path := store.find(object_id))}
+    workspace.reporter.start("Uploading model objects", sum(path.stat().st_size for path in paths.values()))
+    damaged: dict[ObjectId, ObjectCorrupt] = {}
+    for object_id, path in paths.items():
+        try:
+            remote.upload(object_id, path, uncounted)
+        except ObjectCorrupt as error:
+            damaged[object_id] = error
+    still = missing_at(remote, {object_id: size for object_id, size in objects.items() if object_id not in damaged})
     if still:
         raise RemoteError(f"{len(still)} objects did not arrive, {min(still)} among them", hint="push again")
-    return len(lacking)
+    return damaged

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.api import Remote, RemoteContext
 from gittheta.errors import RemoteError
+from gittheta.git.history import fetched_urls
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -20,11 +21,17 @@ def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[Remote]
     from gittheta.remotes.progress import ReportingRemote
     from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
 
-    remote = _open(workspace, name, url)
     try:
-        yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
-    finally:
-        remote.close()
+        remote = _open(workspace, name, url)
+        try:
+            yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
+        finally:
+            remote.close()
+    except SystemExit as error:  # in a hook, a status of 0 would let refs move without their objects
+        raise RemoteError(
+            f"remote '{name}': the plugin for {url} tried to end the process",
+            hint="`git theta plugins` lists the plugins; upgrade or uninstall that one",
+        ) from error
 
 
 def _open(workspace: Workspace, name: str, url: str) -> Remote:
@@ -41,6 +48,22 @@ def _open(workspace: Workspace, name: str, url: str) -> Remote:
     )
 
 
+def sources(workspace: Workspace) -> dict[str, str]:
+    """Where objects may come from, by name: the remotes, the likeliest first; then what was fetched from last.
+
+    A URL that is no remote, as of ``git pull URL``, is its own name.
+    """
+    remotes = workspace.repository.remotes()
+    bare = {_bare(url) for url in remotes.values()}
+    fetched = (url for url in fetched_urls(workspace.repository.git_dir) if _bare(url) not in bare)
+    return remotes | {url: url for url in fetched if url not in remotes}
+
+
+def _bare(url: str) -> str:
+    """A URL as Git writes it into FETCH_HEAD."""
+    return url.rstrip("/").removesuffix(".git")
+
+
 def missing_at(remote: Remote, objects: Mapping[ObjectId, int]) -> set[ObjectId]:
     """Those of the objects that a remote does not have, or has with fewer bytes than the given number."""
     sizes = remote.sizes(objects)
@@ -51,7 +74,7 @@ def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectI
     """Those of the objects that some remote has. A remote that cannot be asked has none."""
     left = set(objects)
     found: set[ObjectId] = set()
-    for name, url in workspace.repository.remotes().items():
+    for name, url in sources(workspace).items() if left else ():
         if left - found:
             with suppress(RemoteError), opened_remote(workspace, name, url) as remote:
                 found |= remote.sizes(left - found).keys()

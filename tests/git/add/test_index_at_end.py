@@ -22,7 +22,7 @@ FIRST, SECOND = (f"gittheta manifest {version}: ".encode() for version in (1, 2)
 @pytest.fixture
 def repo(world: World) -> Repo:
     """A repository on a machine with the plugin."""
-    world.env["PYTHONPATH"] = install(world.root / "site")
+    world.heed_python_path(install(world.root / "site"))
     return world.repo(attributes=ATTRIBUTES)
 
 

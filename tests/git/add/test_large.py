@@ -304,11 +304,15 @@ def test_bisect_and_am(repo: Repo, shas: list[str]) -> None:
 
 
 def test_theta_pull_puts_left_files_in_place(repo: Repo, shas: list[str]) -> None:
-    """`git checkout-index` calls no hook: the manifest is left, and one command mends it."""
-    (repo.path / M).unlink()
-    repo.git("checkout-index", M)
-    assert repo.read().startswith(b"gittheta manifest")
-    assert repo.git("theta", "pull") == f"{M}\n"
+    """As after a hook that was killed: one command mends it, untracked and ignored files too."""
+    manifest = repo.manifest().encode()
+    repo.write(".git/info/exclude", b"ignored.safetensors")
+    names = [M, "copy.safetensors", "ignored.safetensors"]
+    for name in names:
+        repo.write(name, manifest)
+    assert sorted(repo.git("theta", "pull").splitlines()) == sorted(names)
+    assert {repo.sha(name) for name in names} == {shas[1]}
+    (repo.path / "copy.safetensors").unlink()
     _in_place(repo, shas[1])
 
 

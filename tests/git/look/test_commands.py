@@ -58,7 +58,7 @@ def test_plugins(bare_world: World) -> None:
 
 def test_ls_files(repo: Repo, world: World) -> None:
     first = repo.commit(checkpoint({"a": normal(1, 10)}), "sub/ü m.safetensors")
-    repo.commit(b"junk", "junk.safetensors")
+    repo.commit(b"\0junk", "junk.safetensors")
     repo.commit(b"text", "readme")
     rows = json.loads(repo.git("theta", "ls-files", "--json"))
     assert [(row["path"], row["format"], row["tensors"], row["state"]) for row in rows] == [
@@ -171,7 +171,8 @@ def watched(world: World, repo: Repo) -> Repo:
     """A repository whose filter processes write down which modules they have imported."""
     (world.root / "site").mkdir()
     (world.root / "site/sitecustomize.py").write_text(SITE)
-    repo.env = repo.env | {"PYTHONPATH": str(world.root / "site"), "IMPORT_LOG": str(world.root / "imports")}
+    world.heed_python_path(str(world.root / "site"))
+    repo.env |= {"IMPORT_LOG": str(world.root / "imports")}
     return repo
 
 

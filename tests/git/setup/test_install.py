@@ -1,37 +1,21 @@
-"""install and uninstall: what they set, and that they leave no trace."""
+"""install and uninstall: what they set, by which program, and that they leave no trace."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkpoints import model
-from tests.support.world import Place, Repo, World
-
-HOOKS = ["post-checkout", "post-index-change", "post-merge", "post-rewrite", "pre-push", "prepare-commit-msg"]
-#: A hook that writes down how it was called.
-SPY = """#!/bin/sh
-echo "$(basename "$0") $*" >>"$SPY_LOG"
-cat >>"$SPY_LOG"
-exit ${SPY_STATUS:-0}
-"""
+from tests.support.hooks import HOOKS, hooks_in
+from tests.support.world import ATTRIBUTES, Repo, World, objects_in, search_path
 
 
 def _bare_repo(world: World) -> Repo:
     return world.repo(attributes="")
-
-
-def _hooks(repo: Repo) -> list[str]:
-    folder = repo.git_dir / "hooks"
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".sample")
-
-
-def _spy(file: Path) -> Path:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(SPY)
-    file.chmod(0o755)
-    return file
 
 
 def _config(world: World, scope: str) -> Path:
@@ -47,7 +31,7 @@ def test_install_is_idempotent_and_uninstall_symmetrical(bare_world: World, scop
     config = _config(bare_world, scope)
     config.touch()
     config.write_text(config.read_text() + "[alias]\n\tst = status\n")
-    before, hooks = config.read_text(), _hooks(repo)
+    before, hooks = config.read_text(), hooks_in(repo)
     output = repo.git("theta", "install", scope)
     once = config.read_text()
     for key in ("filter.theta.process", "filter.theta.required", "merge.theta.driver", "diff.theta.xfuncname"):
@@ -55,16 +39,18 @@ def test_install_is_idempotent_and_uninstall_symmetrical(bare_world: World, scop
     assert repo.git("config", scope, "filter.theta.required").strip() == "true"
     for hook in HOOKS:
         assert hook in output
-    assert _hooks(repo) == sorted([*hooks, *HOOKS])
+    installed = hooks_in(repo)
     repo.git("theta", "install", scope)
     assert config.read_text() == once
-    assert _hooks(repo) == sorted([*hooks, *HOOKS])
+    assert hooks_in(repo) == installed
     output = repo.git("theta", "uninstall", scope)
     assert "filter.theta.process" in output
     assert config.read_text() == before
-    assert _hooks(repo) == hooks
+    assert hooks_in(repo) == hooks
     repo.git("theta", "uninstall", scope)
     assert config.read_text() == before
+    assert not (repo.store / "hooks").exists()
+    assert not (repo.store / "hook-events").exists()
 
 
 def test_global_is_the_default(bare_world: World) -> None:
@@ -86,98 +72,117 @@ def test_uninstall_leaves_what_the_user_has_changed(bare_world: World) -> None:
     assert repo.attempt("git", "config", "filter.theta.process").returncode == 1
 
 
-def test_foreign_hooks_are_called_first_and_put_back(world: World) -> None:
-    repo = world.repo()
-    world.place().git("clone", "-q", "--bare", "repo", "hub.git")
-    repo.git("remote", "add", "origin", "../hub.git")
-    repo.git("theta", "uninstall", "--local")
-    before = {name: _spy(repo.git_dir / "hooks" / name).read_bytes() for name in HOOKS}
-    output = repo.git("theta", "install", "--local")
-    assert output.count("called first") == len(HOOKS)
-    assert _hooks(repo) == sorted([*HOOKS, *(f"{name}.legacy" for name in HOOKS)])
-    log = world.root / "log"
-    repo.env = repo.env | {"SPY_LOG": str(log)}
-    repo.commit(model(1))
-    new = repo.git("rev-parse", "HEAD").strip()
-    old = repo.git("rev-parse", "HEAD^").strip()
-    log.unlink()
-    repo.git("push", "-q", "origin", "main")
-    heard = log.read_text().splitlines()
-    assert "pre-push.legacy origin ../hub.git" in heard
-    assert f"refs/heads/main {new} refs/heads/main {old}" in heard
-    repo.git("commit", "-q", "--amend", "-m", "amended")
-    assert "post-rewrite.legacy amend" in log.read_text()
-    assert f"{new} {repo.git('rev-parse', 'HEAD').strip()}" in log.read_text()
-    repo.git("checkout", "-q", "-b", "side")
-    assert f"post-checkout.legacy {repo.git('rev-parse', 'HEAD').strip()} " in log.read_text()
-    repo.git("theta", "uninstall", "--local")
-    assert {name: (repo.git_dir / "hooks" / name).read_bytes() for name in HOOKS} == before
-    assert _hooks(repo) == HOOKS
+def test_what_the_user_says_of_octopus_merges_stays(bare_world: World) -> None:
+    place = bare_world.place()
+    place.git("config", "--global", "pull.octopus", "resolve")
+    assert "pull.octopus stays 'resolve'" in place.git("theta", "install")
+    assert place.git("config", "--global", "pull.octopus").strip() == "resolve"
+    place.git("theta", "uninstall")
+    assert place.git("config", "--global", "pull.octopus").strip() == "resolve"
 
 
-def test_a_foreign_hook_that_refuses_stops_the_push(world: World) -> None:
-    hub = world.bare()
-    repo = world.repo()
+# -- the program that Git calls ----------------------------------------------------------------------------------------
+
+
+def test_git_finds_the_program_where_its_environment_is_not_active(world: World) -> None:
+    git = shutil.which("git", path=search_path())
+    assert git
+    bare = {**world.env, "PATH": os.pathsep.join([str(Path(git).parent), "/usr/bin", "/bin"])}
+    assert not shutil.which("git-theta", path=bare["PATH"])
+    hub, repo = world.bare(), Repo(world.root / "repo", bare)
+    world.place().git("init", "-q", "repo")
+    repo.write(".gitattributes", ATTRIBUTES.encode())
     repo.git("remote", "add", "origin", str(hub))
-    repo.commit(model(1))
-    repo.git("theta", "uninstall", "--local")
-    _spy(repo.git_dir / "hooks/pre-push")
-    repo.git("theta", "install", "--local")
-    repo.env = repo.env | {"SPY_LOG": str(world.root / "log"), "SPY_STATUS": "3"}
-    repo.fails("push", "origin", "main")
-    assert Place(hub, world.env).git("for-each-ref") == ""
-
-
-def test_two_hooks_already_is_an_error(bare_world: World) -> None:
-    repo = _bare_repo(bare_world)
-    first = _spy(repo.git_dir / "hooks/pre-push").read_bytes()
-    (repo.git_dir / "hooks/pre-push.legacy").write_text("#!/bin/sh\n")
-    message = repo.fails("theta", "install", "--local")
-    assert "pre-push" in message
-    assert (repo.git_dir / "hooks/pre-push").read_bytes() == first
-    assert (repo.git_dir / "hooks/pre-push.legacy").read_text() == "#!/bin/sh\n"
-
-
-def test_hooks_path_is_honoured(bare_world: World) -> None:
-    repo = _bare_repo(bare_world)
-    repo.git("config", "core.hooksPath", "my hooks")
-    _spy(repo.path / "my hooks/pre-push")
-    before = _hooks(repo)
-    repo.git("theta", "install", "--local")
-    assert _hooks(repo) == before
-    result = sorted(path.name for path in (repo.path / "my hooks").iterdir())
-    assert result == sorted([*HOOKS, "pre-push.legacy"])
-    repo.git("theta", "uninstall", "--local")
-    assert (repo.path / "my hooks/pre-push").read_text() == SPY
-
-
-def test_hooks_of_a_linked_worktree_are_the_repository_s(world: World) -> None:
-    repo = world.repo()
-    repo.git("worktree", "add", "-q", "../linked", "-b", "linked")
-    Repo(world.root / "linked", world.env).git("theta", "install", "--local")
-    assert set(HOOKS) <= set(_hooks(repo))
-
-
-def test_the_filter_sets_up_the_hooks_of_a_clone(world: World) -> None:
-    repo = world.repo()
-    repo.commit(model(1))
-    clone = world.clone(repo.path)
-    assert set(HOOKS) <= set(_hooks(clone))
-
-
-def test_a_foreign_hook_in_a_clone_is_chained_by_the_filter(world: World) -> None:
-    repo = world.repo()
-    _spy(repo.git_dir / "hooks/pre-push")
-    repo.commit(model(1))
-    assert (repo.git_dir / "hooks/pre-push.legacy").read_text() == SPY
-
-
-def test_the_filter_never_writes_into_a_shared_hooks_folder(world: World) -> None:
-    shared = world.root / "shared"
-    _spy(shared / "pre-push")
-    repo = world.repo()
-    repo.git("config", "core.hooksPath", str(shared))
     repo.write("m.safetensors", model(1))
-    message = repo.run("add", ".").stderr
-    assert "git theta install" in message
-    assert [path.name for path in shared.iterdir()] == ["pre-push"]
+    repo.git("add", ".")
+    repo.git("commit", "-q", "-m", "one")
+    repo.git("push", "-q", "origin", "main")
+    assert len(objects_in(hub / "theta")) == len(repo.objects()) > 0
+
+
+MODULES = ("blake3", "zstandard", "numpy", "click", "gittheta", "sitecustomize", "runpy")
+
+
+@pytest.mark.parametrize("python_path", [":/nowhere", "/nowhere:", ".", "modules"])
+def test_nothing_of_a_repository_is_imported_by_git(world: World, python_path: str) -> None:
+    """Whatever PYTHONPATH says: an empty or relative part of it is the repository."""
+    up, ran = world.repo("up"), world.root / "ran"
+    up.commit(model(1))
+    for name in MODULES:
+        for folder in ("", "modules/"):
+            up.write(f"{folder}{name}.py", f"open({str(ran)!r}, 'a').write({name!r})\nraise ImportError".encode())
+    up.git("add", ".")
+    up.git("commit", "-q", "-m", "modules of its own")
+    env = {"PYTHONPATH": python_path}
+    world.place().git("clone", "-q", "up", "clone", env=env)
+    clone = Repo(world.root / "clone", world.env)
+    assert clone.sha() == up.sha()
+    clone.write("m.safetensors", model(2))
+    for words in (["status"], ["add", "."], ["commit", "-q", "-m", "two"], ["push", "-q", "origin", "main:other"]):
+        clone.git(*words, env=env)
+    assert not ran.exists(), ran.read_text()
+
+
+@pytest.mark.parametrize("python_path", [":/nowhere", "/nowhere:", ".", "modules"])
+def test_nothing_of_a_repository_is_imported_by_a_verb(world: World, python_path: str) -> None:
+    """But for what Python itself looks for as it begins, which no program can keep it from."""
+    repo, ran = world.repo(), world.root / "ran"
+    repo.commit(model(1))
+    for name in ("blake3", "zstandard", "numpy", "click", "rich", "subprocess"):
+        for folder in ("", "modules/"):
+            repo.write(f"{folder}{name}.py", f"open({str(ran)!r}, 'a').write({name!r})\nraise ImportError".encode())
+    for words in (["theta", "fsck"], ["theta", "show", "m.safetensors"], ["theta", "ls-files"]):
+        repo.git(*words, env={"PYTHONPATH": python_path})
+    assert not ran.exists(), ran.read_text()
+
+
+def test_a_program_that_has_moved_is_named_anew_by_the_next_verb(world: World) -> None:
+    repo = world.repo()
+    gone = "'/no where/bin/python' -E -P -m gittheta"
+    repo.git("config", "--global", "filter.theta.process", f"{gone} filter-process")
+    repo.git("config", "--local", "merge.theta.driver", f"{gone} merge-driver -- %O %A %B %L %P")
+    repo.write("m.safetensors", model(1))
+    repo.fails("add", ".")
+    message = repo.run("theta", "ls-files").stderr
+    assert "/no where/bin/python" in message
+    assert sys.executable in message
+    expected = f"{sys.executable} -E -P -m gittheta filter-process"
+    assert repo.git("config", "--global", "filter.theta.process").strip() == expected
+    assert repo.git("config", "--local", "merge.theta.driver").startswith(sys.executable)
+    repo.git("add", ".")
+    assert repo.run("theta", "ls-files").stderr == ""
+
+
+def test_what_an_older_version_has_set_is_named_by_its_path(world: World) -> None:
+    repo = world.repo()
+    repo.git("config", "--global", "filter.theta.clean", "git-theta clean -- %f")
+    repo.git("theta", "plugins")
+    expected = f"{sys.executable} -E -P -m gittheta clean -- %f"
+    assert repo.git("config", "--global", "filter.theta.clean").strip() == expected
+
+
+def test_a_program_of_the_user_is_left_alone(world: World) -> None:
+    repo = world.repo()
+    repo.git("config", "filter.theta.clean", "my-wrapper clean %f")
+    assert repo.run("theta", "plugins").stderr == ""
+    assert repo.git("config", "filter.theta.clean").strip() == "my-wrapper clean %f"
+
+
+def test_variables_that_git_means_for_itself_are_not_handed_on(world: World) -> None:
+    repo = world.repo()
+    repo.commit(model(1), "[a].safetensors")
+    for name, value in (
+        ("GIT_INTERNAL_SUPER_PREFIX", "models/"),
+        ("GIT_LITERAL_PATHSPECS", "1"),
+        ("GIT_ICASE_PATHSPECS", "1"),
+        ("GIT_INDEX_FILE", "/nowhere/index"),
+        ("GIT_PREFIX", "sub/"),
+    ):
+        assert "[a].safetensors" in repo.attempt("git-theta", "ls-files", env={name: value}).stdout, name
+
+
+def test_settings_of_the_repository_that_are_in_the_way_are_told(bare_world: World) -> None:
+    repo = _bare_repo(bare_world)
+    repo.git("config", "filter.theta.required", "false")
+    assert "filter.theta.required" in repo.run("theta", "install", "--global").stderr
+    assert repo.run("theta", "install", "--local").stderr == ""

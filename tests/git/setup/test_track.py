@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gittheta.wording import shown
 from tests.support.checkpoints import model
 from tests.support.world import Repo, World
 
@@ -56,7 +57,7 @@ def test_a_last_line_without_an_end_is_kept(fresh: Repo) -> None:
 def test_odd_patterns_match(fresh: Repo, pattern: str, file: str) -> None:
     done = fresh.attempt("git", "theta", "track", pattern)
     assert done.returncode == 0, done.stderr
-    assert fresh.git("theta", "track").splitlines() == [pattern]
+    assert fresh.git("theta", "track").splitlines() == [shown(pattern)]
     asked = fresh.git("check-attr", "-z", "filter", "--", file)
     assert asked.split("\0")[2] == "theta", (fresh.path / ".gitattributes").read_text()
     fresh.git("theta", "untrack", pattern)

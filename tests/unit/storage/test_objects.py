@@ -19,7 +19,8 @@ GONE = ObjectId("0" * 64)
 
 
 def files(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    """All files but the claims of processes that live."""
+    return [path for path in root.rglob("*") if path.is_file() and path.parent.name != "claims"]
 
 
 def packed(store: ObjectStore, *parts: bytes) -> ObjectId:
@@ -230,11 +231,38 @@ def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None
     assert caught.value.hint
 
 
-def test_files_abandoned_long_ago_are_removed_and_fresh_ones_left(store: ObjectStore) -> None:
-    old, fresh = store.temporary(), store.temporary()
+def test_unfinished_files_stay_as_long_as_their_process_lives(store: ObjectStore) -> None:
+    paused = ObjectStore(store.root)
+    unfinished = paused.temporary()
+    unfinished.write_bytes(b"unfinished")
+    for path in (unfinished, *store.root.rglob("*")):
+        os.utime(path, (1, 1))
+    packed(store, b"something")
+    assert unfinished.exists()
+    paused.close()
+    packed(store, b"something else")
+    assert not unfinished.exists()
+
+
+def test_files_without_a_claim_go_a_day_after_their_last_change(store: ObjectStore) -> None:
+    packed(store, b"something")
+    old, fresh = store.root / "tmp" / "old", store.root / "tmp" / "fresh"
+    for path in (old, fresh):
+        path.write_bytes(b"of an older version")
+    os.utime(old, (1, 1))
+    packed(store, b"something else")
+    assert fresh.exists()
+    assert not old.exists()
+
+
+def test_where_there_are_no_locks_the_clock_decides(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gittheta.storage.temporary.lock", lambda descriptor, wait: None)
+    others = [ObjectStore(store.root) for _ in range(2)]
+    old, fresh = [other.temporary() for other in others]
     for path in (old, fresh):
         path.write_bytes(b"unfinished")
-    os.utime(old, (1, 1))
+    for path in (old, store.root / "claims" / old.name.partition("-")[0]):
+        os.utime(path, (1, 1))
     packed(store, b"something")
     assert fresh.exists()
     assert not old.exists()

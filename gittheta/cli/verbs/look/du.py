@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,17 @@ import click
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import GitError
 from gittheta.flows.history.usage import Usage, Version, lies_in
-from gittheta.git.names import known_names, nearest_path
+from gittheta.git.refs.names import known_names, nearest_path
 from gittheta.wording import counted, quoted, shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Iterator
 
     from gittheta.flows.workspace import Workspace
 
-#: Wide enough for any row: a line that the terminal wraps reads better than columns that are squeezed.
-_WIDE = 10_000
+_TITLES = ("commit", "date", "path", "file", "changed", "added", "of changed", "encodings")
+#: The columns of numbers, which end at the same place.
+_NUMBERS = range(3, 7)
 
 
 @click.command()
@@ -85,31 +85,29 @@ def _json(row: Version) -> dict[str, Any]:
 
 
 def _show(rows: list[Version]) -> None:
-    from rich.console import Console
+    for line in _table(rows):
+        click.echo(line)
 
-    Console(file=sys.stdout, width=_WIDE, highlight=False).print(_table(rows))
 
+def _table(rows: list[Version]) -> Iterator[str]:
+    """The lines of the table. A long history has thousands, so they are laid out by hand."""
+    from rich.cells import cell_len
 
-def _table(rows: list[Version]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("commit", "date", "path"):
-        table.add_column(title, no_wrap=True)
-    for title in ("file", "changed", "added", "of changed"):
-        table.add_column(title, no_wrap=True, justify="right")
-    table.add_column("encodings")
-    for row in rows:
-        begin = (row.commit[:10], row.date[:10], shown(row.path))
-        table.add_row(*map(Text, (*begin, *_sizes(row.file_size, row.changed_size, row.added))))
-    sums = (sum(row.file_size for row in rows), sum(row.changed_size for row in rows))
+    lines: list[tuple[str, ...]] = [_TITLES]
     added: Counter[str] = Counter()
     for row in rows:
+        begin = (row.commit[:10], row.date[:10], shown(row.path))
+        lines.append((*begin, *_sizes(row.file_size, row.changed_size, row.added)))
         added.update(row.added)
-    table.add_section()
-    table.add_row(*map(Text, ("total", "", counted(len(rows), "version"), *_sizes(*sums, dict(added)))))
-    return table
+    sums = (sum(row.file_size for row in rows), sum(row.changed_size for row in rows))
+    lines.append(("total", "", counted(len(rows), "version"), *_sizes(*sums, dict(added))))
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = []
+        for at, (width, cell) in enumerate(zip(widths, line, strict=True)):
+            gap = " " * (width - cell_len(cell))
+            cells.append(gap + cell if at in _NUMBERS else cell + gap)
+        yield "  ".join(cells).rstrip()
 
 
 def _sizes(file_size: int, changed: int, added: dict[str, int]) -> tuple[str, ...]:

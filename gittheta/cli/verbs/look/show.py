@@ -9,7 +9,8 @@ import click
 
 from gittheta.cli.console import human, open_workspace, repository_path
 from gittheta.errors import ManifestError
-from gittheta.git.names import nearest_path, tree_of
+from gittheta.flows.maintain.status import why_not_stored
+from gittheta.git.refs.names import nearest_path, tree_of
 from gittheta.model import Manifest, Stanza, stored_bytes
 from gittheta.wording import counted, shown
 
@@ -68,6 +69,9 @@ def _manifest(workspace: Workspace, what: str) -> Manifest:
                 return found
     except ManifestError as error:
         raise error.located(path=path) from None
+    told = why_not_stored(workspace, f"{revision}:{path}", repository_path(workspace, path))
+    if told:
+        raise ManifestError(told[0], path=path, hint=told[1])
     entries = workspace.repository.tree(revision) if revision else workspace.repository.index()
     otherwise = f"`git theta ls-files{f' {shown(revision)}' if revision else ''}` lists them"
     where = f"in {shown(revision)}" if revision else "in the index"

@@ -2,96 +2,74 @@
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gittheta.cli.console import open_workspace
-from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.flows.maintain.status import filter_problem, kinds, renormalize_hint
+from gittheta.flows.maintain.tracking import Tracked, Tracking
+from gittheta.wording import shown
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
-
-ATTRIBUTES = "filter=theta merge=theta diff=theta -text"
-_FILE = ".gitattributes"
 
 
 @click.command()
 @click.argument("patterns", nargs=-1)
 def track(patterns: tuple[str, ...]) -> None:
-    """Let gittheta store the files that match PATTERNS, below this folder. Without patterns: list them."""
-    file = Path(_FILE)
-    lines = _lines(file)
-    if not patterns:
-        for line in lines:
-            if ATTRIBUTES in line:
-                click.echo(_unquoted(line.removesuffix(ATTRIBUTES).strip()))
-        return
-    for pattern in patterns:
-        if pattern.startswith("!"):
-            raise click.BadParameter(f"git has no negative patterns in attributes: '{pattern}'")
+    """Let gittheta store the files that match PATTERNS, below this folder. Without patterns: list all that there are.
+
+    A path that begins with ./, ../ or / means that file or folder alone. A folder means everything in it.
+    """
     with open_workspace() as workspace:
-        for pattern in patterns:
-            line = f"{_quoted(pattern)} {ATTRIBUTES}"
-            if line in lines:
-                click.echo(f"'{pattern}' is tracked already")
-                continue
-            lines.append(line)
-            click.echo(f"tracking '{pattern}'")
-        file.write_text("".join(f"{line}\n" for line in lines))
-        if workspace.repository.setting("filter.theta.process") is None:
-            workspace.reporter.warn("git does not know gittheta here yet; run `git theta install`")
-        _warn_of_raw(workspace)
+        tracking = Tracking(workspace.repository, Path.cwd())
+        if not patterns:
+            for pattern in tracking.patterns():
+                click.echo(f"{shown(pattern.pattern)}{_elsewhere(tracking, pattern)}")
+            return
+        wanted = [tracking.wanted(word) for word in patterns]
+        new = tracking.add(wanted)
+        for pattern in dict.fromkeys(wanted):
+            told = (
+                f"tracking '{shown(pattern.pattern)}'"
+                if pattern in new
+                else f"'{shown(pattern.pattern)}' is tracked already"
+            )
+            click.echo(f"{told}{_elsewhere(tracking, pattern)}")
+        _warn(workspace, tracking.not_in_force(wanted))
 
 
 @click.command()
 @click.argument("patterns", nargs=-1, required=True)
 def untrack(patterns: tuple[str, ...]) -> None:
     """Undo `git theta track`. Files stay as they are; `git add --renormalize` then stores them whole in Git."""
-    file = Path(_FILE)
-    lines = _lines(file)
-    unwanted = {f"{_quoted(pattern)} {ATTRIBUTES}": pattern for pattern in patterns}
-    for line, pattern in unwanted.items():
-        click.echo(f"no longer tracking '{pattern}'" if line in lines else f"'{pattern}' was not tracked")
-    kept = [line for line in lines if line not in unwanted]
-    if kept != lines:
-        # Written even if it is empty: `git add --renormalize` trips over a tracked file that is gone.
-        file.write_text("".join(f"{line}\n" for line in kept))
+    with open_workspace() as workspace:
+        tracking = Tracking(workspace.repository, Path.cwd())
+        for word in patterns:
+            removed = tracking.remove(word)
+            told = f"no longer tracking '{shown(removed.pattern)}'{_elsewhere(tracking, removed)}" if removed else None
+            click.echo(told or f"'{shown(word)}' was not tracked")
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []
+def _elsewhere(tracking: Tracking, pattern: Tracked) -> str:
+    """Where a pattern stands, if not in this folder."""
+    if pattern.file.parent == tracking.current:
+        return ""
+    return f"    (in {os.path.relpath(pattern.file, tracking.current)})"
 
 
-def _quoted(pattern: str) -> str:
-    """A pattern as gitattributes wants it."""
-    if re.search(r'[\s"]', pattern) or pattern.startswith("#"):
-        return '"' + pattern.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return pattern
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(r'\\(["\\])', r"\1", text[1:-1]) if text.startswith('"') else text
-
-
-def _warn_of_raw(workspace: Workspace) -> None:
-    """Name the files that are in Git whole although they now match."""
-    repository = workspace.repository
-    entries = [entry for entry in repository.index() if entry.mode.startswith("100") and not entry.stage]
-    filters = repository.attributes(["filter"], (entry.path for entry in entries))
-    raw = []
-    for entry in entries:
-        if filters.get(entry.path, {}).get("filter") == "theta":
-            text = workspace.blobs.read(entry.oid, MAX_TEXT)
-            if text is None or (text and not claims_to_be_manifest(text)):
-                raw.append(entry.path)
-    if raw:
-        named = "\n".join(f"    {path}" for path in raw[:10]) + ("\n    ..." if len(raw) > 10 else "")
-        workspace.reporter.warn(
-            f"{len(raw)} files are committed whole already:\n{named}\n"
-            "  to let gittheta store them from now on:\n"
-            "    git add .gitattributes && git add --renormalize . && git commit\n"
-            "  (older commits keep them whole)"
-        )
+def _warn(workspace: Workspace, others: dict[str, str]) -> None:
+    """Say what keeps the filter from working, and which files are in Git past it."""
+    warn = workspace.reporter.warn
+    problem = filter_problem(workspace.repository)
+    if problem:
+        warn(problem)
+    if others:
+        path, other = next(iter(others.items()))
+        warn(f"{len(others)} files match, but other attributes give them filter '{other}': {shown(path)} for example")
+    hint = renormalize_hint(kinds(workspace))
+    if hint:
+        warn(hint)

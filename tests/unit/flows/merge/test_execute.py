@@ -11,13 +11,13 @@ import pytest
 from gittheta.codec.chain import CheckedReader, StoredReader
 from gittheta.codec.encode import Encoder
 from gittheta.codec.spool import Spool
+from gittheta.codec.tensor_store import TensorStore
 from gittheta.engine.policy import Policy, Rule
 from gittheta.flows.merge import inputs, prefetch
 from gittheta.flows.merge.execute import merge_versions
 from gittheta.flows.merge.plan import Side, Versions
 from gittheta.model import TensorSpec
 from gittheta.storage.manifest import parse_manifest
-from gittheta.storage.objects import ObjectStore
 from tests.support.checkpoints import checkpoint, normal
 from tests.support.repository import Repo
 
@@ -41,8 +41,8 @@ def test_what_was_read_of_a_tensor_goes_when_it_is_stored(repo: Repo, monkeypatc
     left: list[int] = []
 
     class Watched(Spool):
-        def __init__(self, store: ObjectStore, spec: TensorSpec, held: int) -> None:
-            super().__init__(store, spec, held)
+        def __init__(self, tensors: TensorStore, spec: TensorSpec, held: int) -> None:
+            super().__init__(tensors, spec, held)
             alive.add(self)
 
     whole = Encoder.finish

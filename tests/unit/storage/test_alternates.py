@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gittheta.flows.workspace import alternate_stores
+from gittheta.storage.objects import alternate_stores
 
 
 def test_borrowed_repositories_are_followed_to_their_stores(tmp_path: Path) -> None:

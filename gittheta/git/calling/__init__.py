@@ -1,0 +1,1 @@
+"""How Git comes to call gittheta: by which program, and as a hook by settings or beside other hooks."""

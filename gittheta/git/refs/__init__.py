@@ -1,0 +1,1 @@
+"""Refs that this clone keeps of others: remote-tracking branches, and what moved them."""
