@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 
 #: The most steps that matching may take: about a tenth of a second.
@@ -24,8 +25,10 @@ def matches(pattern: str, text: str) -> bool:
     if repetitions is None or (len(text) + 1) ** repetitions > MAX_STEPS:
         raise ValueError("it could take for ever to match; write the modules' names out")
     try:
-        return re.fullmatch(pattern, text) is not None
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later Python will read in another way
+            return re.fullmatch(pattern, text) is not None
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"it is not a regular expression: {error}") from None
 
 

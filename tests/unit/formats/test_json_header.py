@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import random
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
@@ -87,7 +87,7 @@ def test_memory_follows_the_text(kind: str) -> None:
         "spaces": b"{" + b" " * size + b"}",
     }[kind]
     tracemalloc.start()
-    with contextlib.suppress(FormatError):
+    with suppress(FormatError):
         split(text)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
