@@ -12,7 +12,7 @@ from tests.support.checkpoints import checkpoint
 from tests.support.world import Repo, World
 
 M = "m.safetensors"
-ODD = "w\x1b]0;owned\x07\x1b[31m\u202e\x9b31m\r\nfake: all is well"
+ODD = "вес\x1b]0;owned\x07\x1b[31m\u202e\x9b31m\r\nfake: all is well"
 
 
 def model(seed: int, name: str = "a") -> bytes:

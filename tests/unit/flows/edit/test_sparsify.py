@@ -239,8 +239,8 @@ def test_values_that_a_commit_holds_need_no_force(repo: Repo) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (Options("nowhere"), GitError, "--base REV"),
-        (Options("--all"), GitError, "--base REV"),
+        (Options("nowhere"), GitError, "git branch -a"),
+        (Options("--all"), GitError, "git branch -a"),
         (Options("HEAD~1"), ManifestError, "git theta ls-files HEAD~1"),
         (Options("HEAD", 0), ConfigError, "--density"),
         (Options("HEAD", 1.01), ConfigError, "--density"),
