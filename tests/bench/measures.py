@@ -17,6 +17,7 @@ from tests.bench.changes import fine_tune, write_version
 from tests.bench.handshake import seconds_to_first_answer
 from tests.bench.histories import HISTORY_VERBS, seconds_of_verb, write_history
 from tests.bench.manifests import large_manifest, seconds_to_parse_and_format
+from tests.bench.many_files import measure_many_files
 from tests.bench.merge_git import measure_merge_git
 from tests.bench.merge_measures import measure_merge_gpu, measure_merge_memory
 from tests.bench.model import decoder_shapes, one_tensor, write_model
@@ -259,6 +260,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "quiet": measure_quiet,
     "manifest": measure_manifest,
     "history": measure_history,
+    "many-files": measure_many_files,
     "merge": measure_merge,
     "merge-memory": measure_merge_memory,
     "merge-git": measure_merge_git,

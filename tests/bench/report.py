@@ -19,6 +19,7 @@ from tests.bench.change_sizes import ADAPTER, NEW, SPARSIFIED, size_key
 from tests.bench.change_speeds import CHAINS, SPEEDS
 from tests.bench.changes import APPENDED, ELEMENTS, FINE_TUNE, IA3, LORA, REINFORCED, TRIMMED
 from tests.bench.histories import HISTORY_VERBS
+from tests.bench.many_files import KEYS
 from tests.bench.merge_rows import MERGE_ROWS
 from tests.bench.merge_toolkit import NAME as MERGEKIT
 from tests.bench.model import BF16, F32
@@ -84,6 +85,7 @@ ROWS = (
         Row(f"history {key}", f"git theta {key}: a thousand commits of a long history", most=1, other="none")
         for key in HISTORY_VERBS
     ),
+    *(Row(key, words, other="none", most=3 if "clone" in key else None) for key, words in KEYS.items()),
     Row("push", "git push to a bare repository"),
     Row("clone", "git clone from it"),
     Row("merge", "git merge of two fine-tunes (see below)", other="conflicts"),
