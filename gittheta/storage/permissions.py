@@ -75,15 +75,19 @@ class Permissions:
 
     def create(self, path: Path, mode: int = 0o666) -> int:
         """A descriptor of a new file, for writing and reading. Raises OSError, also if a file of that name exists."""
-        descriptor = open_new(path, mode)
-        self._adjust(path, os.fstat(descriptor).st_mode)
-        return descriptor
+        return self._opened(path, open_new(path, mode))
 
     def append_to(self, path: Path) -> int:
         """A descriptor at the end of a file, which is created if it is not there. Raises OSError."""
-        with suppress(FileExistsError):
-            os.close(self.create(path))
-        return os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        while True:  # others may create and delete it at any moment
+            with suppress(FileNotFoundError):
+                return os.open(path, flags)
+            try:
+                return self._opened(path, os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666))
+            except FileExistsError:
+                if path.is_symlink():  # to nothing
+                    raise
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[int]:
@@ -117,6 +121,11 @@ class Permissions:
             folder.mkdir()
             self._adjust(folder, folder.stat().st_mode)
             sync_folder(folder.parent)
+
+    def _opened(self, path: Path, descriptor: int) -> int:
+        with suppress(FileNotFoundError):  # somebody has deleted it already
+            self._adjust(path, os.fstat(descriptor).st_mode)
+        return descriptor
 
     def _adjust(self, path: Path, present: int) -> None:
         mode = self.mode(present)

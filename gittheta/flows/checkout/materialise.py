@@ -55,9 +55,10 @@ def pending_paths(repository: Repository) -> list[str]:
 
 def _noted(repository: Repository) -> bytes:
     try:
-        return pending_file(repository).read_bytes()
+        noted = pending_file(repository).read_bytes()
     except FileNotFoundError:
         return b""
+    return noted[: noted.rfind(b"\0") + 1]  # what follows is still being written
 
 
 def _settle(repository: Repository, before: bytes, after: bytes) -> None:

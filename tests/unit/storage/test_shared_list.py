@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
 from gittheta.storage.permissions import BY_UMASK
 from gittheta.storage.shared_list import SharedList
 
@@ -38,6 +40,13 @@ def test_nothing_is_lost_between_many_writers(tmp_path: Path) -> None:
             before = path.read_bytes()
         except FileNotFoundError:
             continue
+        before = before[: before.rfind(b"\0") + 1]
         done += before.split(b"\0")[:-1]
         SharedList(path, BY_UMASK).replace(before, b"")
     assert sorted(done) == sorted(b"%d.%d" % (number, index) for number in range(4) for index in range(50))
+
+
+def test_a_link_to_nothing_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "list").symlink_to("gone")
+    with pytest.raises(FileExistsError):
+        SharedList(tmp_path / "list", BY_UMASK).append(b"one\0")
