@@ -159,7 +159,7 @@ def clone(source: Path, folder: Path) -> Repo:
 
 def stored_bytes(repository: Repo) -> int:
     """What gittheta's store holds."""
-    objects = Path(repository.git_dir, "theta", "objects").glob("*/*")
+    objects = Path(repository.git_dir, "theta", "objects").glob("*/*/*")
     return sum(file.stat().st_size for file in objects)
 
 

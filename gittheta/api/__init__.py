@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gittheta.api.encodings import BlockCoder, Encoding, Finding, Prediction, Predictor
 from gittheta.api.formats import Composed, Format
-from gittheta.api.remotes import Advance, Remote, RemoteContext, RemotePlugin
+from gittheta.api.network import Credential, HttpSettings, Network
+from gittheta.api.remotes import Advance, BatchRemote, Remote, RemoteContext, RemotePlugin
 from gittheta.api.reporting import NullReporter, Reporter, timed
 from gittheta.api.tensors import TensorReader
 from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, TemporaryRemoteError, ThetaError
@@ -49,10 +50,12 @@ __all__ = [
     "RAW",
     "SIDECAR",
     "Advance",
+    "BatchRemote",
     "BlockCoder",
     "BlockPair",
     "Blocks",
     "Composed",
+    "Credential",
     "Digest",
     "Dtype",
     "Encoding",
@@ -60,10 +63,12 @@ __all__ = [
     "Format",
     "FormatError",
     "Group",
+    "HttpSettings",
     "Layout",
     "Merge",
     "MergeError",
     "Metric",
+    "Network",
     "NullReporter",
     "ObjectId",
     "PayloadError",

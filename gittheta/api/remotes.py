@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from gittheta.api.network import DefaultNetwork, Network
 from gittheta.api.reporting import NullReporter, Reporter
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class RemoteContext:
     #: The user's setting of a name such as ``theta.s3.endpoint``, or None. Never a setting from a committed file.
     setting: Callable[[str], str | None] = _nothing
     reporter: Reporter = field(default_factory=NullReporter)
+    #: The name of the Git remote beside which the objects are kept; a URL for one without a name.
+    name: str = ""
+    network: Network = field(default_factory=DefaultNetwork)
 
 
 class Remote(Protocol):
@@ -59,9 +63,11 @@ class Remote(Protocol):
         ...
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
-        """Fetch one object into a new file. The caller checks it, and removes it if an error left it half-written.
+        """Fetch one object into a file. The caller checks it.
 
-        May make ``target`` a hard link where source and target can share their bytes.
+        A ``target`` that is there already holds the object's first bytes: an earlier download was cut short. Go on
+        behind them if the service can send ranges, otherwise begin anew. Tell ``advance`` of these bytes too. After an
+        error, leave what has arrived. May make ``target`` a hard link where source and target can share their bytes.
         """
         ...
 
@@ -71,6 +77,26 @@ class Remote(Protocol):
 
     def close(self) -> None:
         """End connections. Nothing is called afterwards."""
+        ...
+
+
+@runtime_checkable
+class BatchRemote(Remote, Protocol):
+    """A remote whose service takes many objects in one request, or tells where to send each of them.
+
+    The two methods are the fast way only: they may leave objects out, for whatever reason. The caller finds out which,
+    and moves those one by one.
+    """
+
+    #: The most objects that one call takes.
+    batch: int
+
+    def upload_batch(self, sources: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """Send objects, the earlier in the mapping the better. What has been sent is complete and durable."""
+        ...
+
+    def download_batch(self, targets: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """Fetch objects into files, as :meth:`Remote.download` does. Files that are not complete may stay behind."""
         ...
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from gittheta.errors import ObjectCorrupt, ObjectMissing, ObjectUnreadable
+from gittheta.errors import ObjectCorrupt, ObjectMissing, ObjectUnreadable, StoreError
 from gittheta.model import ObjectId
 from gittheta.storage.files import (
     HINT_CORRUPT,
@@ -27,6 +27,8 @@ from gittheta.storage.files import (
     open_to_read,
     os_error,
     read_at,
+    reading,
+    sync,
     sync_folder,
     translated,
 )
@@ -38,6 +40,10 @@ _OPEN_FILES = 64
 #: Seconds for which an object that was used is not marked as used again.
 FRESH = 3600.0
 _NAME = 64
+#: The folder of objects of which only the first bytes have arrived.
+_INCOMING = "incoming"
+#: Before the name of an object that is arriving.
+_PART = "part-"
 
 
 class ObjectStore:
@@ -66,30 +72,35 @@ class ObjectStore:
         self._guard = Lock()
 
     def home_of(self, object_id: ObjectId) -> Path:
-        """The path at which this store keeps, or would keep, an object."""
-        return self.root / "objects" / object_id[:2] / object_id
+        """The path at which this store writes an object: that of Git LFS, which so reads and writes this store too."""
+        return self.root / "objects" / object_id[:2] / object_id[2:4] / object_id
 
     def find(self, object_id: ObjectId) -> Path | None:
         """The file of an object, here or in an alternate; None if there is none. Raises ObjectUnreadable."""
-        for root in (self.root, *self.alternates):
-            path = root / "objects" / object_id[:2] / object_id
+        places = [place for root in (self.root, *self.alternates) for place in _places(root, object_id)]
+        # An object that moves from the former place to the present one meanwhile is found at the second look.
+        for path in (*places, self.home_of(object_id)):
             try:
                 if self._foreign:
-                    _refuse_links(path.parent.parent, path.parent)
+                    _refuse_links(*_folders_of(path))
                 if is_regular(path):
                     return path
             except OSError as error:
                 raise _unreadable(object_id, path, error) from error
         return None
 
+    def _own(self, object_id: ObjectId) -> Path | None:
+        """The file of an object in this store itself. Raises OSError."""
+        return next((path for path in _places(self.root, object_id) if is_regular(path)), None)
+
     def borrows(self, object_id: ObjectId) -> bool:
         """Whether an object is in an alternate only: it goes when that does."""
-        return not is_regular(self.home_of(object_id)) and self.find(object_id) is not None
+        return self._own(object_id) is None and self.find(object_id) is not None
 
     def keep(self, object_id: ObjectId) -> None:
         """Make an object that is borrowed this store's own. Raises ObjectCorrupt, or StoreError."""
         source = self.find(object_id)
-        if source is not None and source != self.home_of(object_id):
+        if source is not None and self._own(object_id) is None:
             self.import_file(object_id, lambda target: copy_synced(source, target, lambda _: None))
 
     def absent(self, object_id: ObjectId) -> ObjectMissing:
@@ -136,9 +147,24 @@ class ObjectStore:
 
     def all(self) -> Iterator[ObjectId]:
         """Every object of this store itself (not of its alternates), sorted by name."""
-        for path in sorted((self.root / "objects").glob("??/*")):
-            if len(path.name) == _NAME:
-                yield ObjectId(path.name)
+        objects = self.root / "objects"
+        names = {path.name for pattern in ("??/*", "??/??/*") for path in objects.glob(pattern)}
+        yield from (ObjectId(name) for name in sorted(names) if len(name) == _NAME)
+
+    def lay_out(self) -> int:
+        """Move objects from the former place, ``objects/aa``, to the present one; returns how many. Raises StoreError.
+
+        A reader finds each of them at every moment: it has both names before it loses the former one.
+        """
+        count = 0
+        for former in sorted((self.root / "objects").glob("??/*")):
+            if len(former.name) == _NAME and is_regular(former):
+                home = self.home_of(ObjectId(former.name))
+                with translated(home):
+                    self.permissions.make_folders(home.parent)
+                    _move(former, home)
+                count += 1
+        return count
 
     def temporary(self) -> Path:
         """A new path for an unfinished file. Raises StoreError."""
@@ -164,6 +190,7 @@ class ObjectStore:
                 os.chmod(temporary, 0o600)
                 temporary.unlink()
             sync_folder(home.parent)
+            former_place(self.root, object_id).unlink(missing_ok=True)  # a second copy, or a damaged one
         self._distrusted.discard(object_id)
 
     def import_file(self, object_id: ObjectId, fill: Callable[[Path], None]) -> None:
@@ -178,6 +205,50 @@ class ObjectStore:
             self.adopt(temporary, object_id)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def receive(self, object_id: ObjectId, fetch: Callable[[Path], None]) -> None:
+        """As :meth:`import_file`; what arrived before ``fetch`` failed is there again the next time, in any process.
+
+        ``fetch`` gets the path of a file that holds the object's first bytes, or of none, and need not sync it.
+        """
+        temporary = self._arriving(object_id)
+        try:
+            fetch(temporary)
+            check_file(temporary, object_id)
+            with translated(temporary), reading(temporary) as file:
+                sync(file.fileno())
+            self.adopt(temporary, object_id)
+        except ObjectCorrupt:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            self._set_aside(temporary, object_id)
+
+    def _arriving(self, object_id: ObjectId) -> Path:
+        """A path of this process alone, for an object that is on its way here. Raises StoreError."""
+        with translated(self.unfinished.folder):
+            path = self.unfinished.path(f"{_PART}{object_id}-{os.urandom(4).hex()}")
+            with suppress(OSError):
+                os.rename(self.root / _INCOMING / object_id, path)
+            return path
+
+    def _set_aside(self, temporary: Path, object_id: ObjectId) -> None:
+        """Keep what has arrived of an object for whoever fetches it next."""
+        with suppress(OSError):
+            if temporary.lstat().st_size:
+                folder = self.root / _INCOMING
+                self.permissions.make_folders(folder)
+                os.replace(temporary, folder / object_id)
+            else:
+                temporary.unlink()
+
+    def forget_arrivals(self, before: float) -> None:
+        """Delete what arrived of objects that nobody has fetched on since a time, in seconds since the epoch."""
+        with suppress(OSError):
+            for path in (self.root / _INCOMING).iterdir():
+                with suppress(OSError):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
 
     def check(self, object_id: ObjectId, advance: Callable[[int], None] = lambda _: None) -> None:
         """Read a whole object and check it against its name. Raises ObjectMissing, ObjectCorrupt, ObjectUnreadable."""
@@ -212,7 +283,12 @@ class ObjectStore:
 
     def last_used(self, object_id: ObjectId) -> float:
         """When an object of this store was written or reused, in seconds since the epoch. Raises OSError."""
-        return self._used(object_id, self.home_of(object_id).lstat())
+        return self._used(object_id, (self._own(object_id) or self.home_of(object_id)).lstat())
+
+    def own_size(self, object_id: ObjectId) -> int:
+        """The bytes of an object of this store itself; 0 if there is none. Raises OSError."""
+        path = self._own(object_id)
+        return path.stat().st_size if path else 0
 
     def remove(self, object_id: ObjectId, before: float) -> int:
         """Delete an object that nobody used since ``before``; returns its bytes, or 0 if it stays.
@@ -220,7 +296,7 @@ class ObjectStore:
         It is moved away first, and comes back if somebody has used it in the meantime. Killed in between, it is
         brought back by :meth:`remove_abandoned`. Raises StoreError.
         """
-        home = self.home_of(object_id)
+        home = self._own(object_id) or self.home_of(object_id)
         with translated(home):
             aside = self.unfinished.path(object_id)
             os.rename(home, aside)
@@ -233,6 +309,7 @@ class ObjectStore:
             return size
 
     def _bring_back(self, aside: Path, home: Path) -> None:
+        self.permissions.make_folders(home.parent)
         try:
             os.link(aside, home, follow_symlinks=False)
         except FileExistsError:  # stored anew in the meantime
@@ -242,11 +319,16 @@ class ObjectStore:
         aside.unlink(missing_ok=True)
 
     def remove_abandoned(self) -> None:
-        """Delete the unfinished files of processes that have ended; bring back what they were about to delete."""
+        """Delete the unfinished files of processes that have ended; bring back what they were about to delete.
+
+        What they had fetched of an object stays for whoever fetches it next.
+        """
         for path in self.unfinished.abandoned():
             with suppress(OSError):
                 object_id = path.name.partition("-")[2]
-                if len(object_id) == _NAME:
+                if object_id.startswith(_PART):
+                    self._set_aside(path, ObjectId(object_id.split("-")[1]))
+                elif len(object_id) == _NAME:
                     self._bring_back(path, self.home_of(ObjectId(object_id)))
                 else:
                     path.unlink()
@@ -254,6 +336,40 @@ class ObjectStore:
     def close(self) -> None:
         """Let other processes know that this one writes nothing any more."""
         self.unfinished.close()
+
+
+def former_place(root: Path, object_id: ObjectId) -> Path:
+    """Where stores kept objects before they took over the layout of Git LFS."""
+    return root / "objects" / object_id[:2] / object_id
+
+
+def _places(root: Path, object_id: ObjectId) -> tuple[Path, Path]:
+    """Where a store may keep an object: the present place, and the former one."""
+    return root / "objects" / object_id[:2] / object_id[2:4] / object_id, former_place(root, object_id)
+
+
+def _folders_of(path: Path) -> Iterator[Path]:
+    """The folders between a store and an object's file in it, ``objects`` included."""
+    for folder in path.parents:
+        yield folder
+        if folder.name == "objects":
+            return
+
+
+def _move(former: Path, home: Path) -> None:
+    """Give a file another name, so that one of the two is there at every moment. Raises OSError."""
+    try:
+        os.link(former, home, follow_symlinks=False)
+    except FileExistsError:
+        with suppress(StoreError):
+            check_file(home, ObjectId(home.name))
+            former.unlink()
+            return
+        os.replace(former, home)  # what stands there is damaged
+    except (OSError, NotImplementedError):  # no links there
+        os.rename(former, home)
+    sync_folder(home.parent)
+    former.unlink(missing_ok=True)
 
 
 def _refuse_links(*folders: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gittheta.model import DTYPES, Link, Manifest, ObjectId, Place, Skeleton, Stanza, TensorSpec, digest_of
 from gittheta.storage.manifest import format_manifest
+from tests.support.stores import object_file
 
 #: Verbs that walk over history, by what the table calls them.
 HISTORY_VERBS = {
@@ -51,7 +52,7 @@ def write_history(repository: Path, commits: int, tensors: int) -> None:
     for number in range(commits):
         content = _object(number)
         name = hashlib.sha256(content).hexdigest()
-        file = repository / "theta/objects" / name[:2] / name
+        file = object_file(repository / "theta", name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     stream = b"".join(_commits(commits, tensors))

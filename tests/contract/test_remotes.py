@@ -13,6 +13,7 @@ from gittheta.remotes.progress import ReportingRemote
 from gittheta.remotes.retry import RetryingRemote
 from gittheta.remotes.verify import VerifyingRemote
 from gittheta.testing import Fault, FaultyRemote, RemoteConformance
+from tests.support.stores import object_file
 
 
 class TestDirectory(RemoteConformance):
@@ -23,7 +24,7 @@ class TestDirectory(RemoteConformance):
         return DirectoryRemote(folder / "theta")
 
     def plant(self, folder: Path, object_id: ObjectId, data: bytes) -> bool:
-        path = folder / "theta" / "objects" / object_id[:2] / object_id
+        path = object_file(folder / "theta", object_id)
         path.unlink()
         path.write_bytes(data)
         return True

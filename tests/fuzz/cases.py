@@ -19,6 +19,7 @@ from gittheta.storage.objects import ObjectStore
 from tests.support.adapters import LORA, lora, read, save
 from tests.support.manifest_text import FIRST
 from tests.support.shelf import UNKNOWN, Shelf, frame, stacked
+from tests.support.stores import object_file
 
 #: A case: how many bytes its input has, and what is done with it, which raises what the program raises.
 Case = tuple[int, Callable[[], object]]
@@ -138,7 +139,7 @@ def _changed_links(rng: random.Random, shelf: Shelf) -> tuple[TensorSpec, Recipe
     size = 0
     for link in links:
         place = link.places[0]
-        path = shelf.root / "objects" / place.object[:2] / place.object
+        path = object_file(shelf.root, place.object)
         payload = (
             changed(rng, path.read_bytes()[place.offset :], (b"\0" * 8, b"\xff" * 4)) if rng.random() < 0.5 else b""
         )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from tests.support.repository import Repo
+from tests.support.stores import object_file
 
 HERE = Path(__file__).parent
 
@@ -13,6 +14,6 @@ HERE = Path(__file__).parent
 def objects_into(repo: Repo) -> None:
     """Put every frozen object into the store of ``repo``."""
     for path in (HERE / "objects").iterdir():
-        target = repo.theta / "objects" / path.name[:2] / path.name
+        target = object_file(repo.theta, path.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)

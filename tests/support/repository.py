@@ -13,6 +13,7 @@ from gittheta.flows.workspace import Workspace
 from gittheta.limits import Limits
 from tests.support.command import git
 from tests.support.reporting import Listening
+from tests.support.stores import object_files
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Repo:
         return self.top / ".git" / "theta"
 
     def objects(self) -> dict[str, Path]:
-        return {path.name: path for path in (self.theta / "objects").glob("??/*")}
+        return {path.name: path for path in object_files(self.theta)}
 
     def temporaries(self) -> list[str]:
         return os.listdir(self.theta / "tmp") if (self.theta / "tmp").is_dir() else []

@@ -18,6 +18,7 @@ from gittheta.encodings.sparse import Sparse
 from gittheta.model import DTYPES, Digest, Link, ObjectId, Place, Recipe, Tensor, TensorSpec, digest_of, flat_spec
 from gittheta.storage.frames import frame_head
 from tests.support.in_memory import InMemory
+from tests.support.stores import object_file
 
 SPEC = TensorSpec("w", DTYPES["f32"], (96, 20))
 ENCODINGS: dict[str, Encoding] = {"dense": Dense(), "delta": Delta(), "sparse": Sparse()}
@@ -45,7 +46,7 @@ class Shelf:
     def put(self, *frames: bytes) -> tuple[Place, ...]:
         data = b"gittheta-pack-1\n" + b"".join(frames)
         name = hashlib.sha256(data).hexdigest()
-        path = self.root / "objects" / name[:2] / name
+        path = object_file(self.root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return (Place(ObjectId(name), 16, len(data) - 16),)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gittheta.cli.verbs.setup.install import COMMANDS
 from tests.support.checkpoints import sha256
+from tests.support.stores import object_files
 
 ATTRIBUTES = "*.safetensors filter=theta merge=theta diff=theta -text\n"
 
@@ -167,7 +168,7 @@ class Repo(Place):
 
 def objects_in(store: Path) -> list[Path]:
     """The files of all objects of a store."""
-    return sorted((store / "objects").glob("??/*"))
+    return object_files(store)
 
 
 @dataclass

@@ -66,8 +66,11 @@ def collect(
     """
     store = workspace.tensors.store
     store.remove_abandoned()
-    refuse_if_unknown(workspace)
     now = time.time()
+    if not dry_run and budget is None:
+        store.lay_out()
+        store.forget_arrivals(now - KEPT)
+    refuse_if_unknown(workspace)
     oldest = store.unfinished.oldest_claim()
     # What a living process uses stays, whatever was asked for.
     limit = min(now if oldest is None else oldest - FRESH, now - DAY if before is None else before)
@@ -206,7 +209,7 @@ def _last_used(store: ObjectStore, object_id: ObjectId) -> float:
 
 
 def _size_if_unused(store: ObjectStore, object_id: ObjectId, before: float) -> int:
-    return store.home_of(object_id).stat().st_size if _last_used(store, object_id) < before else 0
+    return store.own_size(object_id) if _last_used(store, object_id) < before else 0
 
 
 def _removed(store: ObjectStore, object_id: ObjectId, before: float) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import model
+from tests.support.stores import object_file
 from tests.support.world import Place, Repo, World, objects_in
 
 M = "m.safetensors"
@@ -64,7 +65,7 @@ def test_a_hub_is_mended_from_a_third_place(world: World, hub: Place, repo: Repo
     repo.git("remote", "add", "backup", str(world.bare("backup.git")))
     repo.git("theta", "push", "--all", "backup")
     name = _flip(objects_in(hub.path / "theta")[0])
-    _flip(repo.store / "objects" / name[:2] / name)
+    _flip(object_file(repo.store, name))
     repo.git("theta", "fsck", "--remote", "origin", "--repair")
     repo.git("theta", "fsck", "--remote", "origin")
     repo.healthy()
@@ -72,7 +73,7 @@ def test_a_hub_is_mended_from_a_third_place(world: World, hub: Place, repo: Repo
 
 def test_where_there_is_no_whole_copy_it_stays_a_problem(hub: Place, repo: Repo) -> None:
     name = _flip(objects_in(hub.path / "theta")[0])
-    _flip(repo.store / "objects" / name[:2] / name)
+    _flip(object_file(repo.store, name))
     assert name in repo.fails("theta", "fsck", "--remote", "origin", "--repair", status=22)
     assert name in repo.fails("theta", "fsck", "--repair", status=22)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import model
+from tests.support.stores import object_file
 from tests.support.world import Place, Repo, World, objects_in
 
 M = "m.safetensors"
@@ -48,7 +49,7 @@ def test_a_push_to_a_second_remote_fetches_from_the_first_what_is_not_here(world
 
 
 def test_theta_push_sends_what_there_is_and_lists_the_rest(world: World, hub: Place, repo: Repo) -> None:
-    gone = {object_id: (repo.store / "objects" / object_id[:2] / object_id) for object_id in _names(repo.store)}
+    gone = {object_id: object_file(repo.store, object_id) for object_id in _names(repo.store)}
     first = next(iter(sorted(gone)))
     gone[first].unlink()
     repo.git("remote", "remove", "origin")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import model
+from tests.support.stores import object_file
 from tests.support.world import Place, Repo, World, objects_in
 
 M = "m.safetensors"
@@ -242,7 +243,7 @@ def test_a_partial_copy_on_the_remote_is_replaced(world: World, hub: Place, repo
     """A damaged object there that is too short counts as missing."""
     sha = repo.commit(model(1))
     source = repo.objects()[0]
-    target = hub.path / "theta/objects" / source.parent.name / source.name
+    target = object_file(hub.path / "theta", source.name)
     target.parent.mkdir(parents=True)
     target.write_bytes(source.read_bytes()[:50])
     repo.git("push", "-q", "origin", "main")

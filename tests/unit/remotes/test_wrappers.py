@@ -19,6 +19,7 @@ from gittheta.remotes.retry import RetryingRemote
 from gittheta.remotes.verify import VerifyingRemote
 from gittheta.remotes.wrapper import Wrapper
 from gittheta.testing import Fault, FaultyRemote
+from tests.support.stores import object_file
 
 DATA = bytes(range(250)) * 40
 NAME = ObjectId(hashlib.sha256(DATA).hexdigest())
@@ -147,7 +148,7 @@ def test_what_arrives_damaged_is_refused_and_may_be_whole_next_time(
 
 
 def test_an_object_that_is_damaged_there_is_never_accepted(inner: DirectoryRemote, tmp_path: Path) -> None:
-    path = inner.root / "objects" / NAME[:2] / NAME
+    path = object_file(inner.root, NAME)
     path.unlink()
     path.write_bytes(DATA[:-1] + b"?")
     pauses = Pauses()

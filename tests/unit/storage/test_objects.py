@@ -45,7 +45,7 @@ def test_an_object_is_its_head_and_what_was_appended(store: ObjectStore) -> None
     path = store.home_of(name)
     assert path.read_bytes() == b"gittheta-pack-1\nabcdefg"
     assert name == hashlib.sha256(path.read_bytes()).hexdigest() == path.name
-    assert path.parent.name == name[:2]
+    assert path.parent == store.root / "objects" / name[:2] / name[2:4]
     assert path.stat().st_mode & 0o777 == 0o444
     assert files(store.root) == [path]
     assert list(store.all()) == [name]

@@ -20,6 +20,7 @@ from gittheta.storage.frames import HEAD_LENGTH
 from gittheta.storage.manifest import format_manifest, parse_manifest
 from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
+from tests.support.stores import object_file
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -215,7 +216,7 @@ def strangers_object(repo: Repo, text: bytes, claims: bytes) -> tuple[bytes, str
         data[at + 8 : at + HEAD_LENGTH] = digest_of(claims[start : start + BLOCK])
         at += HEAD_LENGTH + body
     made = hashlib.sha256(data).hexdigest()
-    target = repo.theta / "objects" / made[:2] / made
+    target = object_file(repo.theta, made)
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(data)
     return text.replace(name.encode(), made.encode()), made
