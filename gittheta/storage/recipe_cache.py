@@ -4,14 +4,19 @@ A recipe that gives the same bytes whatever their dtype has their digest as its 
 dtype and shape too (:func:`gittheta.model.recipe_keys`).
 
 The cache lies beside the store, is shared by worktrees, and may be deleted at any time. Whatever happens to the file,
-no command fails or changes its result. A row that does not match its checksum is ignored. A file that is damaged, or
-not a file, is renamed and replaced. One that cannot be opened, locked or written counts as empty; then tensors are
-encoded again.
+no command fails or changes its result. A row that does not match its checksum is ignored. A file that cannot be opened,
+locked or written counts as empty; then tensors are encoded again.
+
+A file that is damaged, or not a file, is left where it is, and the next one takes its place: ``known.sqlite.1`` and so
+on. No name is ever used twice. Other processes may still have the damaged file open, and SQLite finds the files beside
+it (``-wal``, and ``-shm``, which it maps into memory) by name: it would cut those of a new file of that name short, and
+end every process that has them mapped.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable
@@ -45,6 +50,8 @@ _DAMAGED = (
     "decode",
     "unsupported file format",
 )
+#: The end of the name of a file that took a damaged one's place.
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
 Answer = TypeVar("Answer")
 
 
@@ -60,6 +67,8 @@ class RecipeCache:
         self._trace = trace
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
+        #: The number of the file that is, or was last, open.
+        self._generation = 0
         #: Why the cache cannot be used; None while it can.
         self._unusable: str | None = None
 
@@ -160,14 +169,14 @@ class RecipeCache:
             return None
 
     def _recover(self, error: Exception) -> None:
-        """After an error: rename a damaged file; else do without the cache for the rest of this process."""
+        """After an error: begin the next file if this one is damaged; else do without the cache in this process."""
         self._close()
         damaged = any(word in str(error) for word in _DAMAGED) or not isinstance(error, (sqlite3.Error, OSError))
         if damaged or isinstance(error, NotRegular):
-            aside = self.path.with_name(f"{self.path.name}.damaged")
-            self._trace(f"the cache {self.path} is damaged ({error}); it is renamed to {aside.name} and replaced")
+            present, following = self._file(self._generation), self._file(self._generation + 1)
+            self._trace(f"the cache {present} is damaged ({error}); {following.name} takes its place")
             try:
-                self._set_aside(aside)
+                self._begin(following)
             except OSError as again:
                 self._unusable = str(again)
         else:
@@ -175,18 +184,30 @@ class RecipeCache:
         if self._unusable is not None:
             self._trace(f"the cache {self.path} cannot be used ({self._unusable}); tensors are encoded again")
 
-    def _set_aside(self, aside: Path) -> None:
-        if aside.is_dir() and not aside.is_symlink():
-            aside.rmdir()  # fails unless it is empty: files of others are never deleted
-        os.replace(self.path, aside)
-        for suffix in ("-wal", "-shm", "-journal"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+    def _begin(self, following: Path) -> None:
+        """Make the next file, and delete those that were damaged before this one. Raises OSError."""
+        with suppress(FileExistsError):  # another process was faster
+            os.close(self._permissions.create(following))
+        for generation in range(self._generation):
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                former = self._file(generation)
+                with suppress(OSError):
+                    former.with_name(former.name + suffix).unlink()
+
+    def _file(self, generation: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{generation}") if generation else self.path
+
+    def _newest(self) -> int:
+        """The number of the file in use. Raises OSError."""
+        parts = (name.rpartition(".") for name in os.listdir(self.path.parent))
+        return max(
+            (int(end) for start, _, end in parts if start == self.path.name and _NUMBER.fullmatch(end)), default=0
+        )
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._create()
             # Our lock keeps threads apart, so that SQLite's own check for threads is not needed.
-            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
+            self._connection = sqlite3.connect(self._created(), timeout=_PATIENCE, check_same_thread=False)
             # Readers keep a snapshot while they read a whole file, and must not block the writes of other processes.
             self._connection.execute("PRAGMA journal_mode = WAL")
             # If a power failure loses the last rows, tensors are encoded once more; syncing would slow down every add.
@@ -194,17 +215,20 @@ class RecipeCache:
             self._connection.executescript(_SCHEMA)
         return self._connection
 
-    def _create(self) -> None:
-        """Make the file, with our permissions: SQLite would give it others. Raises NotRegular if it is not a file."""
+    def _created(self) -> Path:
+        """The file, made with our permissions: SQLite would give it others. Raises NotRegular if it is not a file."""
         self._permissions.make_folders(self.path.parent)
+        self._generation = self._newest()
+        path = self._file(self._generation)
         try:
-            mode = self.path.stat().st_mode
+            mode = path.stat().st_mode
         except FileNotFoundError:
             with suppress(FileExistsError):
-                os.close(self._permissions.create(self.path))
+                os.close(self._permissions.create(path))
         else:
             if not stat.S_ISREG(mode):  # SQLite would wait for a FIFO
-                raise NotRegular(self.path, mode)
+                raise NotRegular(path, mode)
+        return path
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +126,7 @@ def put(path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("first", ["ask", "record"])
-def test_a_damaged_file_is_set_aside_and_made_anew(path: Path, damage: str, first: str) -> None:
+def test_a_new_file_takes_the_place_of_a_damaged_one(path: Path, damage: str, first: str) -> None:
     damaged = DAMAGE[damage](path.read_bytes())
     put(path, damaged)
     traces: list[str] = []
@@ -137,9 +139,9 @@ def test_a_damaged_file_is_set_aside_and_made_anew(path: Path, damage: str, firs
     assert (cache.recipe(digest(7)), cache.recipe(digest(8))) == (recipe(7), recipe(8))
     cache.close()
     assert len(traces) == 1
-    assert "is renamed to" in traces[0]
-    aside = path.with_name("known.sqlite.damaged")
-    assert aside.read_bytes()[: len(damaged) // 2] == damaged[: len(damaged) // 2]
+    assert "takes its place" in traces[0]
+    assert path.read_bytes()[: len(damaged) // 2] == damaged[: len(damaged) // 2], "what shows the damage is kept"
+    assert path.with_name("known.sqlite.1").exists()
     again = RecipeCache(path, traces.append)
     assert again.recipe(digest(8)) == recipe(8)
     again.close()
@@ -230,21 +232,45 @@ def test_something_else_in_place_of_the_file(path: Path, kind: str) -> None:
     if "folder" in kind or kind == "nothing":
         check_usable(path)
     if kind == "folder that is not empty":
-        assert (path.with_name("known.sqlite.damaged") / "notes.txt").read_text() == "somebody's"
+        assert (path / "notes.txt").read_text() == "somebody's"
 
 
-def test_somebodys_folder_is_in_the_way_twice(path: Path) -> None:
-    """What is not ours is not deleted: then there is no cache."""
-    aside = path.with_name("known.sqlite.damaged")
+def test_damage_may_come_again(path: Path) -> None:
+    """Of several damaged files the last one stays; a folder is somebody's, and stays too."""
+    for number in range(4):
+        newest = path.with_name(f"{path.name}.{number}") if number else path
+        put(newest, b"this is not a database\n" * 500)
+        cache = RecipeCache(path)
+        crowd(lambda number, cache=cache: use(cache, number))  # type: ignore[misc]
+        cache.close()
+    check_usable(path)
+    left = {file.name for file in path.parent.iterdir() if not file.name.endswith(SUFFIXES[1:])}
+    assert left == {"known.sqlite.3", "known.sqlite.4"}
+
+
+def test_a_folder_stands_where_the_next_file_would(path: Path) -> None:
+    aside = path.with_name("known.sqlite.1")
     aside.mkdir()
     (aside / "notes.txt").write_text("somebody's")
     put(path, b"this is not a database\n" * 500)
-    traces: list[str] = []
-    cache = RecipeCache(path, traces.append)
+    cache = RecipeCache(path)
     crowd(lambda number: use(cache, number))
     cache.close()
+    check_usable(path)
     assert (aside / "notes.txt").exists()
-    assert "cannot be used" in traces[-1]
+
+
+def test_processes_that_find_damage_at_once_do_not_die(path: Path) -> None:
+    """SQLite maps a file into memory that it cuts short as soon as another file gets the name of a damaged one."""
+    program = (
+        "import sys; from pathlib import Path; from tests.unit.storage import test_recipe_cache_faults as faults; "
+        "cache = faults.RecipeCache(Path(sys.argv[1])); faults.use(cache, int(sys.argv[2])); cache.close()"
+    )
+    for damage in ("all but the first page", "cut in half"):
+        put(path, DAMAGE[damage](path.read_bytes()))
+        crew = [subprocess.Popen([sys.executable, "-c", program, path, str(number)]) for number in range(6)]
+        assert [process.wait(60) for process in crew] == [0] * len(crew)
+    check_usable(path)
 
 
 @contextmanager
