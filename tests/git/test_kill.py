@@ -89,6 +89,7 @@ def test_kill_push(world: World, repo: Repo) -> None:
     _kill_push(world, repo, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", first_often(1, ["filter", "git", "all"]))
 def test_kill_materialise(world: World, repo: Repo, victim: str) -> None:
     """A large file that the hook was writing: one command puts it in its place."""

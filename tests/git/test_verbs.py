@@ -105,6 +105,7 @@ def test_bisect_visits_the_right_bytes(repo: Repo, history: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_restore(repo: Repo, history: list[str]) -> None:
     repo.write(M, b"scribble")
     repo.git("restore", M)

@@ -86,6 +86,7 @@ def _manifest_of(flows: Flows, content: bytes) -> bytes:
         return clean(workspace, "t.json", io.BytesIO(content))
 
 
+@pytest.mark.slow
 def test_texts_merge_as_texts(repo: Repo, flows: Flows) -> None:
     repo.commit(ALL, ".gitattributes")
     lines = [f"line {number}\n".encode() for number in range(12)]
@@ -132,6 +133,7 @@ def test_pointers_are_committed_where_that_is_wanted(repo: Repo) -> None:
     assert "neither true nor false" in repo.fails("add", ".")
 
 
+@pytest.mark.slow
 def test_a_commit_of_everything_is_looked_at(repo: Repo) -> None:
     """`git commit -a` has an index of its own."""
     repo.commit(model(1))

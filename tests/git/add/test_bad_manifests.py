@@ -184,6 +184,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 FSCK = {"missing": 21}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_often(2, DAMAGES))
 def test_damaged_objects(world: World, repo: Repo, name: str) -> None:
     sha = repo.commit(checkpoint({"a.weight": normal(1, 64, 16), "b": normal(2, 5)}))

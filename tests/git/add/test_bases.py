@@ -30,6 +30,7 @@ def test_a_version_that_was_only_staged_is_not_a_base(world: World, repo: Repo) 
     everywhere(world, repo, sha)
 
 
+@pytest.mark.slow
 def test_a_model_derived_from_another_file(world: World, repo: Repo) -> None:
     repo.write(".gitattributes", repo.read(".gitattributes") + b"tuned.safetensors theta-base=sub/base.safetensors\n")
     repo.git("add", ".gitattributes")
@@ -57,6 +58,7 @@ def test_an_attribute_that_leads_nowhere(repo: Repo, name: str) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", first_often(1, ["flipped", "truncated", "missing"]))
 def test_a_damaged_base(world: World, repo: Repo, damage: str) -> None:
     """It is not used, so that the new version can be read whatever becomes of it."""

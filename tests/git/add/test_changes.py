@@ -46,6 +46,7 @@ def both(values: np.ndarray) -> dict[str, Tensor]:
     return {"bf16": bf16(values), "f32": values}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", first_often(1, CHANGES))
 def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) -> None:
     make, encodings, *bounds = CHANGES[change]
@@ -66,6 +67,7 @@ def test_a_change_costs_what_it_is_worth(world: World, repo: Repo, change: str) 
     everywhere(world, repo, first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", first_often(1, ["appended", "trimmed", "inserted", "permuted", "columns", "duplicated"])
 )

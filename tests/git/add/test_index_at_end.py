@@ -80,6 +80,7 @@ def test_added_and_checked_out(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_file_that_version_one_has_words_for_stays_of_version_one(repo: Repo) -> None:
     plain = Content({"norm.weight": content().tensors["norm.weight"], "ids": ("i64", (2,), bytes(16))}, gap=b"--")
     for model, first in (
@@ -95,6 +96,7 @@ def test_a_file_that_version_one_has_words_for_stays_of_version_one(repo: Repo) 
         come_back(repo, model.data())
 
 
+@pytest.mark.slow
 def test_a_changed_tensor_is_a_small_change(repo: Repo) -> None:
     """Of a block dtype, and under several names; the others keep their stanzas."""
     first = content()
@@ -152,6 +154,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", first_often(8, BROKEN))
 def test_a_broken_file_is_kept_as_it_is(repo: Repo, fault: str) -> None:
     data = BROKEN[fault]

@@ -56,6 +56,7 @@ def _in_place(repo: Repo, sha: str, name: str = M) -> None:
     assert not list((repo.store / "tmp").glob("*"))
 
 
+@pytest.mark.slow
 def test_the_limit_is_in_force(repo: Repo, shas: list[str]) -> None:
     message = repo.run("checkout", "-q", "side", env={"GITTHETA_TRACE": "1"}).stderr
     assert "above theta.smudgeLimit" in message
@@ -136,6 +137,7 @@ def diverged(world: World, two_sides: Template) -> Repo:
     return repo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     first_often(
@@ -159,6 +161,7 @@ def test_what_combines_two_versions(diverged: Repo, words: tuple[str, ...]) -> N
     assert not (diverged.git_dir / "theta-pending").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", first_often(1, ["rebase", "cherry-pick", "am", "revert"]))
 def test_several_commits_at_once(diverged: Repo, verb: str) -> None:
     """Git keeps its index in memory from one step to the next."""
@@ -245,6 +248,7 @@ def test_linked_worktree(repo: Repo, shas: list[str], world: World) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), ("--shared",), ("--depth=1", "--no-local")], ids=lambda options: " ".join(options)
 )

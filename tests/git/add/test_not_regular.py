@@ -20,6 +20,7 @@ def model(*values: float) -> bytes:
     return checkpoint({"w": np.full((64, 64), values[0], np.float32), "v": np.arange(9, dtype=np.float32)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["pull", "ls-files", "sparsify m.safetensors --base HEAD", "gc", "repack"])
 def test_verbs_end_where_a_fifo_stands_in_place_of_a_checkpoint(repo: Repo, words: str) -> None:
     repo.commit(model(1))
@@ -37,6 +38,7 @@ def test_an_adapter_that_is_a_fifo_is_named(repo: Repo) -> None:
     assert "it is a FIFO, not a file" in repo.fails("theta", "apply", "adapter", M, status=14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "fifo", "nothing"])
 def test_a_merge_that_cannot_read_an_object_is_no_conflict(repo: Repo, place: str) -> None:
     repo.commit(model(1))

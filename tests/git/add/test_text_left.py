@@ -19,6 +19,7 @@ def repo(repo: Repo) -> Repo:
     return repo
 
 
+@pytest.mark.slow
 def test_stash_with_untracked_files(repo: Repo) -> None:
     repo.write(M, SECOND)
     repo.write("new.safetensors", model(3))
@@ -38,6 +39,7 @@ def test_stash_with_ignored_files(repo: Repo) -> None:
     assert repo.read("new.safetensors") == model(3)
 
 
+@pytest.mark.slow
 def test_stash_of_single_hunks(repo: Repo) -> None:
     repo.write(M, SECOND)
     repo.git("stash", "-p", stdin=b"a\n")
@@ -47,6 +49,7 @@ def test_stash_of_single_hunks(repo: Repo) -> None:
     assert repo.read() == SECOND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--index",), ("--3way",)])
 def test_apply(repo: Repo, options: tuple[str, ...]) -> None:
     """As tools do that put changes aside for a while."""
@@ -77,6 +80,7 @@ def test_checkout_index_to_another_place(repo: Repo) -> None:
     assert repo.read(f"out/{M}") == FIRST
 
 
+@pytest.mark.slow
 def test_commands_with_hooks_say_nothing(repo: Repo) -> None:
     repo.commit(SECOND)
     for words in (("checkout", "-q", "HEAD^"), ("checkout", "-q", "main"), ("reset", "-q", "--hard", "HEAD^")):

@@ -122,6 +122,7 @@ def test_branches_that_part_from_a_chain(chain: Repo, shas: list[str]) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_a_push_sends_what_is_needed_and_a_checkout_gets_all_of_a_chain(
     world: World, chain: Repo, shas: list[str]
@@ -144,6 +145,7 @@ def test_a_push_sends_what_is_needed_and_a_checkout_gets_all_of_a_chain(
     assert clone.sha() == shas[4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--filter=blob:none",), ("--depth=1",)], ids=" ".join)
 def test_a_clone_that_lacks_the_objects_of_the_base(
     world: World, chain: Repo, shas: list[str], options: tuple[str, ...]

@@ -86,6 +86,7 @@ def comes_back(repo: Repo, content: bytes) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bf16", "f32"])
 def test_apply_then_add_costs_about_the_adapters_bytes(repo: Repo, kind: str) -> None:
     """A base of bf16, and adapters as they are saved after training in either precision."""
@@ -137,6 +138,7 @@ def test_the_file_alone_changes_until_it_is_added(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_the_file_is_staged_but_not_committed(repo: Repo) -> None:
     repo.commit(checkpoint(model()))
     staged = checkpoint(model() | {"model.norm.weight": bf16(normal(55, 64))})
@@ -174,6 +176,7 @@ def test_a_file_that_git_does_not_know_yet(repo: Repo) -> None:
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_file_that_was_never_added(repo: Repo) -> None:
     """The add finds the whole change from HEAD's version."""
     tensors = model(128, "f32")
@@ -242,6 +245,7 @@ def test_what_only_apply_stored_is_not_a_base_of_what_is_added_without_it(repo: 
     comes_back(repo, content)
 
 
+@pytest.mark.slow
 def test_scales_of_ia3(repo: Repo) -> None:
     repo.commit(checkpoint(model(256)))
     before = names(repo)

@@ -36,6 +36,7 @@ def _weight(content: bytes) -> np.ndarray:
     return np.frombuffer(tensors_of(content)["weight"][2], np.float32)
 
 
+@pytest.mark.slow
 def test_a_cheap_update(trained: Repo, world: World) -> None:
     """Sparsified, committed on a branch of its own, pushed, cloned; the trained version stays where it was."""
     old, new = _versions()
@@ -108,6 +109,7 @@ def test_from_a_subdirectory(repo: Repo) -> None:
     assert repo.read("sub/m.safetensors") not in (old, new)
 
 
+@pytest.mark.slow
 def test_a_base_whose_objects_are_on_the_remote_only(trained: Repo, world: World) -> None:
     """They are fetched."""
     trained.git("remote", "add", "origin", str(world.bare()))

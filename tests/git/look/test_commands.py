@@ -56,6 +56,7 @@ def test_plugins(bare_world: World) -> None:
         assert [kind, name, "gittheta"] in lines
 
 
+@pytest.mark.slow
 def test_ls_files(repo: Repo, world: World) -> None:
     first = repo.commit(checkpoint({"a": normal(1, 10)}), "sub/ü m.safetensors")
     repo.commit(b"\0junk", "junk.safetensors")
@@ -105,6 +106,7 @@ def test_show_of_what_is_not_a_checkpoint(repo: Repo) -> None:
     assert "not a revision: 'nobody'" in repo.fails("theta", "show", "nobody:m.safetensors")
 
 
+@pytest.mark.slow
 def test_fsck_counts(repo: Repo) -> None:
     assert repo.git("theta", "fsck") == "0 manifests, 0 objects, 0 problems\n"
     repo.commit(model(1))

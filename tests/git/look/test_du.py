@@ -23,6 +23,7 @@ def _two_layers(first: int, second: int) -> bytes:
     return checkpoint({"a": normal(first, 40, 25), "b": normal(second, 80, 25)})
 
 
+@pytest.mark.slow
 def test_a_chain_of_versions(repo: Repo) -> None:
     """Oldest first; only what a version brings counts, and all of that together is what lies in the store."""
     for message, content in (("one", _two_layers(1, 2)), ("two", _two_layers(1, 3)), ("back", _two_layers(1, 2))):

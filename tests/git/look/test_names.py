@@ -47,6 +47,7 @@ def test_a_slip_in_any_name_is_told_with_what_was_meant(repo: Repo) -> None:
         assert "git " not in message.split("\n")[0], f"a message of Git itself: {words}"
 
 
+@pytest.mark.slow
 def test_what_to_type(repo: Repo) -> None:
     assert "git add" in repo.fails("theta", "add", M, status=2)
     assert "do you mean 'show'?" in repo.fails("theta", "shwo", status=2)
@@ -63,6 +64,7 @@ def test_every_path_that_is_listed_can_be_shown(repo: Repo) -> None:
     assert repo.git("-C", str(folder), "theta", "show", f"HEAD:models/{M}")
 
 
+@pytest.mark.slow
 def test_a_path_in_conflict_is_listed_once(repo: Repo) -> None:
     for side in ("one", "two"):
         repo.git("switch", "-q", "-c", side, "main")
@@ -72,6 +74,7 @@ def test_a_path_in_conflict_is_listed_once(repo: Repo) -> None:
     assert row["state"] == "in conflict"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_no_name_rules_the_terminal(repo: Repo, encoding: str) -> None:
     done = repo.commit(model(3, ODD), M)

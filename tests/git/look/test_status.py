@@ -79,6 +79,7 @@ def test_nothing_to_tell(repo: Repo) -> None:
     assert repo.git("theta", "status") == "1 checkpoint complete\n"
 
 
+@pytest.mark.slow
 def test_what_was_not_pushed(world: World, repo: Repo) -> None:
     hub = world.bare()
     repo.git("remote", "add", "origin", str(hub))

@@ -47,6 +47,7 @@ def test_a_damaged_hub_is_noticed_and_mended(world: World, hub: Place, repo: Rep
     assert world.clone(hub.path, "whole").sha() == repo.sha()
 
 
+@pytest.mark.slow
 def test_what_a_branch_of_the_hub_needs_and_lacks_is_sent(hub: Place, repo: Repo) -> None:
     lost = objects_in(hub.path / "theta")[0]
     lost.unlink()
@@ -78,6 +79,7 @@ def test_where_there_is_no_whole_copy_it_stays_a_problem(hub: Place, repo: Repo)
     assert name in repo.fails("theta", "fsck", "--repair", status=22)
 
 
+@pytest.mark.slow
 def test_objects_here_are_mended_from_a_remote(hub: Place, repo: Repo) -> None:
     damaged, lost = repo.objects()
     _flip(damaged)

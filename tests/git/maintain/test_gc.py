@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gittheta.flows.maintain.gc import DAY
 from tests.support.checkpoints import checkpoint
@@ -75,6 +76,7 @@ def test_what_git_still_has_a_manifest_of_stays_however_old(repo: Repo) -> None:
     assert repo.read() == model(3)
 
 
+@pytest.mark.slow
 def test_an_add_that_was_taken_back_goes_14_days_after_its_last_use(repo: Repo) -> None:
     repo.commit(model(1))
     committed = names(repo)
@@ -98,6 +100,7 @@ def test_an_add_that_was_taken_back_goes_14_days_after_its_last_use(repo: Repo) 
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_other_work_trees_and_files_that_are_still_manifests_keep_theirs(world: World, repo: Repo) -> None:
     repo.commit(model(1))
     repo.git("worktree", "add", "-q", str(world.root / "second"))
@@ -122,6 +125,7 @@ def test_other_work_trees_and_files_that_are_still_manifests_keep_theirs(world: 
     second.git("theta", "fsck", "--deep")
 
 
+@pytest.mark.slow
 def test_a_lender_keeps_what_its_borrowers_need(world: World, repo: Repo) -> None:
     repo.commit(model(1))
     repo.git("checkout", "-q", "-b", "side")
@@ -157,6 +161,7 @@ def test_a_store_into_which_others_push_is_left_alone(world: World, repo: Repo) 
     assert "others push" in Repo(hub, repo.env).fails("theta", "gc", "--prune=now")
 
 
+@pytest.mark.slow
 def test_it_runs_by_itself_once_a_day_unless_that_is_switched_off(repo: Repo) -> None:
     repo.commit(model(1))
     committed = names(repo)

@@ -36,6 +36,7 @@ def _committed(repo: Repo, versions: list[bytes]) -> None:
         repo.commit(content, message=f"version {number}")
 
 
+@pytest.mark.slow
 def test_recipes_become_flat_and_history_stays(repo: Repo) -> None:
     versions = _versions(3)
     _committed(repo, versions)

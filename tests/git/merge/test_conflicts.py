@@ -205,6 +205,7 @@ def test_in_a_linked_work_tree(sides: Repo) -> None:
     linked.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", first_often(1, ["rebase", "cherry-pick"]))
 def test_during_a_rebase_or_several_picks(sides: Repo, verb: str) -> None:
     sides.git("checkout", "-q", "side")

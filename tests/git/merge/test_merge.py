@@ -223,6 +223,7 @@ def test_ways_out_of_a_conflict(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_conflict_can_be_resolved_by_hand(repo: Repo) -> None:
     _sides(repo, {"n": np.arange(9) + 1}, {"n": np.arange(9) + 2})
     _conflicts(repo)
@@ -232,6 +233,7 @@ def test_a_conflict_can_be_resolved_by_hand(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_a_tensor_deleted_on_one_side_and_kept_on_the_other_goes(repo: Repo) -> None:
     _diverge(repo, checkpoint(_LESS), checkpoint(BASE | {"a": normal(11, 40, 10)}))
@@ -252,6 +254,7 @@ def test_tensors_and_metadata_of_both_sides_are_composed(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_metadata_that_clashes_is_a_conflict(repo: Repo) -> None:
     _diverge(repo, checkpoint(BASE, {"k": "1"}), checkpoint(BASE, {"k": "2"}), checkpoint(BASE, {"k": "0"}))
     assert "metadata" in _conflicts(repo)
@@ -265,6 +268,7 @@ def test_metadata_of_one_side_is_taken(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_add_add(repo: Repo) -> None:
     """The same file added on both sides: what agrees or is on one side only is composed, the rest conflicts."""
     repo.git("checkout", "-q", "-b", "side")
@@ -282,6 +286,7 @@ def test_add_add(repo: Repo) -> None:
     assert (repo.sha("n.safetensors"), repo.status()) == (sha, "AA n.safetensors\n")
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_a_rename_on_one_side(repo: Repo) -> None:
     values = BASE | {f"more.{seed}": normal(seed, 9) for seed in range(20)}
@@ -348,6 +353,7 @@ def test_a_merge_without_the_driver_conflicts_in_words(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_a_missing_object_is_a_conflict_that_says_so(repo: Repo) -> None:
     _sides(repo, {"a": normal(11, 40, 10)}, {"a": normal(12, 40, 10)})
     shutil.move(repo.store / "objects", repo.store / "away")

@@ -158,6 +158,7 @@ def test_interrupted(sides: Repo, words: tuple[str, ...]) -> None:
     assert list((sides.store / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", first_often(1, [MERGE, OCTOPUS]), ids=["driver", "strategy"])
 def test_no_space(sides: Repo, words: tuple[str, ...]) -> None:
     done = limited(sides, " ".join(words), 100)

@@ -66,6 +66,7 @@ def trailers(repo: Repo, revision: str = "HEAD") -> list[str]:
     return [line for line in result.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_each_action_and_its_numbers(sides: Repo) -> None:
     before = everything(sides)
     plan = preview(sides, "side")
@@ -136,6 +137,7 @@ def test_values_that_are_not_finite_are_said_in_json(sides: Repo) -> None:
     assert "not finite" in both["hint"]
 
 
+@pytest.mark.slow
 def test_a_merge_says_how_it_was_made_and_is_repeated(sides: Repo, world: World) -> None:
     sides.commit(checkpoint(OURS | {"n": THEIRS["n"]}))
     sides.write("k.safetensors", checkpoint({"k": normal(1, 9)}))

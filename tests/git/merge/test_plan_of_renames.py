@@ -21,6 +21,7 @@ def repo(world: World) -> Repo:
     return repo
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_renamed_checkpoint_is_followed_as_the_merge_follows_it(repo: Repo) -> None:
     repo.git("switch", "-q", "-c", "side")

@@ -85,6 +85,7 @@ def everywhere(origin: str, source: str) -> dict[str, tuple[str, str]]:
     return dict.fromkeys(("embed.weight", "layer.norm", "layer.up"), (origin, source))
 
 
+@pytest.mark.slow
 def test_who_decides(sides: Repo) -> None:
     assert planned(sides) == everywhere("linear", "default")
     sides.commit((ATTRIBUTES + "*.safetensors theta-merge=take:from=base\n").encode(), ".gitattributes")
@@ -118,6 +119,7 @@ def test_an_option_of_the_command_line_goes_to_the_methods_of_the_rules(sides: R
     assert set(planned(sides, {"from": "theirs"}).values()) == {("theirs", source) for _, source in names}
 
 
+@pytest.mark.slow
 def test_embeddings_norms_and_blocks_differ(sides: Repo) -> None:
     rules(
         sides,

@@ -15,6 +15,7 @@ BASE = {"t": normal(1, 4, 6), "u": normal(2, 5)}
 OURS = [normal(3, 3, 8), normal(3, 7, 8), normal(3, 4, 6).astype(np.float16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reshaped", first_often(1, OURS), ids=["as many", "more", "dtype"])
 @pytest.mark.parametrize("origin", first_often(1, ["theirs", "base"]))
 def test_a_version_of_another_shape_is_taken(repo: Repo, reshaped: np.ndarray, origin: str) -> None:

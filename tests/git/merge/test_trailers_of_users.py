@@ -33,6 +33,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.parametrize("setting", first_often(2, SETTINGS))
 def test_a_setting_changes_nothing(sides: Repo, setting: tuple[str, str]) -> None:

@@ -36,6 +36,7 @@ def _holds_both(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [(), ("-s", "theta")])
 def test_an_old_branch_merges_into_a_new_one(migrated: Repo, strategy: tuple[str, ...]) -> None:
     message = migrated.run("merge", *strategy, "--no-edit", "old").stderr
@@ -43,6 +44,7 @@ def test_an_old_branch_merges_into_a_new_one(migrated: Repo, strategy: tuple[str
     _holds_both(migrated)
 
 
+@pytest.mark.slow
 def test_a_new_branch_merges_into_an_old_one_once_it_is_told_how(migrated: Repo) -> None:
     migrated.git("checkout", "-q", "old")
     migrated.fails("merge", "--no-edit", "main", status=1)
@@ -52,6 +54,7 @@ def test_a_new_branch_merges_into_an_old_one_once_it_is_told_how(migrated: Repo)
     _holds_both(migrated)
 
 
+@pytest.mark.slow
 def test_a_pointer_on_one_side_is_a_conflict(migrated: Repo) -> None:
     migrated.git("checkout", "-q", "-b", "lfs", "main~1")
     migrated.git("config", "theta.allowLfsPointers", "true")

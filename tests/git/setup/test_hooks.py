@@ -95,6 +95,7 @@ def test_a_foreign_hook_that_fails_afterwards_does_not_keep_large_files_from_the
     assert repo.sha() == sha
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", 'echo ran >>"$SPY_LOG"\n', "\n# only a remark\n"])
 def test_a_hook_without_an_interpreter_runs_by_sh(world: World, text: str) -> None:
     repo, hub = _with_hub(world)
@@ -158,6 +159,7 @@ def test_a_hook_that_is_replaced_by_another_is_kept_aside(world: World) -> None:
     assert _arrived(repo, hub)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".old", ".legacy", ".bak"])
 def test_a_shim_that_a_tool_has_moved_away_is_known_by_what_it_says(world: World, suffix: str) -> None:
     """The tool's hook may call it or not: after the next add each of both runs once."""

@@ -51,6 +51,7 @@ def _tracked_folder(repo: Repo) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["setting", "absolute setting", "link", "setting of the user"])
 def test_the_project_s_hooks_run_and_are_not_written_to(repo: Repo, how: str) -> None:
     folder = _tracked_folder(repo)
@@ -97,6 +98,7 @@ def test_a_hook_of_the_project_that_refuses_is_heard(repo: Repo) -> None:
     repo.git("commit", "-q", "--allow-empty", "-m", "yes")
 
 
+@pytest.mark.slow
 def test_a_setting_that_another_tool_makes_again_is_mended_by_the_next_add(repo: Repo) -> None:
     _tracked_folder(repo)
     for seed in (1, 2, 3):

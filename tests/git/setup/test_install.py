@@ -123,6 +123,7 @@ def test_nothing_of_a_repository_is_imported_by_git(world: World, python_path: s
     assert not ran.exists(), ran.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python_path", [":/nowhere", "/nowhere:", ".", "modules"])
 def test_nothing_of_a_repository_is_imported_by_a_verb(world: World, python_path: str) -> None:
     """But for what Python itself looks for as it begins, which no program can keep it from."""

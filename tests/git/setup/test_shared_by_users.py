@@ -63,6 +63,7 @@ class User:
         return done.stdout
 
 
+@pytest.mark.slow
 def test_two_users_add_to_a_shared_repository_in_turn(shared: Path) -> None:
     first, second = User(shared, 54321), User(shared, 54322)
     if not shutil.which("setpriv") or first.attempt([sys.executable, "-c", "import gittheta"], shared).returncode:

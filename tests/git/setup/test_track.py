@@ -41,6 +41,7 @@ def test_a_last_line_without_an_end_is_kept(fresh: Repo) -> None:
     assert (fresh.path / ".gitattributes").read_text() == f"*.png binary\n*.bin {LINE}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "file"),
     [

@@ -66,6 +66,7 @@ def test_what_is_typed_is_what_is_tracked(fresh: Repo, folder: str, typed: str, 
     assert _tracked(fresh) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed",
     [
@@ -88,6 +89,7 @@ def test_what_can_match_nothing_is_refused_and_nothing_written(fresh: Repo, type
     assert not (fresh.path / ".gitattributes").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", ["*", ".", "**", "models/**"])
 def test_what_git_reads_itself_stays_text(fresh: Repo, typed: str) -> None:
     for name in (".gitignore", "theta.toml", "models/.gitattributes", "models/.gitkeep"):

@@ -133,6 +133,7 @@ def test_changed_alike_is_added_up_where_the_method_adds(branches: Repo) -> None
     np.testing.assert_allclose(tensor(branches, "w"), BASE["w"] + 2 * delta("w", "a"), rtol=3e-7, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_conflict_is_ours_until_it_is_resolved(branches: Repo) -> None:
     theirs = branches.branch("d", checkpoint(BASE | {"n": np.arange(9) + 1}), "start")
     branches.git("checkout", "-q", "main")

@@ -10,6 +10,7 @@ from tests.support.octopus import M, merge, model, parents, tensor, text, togeth
 from tests.support.world import Repo
 
 
+@pytest.mark.slow
 def test_local_changes_are_never_lost(branches: Repo) -> None:
     before = branches.sha()
     changed = branches.write(M, checkpoint(model("b")))

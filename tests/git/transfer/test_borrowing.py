@@ -30,6 +30,7 @@ def _whole(clone: Repo, shas: list[str]) -> None:
     clone.healthy()
 
 
+@pytest.mark.slow
 def test_what_is_borrowed_is_counted_and_can_be_kept(world: World, repo: Repo, shas: list[str]) -> None:
     clone = world.clone(repo.path, "clone", "--shared")
     for words in (("fsck",), ("fetch", "--all")):

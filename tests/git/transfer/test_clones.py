@@ -92,6 +92,7 @@ def test_no_checkout_then_checkout(world: World, hub: dict[str, str]) -> None:
     assert (clone.sha(), clone.status()) == (hub["main~0"], "")
 
 
+@pytest.mark.slow
 def test_shallow_clone(world: World, hub: dict[str, str]) -> None:
     clone = world.clone(f"file://{world.root}/hub.git", "clone", "--depth", "1")
     assert clone.sha() == hub["main~0"]

@@ -36,6 +36,7 @@ def hub(world: World, repo: Repo) -> Place:
     return Place(world.root / "hub.git", world.env)
 
 
+@pytest.mark.slow
 def test_a_push_to_a_second_remote_fetches_from_the_first_what_is_not_here(world: World, hub: Place) -> None:
     clone = world.clone(hub.path)
     two = world.bare("two.git")
@@ -48,6 +49,7 @@ def test_a_push_to_a_second_remote_fetches_from_the_first_what_is_not_here(world
     assert _names(three / "theta") == _names(hub.path / "theta")
 
 
+@pytest.mark.slow
 def test_theta_push_sends_what_there_is_and_lists_the_rest(world: World, hub: Place, repo: Repo) -> None:
     gone = {object_id: object_file(repo.store, object_id) for object_id in _names(repo.store)}
     first = next(iter(sorted(gone)))
@@ -64,6 +66,7 @@ def test_theta_push_sends_what_there_is_and_lists_the_rest(world: World, hub: Pl
     assert world.place("two.git").git("for-each-ref") == ""
 
 
+@pytest.mark.slow
 def test_a_damaged_object_does_not_keep_the_others_back(world: World, hub: Place, repo: Repo) -> None:
     files = repo.objects()
     _spoil(files[0])
@@ -79,6 +82,7 @@ def test_a_damaged_object_does_not_keep_the_others_back(world: World, hub: Place
     assert _names(three / "theta") == {file.name for file in files[1:]}
 
 
+@pytest.mark.slow
 def test_every_push_url_of_a_remote_is_sent_to(world: World, hub: Place, repo: Repo) -> None:
     places = [world.bare("two.git"), world.bare("three.git")]
     for place in places:
@@ -99,6 +103,7 @@ def test_history_that_replacements_hide_is_sent_whole(world: World, repo: Repo) 
         assert clone.sha() == sha
 
 
+@pytest.mark.slow
 def test_what_is_pulled_from_a_url_brings_its_models(world: World, repo: Repo) -> None:
     repo.commit(model(1))
     sha = repo.commit(model(2))

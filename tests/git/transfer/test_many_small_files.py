@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.support.checkpoints import checkpoint
 from tests.support.stores import object_files
@@ -30,6 +31,7 @@ def test_a_clone_asks_the_remote_once_for_all(world: World) -> None:
     assert {name: (world.root / "clone" / name).read_bytes() for name in files} == files
 
 
+@pytest.mark.slow
 def test_a_file_whose_objects_are_nowhere_does_not_keep_the_others_from_their_places(world: World) -> None:
     repo, files = world.repo(), models()
     for name, content in files.items():

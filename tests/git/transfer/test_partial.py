@@ -43,6 +43,7 @@ def _verbs() -> Iterator[object]:
             yield pytest.param(kind, words, marks=[] if often else pytest.mark.slow, id=f"{kind}-{words[0]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "words"), _verbs())
 def test_walks_ask_for_everything_at_once(world: World, hub: Place, kind: str, words: tuple[str, ...]) -> None:
     clone = world.clone(f"file://{hub.path}", "clone", f"--filter={kind}")
@@ -50,6 +51,7 @@ def test_walks_ask_for_everything_at_once(world: World, hub: Place, kind: str, w
     assert _asked(clone, world.root / "trace", *words) == 0
 
 
+@pytest.mark.slow
 def test_a_push_back_to_where_blobs_come_from_asks_for_nothing(world: World, hub: Place) -> None:
     clone = world.clone(f"file://{hub.path}", "clone", "--filter=blob:none")
     assert _asked(clone, world.root / "trace", "push", "--all", "origin") == 0

@@ -74,6 +74,7 @@ def test_a_missing_object_stops_the_push(hub: Place, repo: Repo) -> None:
     assert _refs(hub) == "refs/heads/main\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "truncate", "extend"])
 def test_a_damaged_object_stops_the_push(hub: Place, repo: Repo, damage: str) -> None:
     repo.commit(model(1))
@@ -131,6 +132,7 @@ def test_a_push_of_nothing(hub: Place, repo: Repo) -> None:
     assert _stored(hub) == stored
 
 
+@pytest.mark.slow
 def test_tags_deletions_and_forced_pushes(world: World, hub: Place, repo: Repo) -> None:
     repo.commit(model(1))
     repo.git("push", "-q", "origin", "main")
@@ -158,6 +160,7 @@ def test_atomic_and_all(hub: Place, repo: Repo) -> None:
     hub.git("theta", "fsck", "--deep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["{}", "file://{}", "../hub.git", "../hub"])
 def test_kinds_of_url(world: World, hub: Place, repo: Repo, url: str) -> None:
     repo.git("remote", "set-url", "origin", url.format(hub.path))

@@ -56,6 +56,7 @@ def test_a_manifest_counts_at_every_path(world: World, hub: Place, repo: Repo) -
     assert [path.name for path in objects_in(hub.path / "theta")] == [path.name for path in repo.objects()]
 
 
+@pytest.mark.slow
 def test_a_manifest_without_objects_stops_a_push_only_under_the_filter(world: World, hub: Place, repo: Repo) -> None:
     text = repo.manifest().replace("\ndense ", "\ndense 00", 1)
     start = text.index("\ndense 00") + len("\ndense ")

@@ -62,6 +62,7 @@ def test_hooks_that_are_switched_off_are_noticed_too(repo: Repo) -> None:
     assert _add(repo, 3).count(WORD) == 2
 
 
+@pytest.mark.slow
 def test_several_pushes_are_one_line_with_all_that_is_missing(repo: Repo) -> None:
     for seed in (2, 3):
         repo.commit(model(seed))
@@ -69,6 +70,7 @@ def test_several_pushes_are_one_line_with_all_that_is_missing(repo: Repo) -> Non
     assert "lacks 2 objects" in _add(repo, 4)
 
 
+@pytest.mark.slow
 def test_what_was_only_fetched_is_not_asked_about(repo: Repo, world: World) -> None:
     """It may be missing as well, but whoever pushed it is told."""
     other = world.clone(world.root / "hub.git", "other")
@@ -89,6 +91,7 @@ def test_a_push_before_a_fetch_is_not_forgotten(repo: Repo, world: World) -> Non
     assert "lacks 1 object" in _add(repo, 3)
 
 
+@pytest.mark.slow
 def test_a_remote_is_asked_once_for_each_move(repo: Repo) -> None:
     """One that cannot be asked does not hold up each later command."""
     repo.commit(model(2))
@@ -100,6 +103,7 @@ def test_a_remote_is_asked_once_for_each_move(repo: Repo) -> None:
     assert (repo.store / "pushed").read_text().splitlines() == entries
 
 
+@pytest.mark.slow
 def test_a_clone_takes_what_it_begins_with_for_sent(repo: Repo, world: World) -> None:
     repo.commit(model(2))
     repo.git("push", "-q", "--no-verify", "origin", "main")
@@ -122,6 +126,7 @@ def test_what_waits_can_be_asked_for(repo: Repo, monkeypatch: pytest.MonkeyPatch
         assert unsent_branches(workspace) == []
 
 
+@pytest.mark.slow
 def test_status_names_it_as_long_as_it_waits(repo: Repo) -> None:
     repo.commit(model(2))
     repo.git("push", "-q", "--no-verify", "origin", "main")
