@@ -1,0 +1,1 @@
+"""Thousands of random git operations with faults among them."""
