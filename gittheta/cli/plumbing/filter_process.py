@@ -234,7 +234,7 @@ def ensure_hooks(workspace: Workspace) -> None:
 
     if hooks_in_force(workspace.repository):
         return
-    report = install_hooks(workspace.repository)
+    report = install_hooks(workspace.repository, workspace.permissions)
     for change in report.changes:
         workspace.reporter.trace(change)
     for problem in report.problems:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gittheta.git.calling.script import is_current, shim, write_shim
+from gittheta.git.calling.script import Modes, is_current, shim, write_shim
 from gittheta.git.configuration import write_setting
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def in_force(repository: Repository, names: Sequence[str]) -> bool:
     ) and all(is_current(_folder(repository) / name, name, _NOTHING) for name in names)
 
 
-def install(repository: Repository, names: Sequence[str]) -> Iterator[str]:
+def install(repository: Repository, names: Sequence[str], modes: Modes) -> Iterator[str]:
     """Write the shims, then tell Git of them; says what was done. Raises OSError or GitError."""
     for name in names:
         path = _folder(repository) / name
         if not is_current(path, name, _NOTHING):
-            write_shim(path, shim(name, _NOTHING))
+            write_shim(path, shim(name, _NOTHING), modes)
         for key, value in _settings(name).items():
             if repository.setting(key.lower()) != value:
                 write_setting(repository.git, "--local", key, value)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from gittheta.git.calling.script import calls_gittheta, is_current, is_shim, of_one_tool, shim, write_shim
+from gittheta.git.calling.script import Modes, calls_gittheta, is_current, is_shim, of_one_tool, shim, write_shim
 
 #: What the hook that was there before is called: its name and this.
 SUFFIX = ".before-gittheta"
@@ -21,7 +21,7 @@ def in_force(folder: Path, name: str) -> bool:
     return is_current(path, name, _former(name)) or calls_gittheta(path, name)
 
 
-def install(folder: Path, name: str) -> Iterator[str]:
+def install(folder: Path, name: str, modes: Modes) -> Iterator[str]:
     """Put a shim in front of what is there; says what was done, a line each. Raises OSError, and then nothing is lost.
 
     Another tool may have written its hook over the shim, or in front of it: its newest hook is the one that is kept.
@@ -31,13 +31,13 @@ def install(folder: Path, name: str) -> Iterator[str]:
         return
     if is_shim(path):
         _take_over_older(path, kept)
-        write_shim(path, shim(name, _former(name)))
+        write_shim(path, shim(name, _former(name)), modes)
         yield f"hook {path} renewed"
         return
     chained = os.path.lexists(path)
     if chained:
         yield from _keep(path, kept)
-    write_shim(path, shim(name, _former(name)))
+    write_shim(path, shim(name, _former(name)), modes)
     _remove_copies(folder, name)
     yield f"hook {path}" + (" (the one before is called first)" if chained else "")
 

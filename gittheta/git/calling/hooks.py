@@ -18,6 +18,7 @@ from gittheta.git.calling import events, files, redirect
 from gittheta.git.calling.redirect import HooksPath
 
 if TYPE_CHECKING:
+    from gittheta.git.calling.script import Modes
     from gittheta.git.repository import Repository
 
 NAMES = ("pre-push", "post-checkout", "post-merge", "post-rewrite", "post-index-change", "prepare-commit-msg")
@@ -45,24 +46,24 @@ def hooks_in_force(repository: Repository) -> bool:
     return by_files or (events.in_force(repository, NAMES) and events.are_supported(repository))
 
 
-def install_hooks(repository: Repository) -> HookReport:
+def install_hooks(repository: Repository, modes: Modes) -> HookReport:
     """Let Git call gittheta, in the way that fits; each hook by itself, so that one that resists stops no other."""
     if events.are_supported(repository):
-        return _done([partial(events.install, repository, NAMES)])
+        return _done([partial(events.install, repository, NAMES, modes)])
     hooks_path = HooksPath.read(repository)
     folder = redirect.former_folder(repository, hooks_path)
     if redirect.is_foreign(repository, folder):
-        return _done([partial(redirect.install, repository, hooks_path, NAMES)])
+        return _done([partial(redirect.install, repository, hooks_path, NAMES, modes)])
     return _done([
         *([partial(redirect.remove, repository, hooks_path)] if hooks_path.is_ours else []),
-        *(partial(files.install, folder, name) for name in NAMES),
+        *(partial(files.install, folder, name, modes) for name in NAMES),
     ])  # fmt: skip
 
 
-def renew_hooks(repository: Repository) -> HookReport:
+def renew_hooks(repository: Repository, modes: Modes) -> HookReport:
     """The same where the user asks for it: shims that this Git does not need (any more) are taken away as well."""
     before = _done(_removals(repository)).changes if events.are_supported(repository) else ()
-    report = install_hooks(repository)
+    report = install_hooks(repository, modes)
     return HookReport((*before, *report.changes), report.problems)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gittheta.git.calling.files import SUFFIX
-from gittheta.git.calling.script import is_current, is_shim, shim, write_shim
+from gittheta.git.calling.script import Modes, is_current, is_shim, shim, write_shim
 from gittheta.git.configuration import Scope, remove_setting, scoped_settings, write_setting
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def in_force(repository: Repository, hooks_path: HooksPath, ours: Sequence[str])
     return all(is_current(folder / name, name, former, ours=name in ours) for name, former in wanted.items())
 
 
-def install(repository: Repository, hooks_path: HooksPath, ours: Sequence[str]) -> Iterator[str]:
+def install(repository: Repository, hooks_path: HooksPath, ours: Sequence[str], modes: Modes) -> Iterator[str]:
     """Write the shims, then point to them; says what was done. Raises OSError or GitError."""
     folder = own_folder(repository)
     for name, former in _former_hooks(repository, hooks_path, ours).items():
-        write_shim(folder / name, shim(name, former, ours=name in ours))
+        write_shim(folder / name, shim(name, former, ours=name in ours), modes)
     if hooks_path.local == str(folder):
         yield f"hooks in {folder} renewed"
         return

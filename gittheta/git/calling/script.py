@@ -7,6 +7,7 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from gittheta.git.calling.program import interpreter
 
@@ -58,13 +59,25 @@ def of_one_tool(path: Path, other: Path) -> bool:
     return texts[0] == texts[1] or any(all(tool.encode() in text for text in texts) for tool in TOOLS)
 
 
-def write_shim(path: Path, text: bytes) -> None:
-    """Put a shim in its place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+class Modes(Protocol):
+    """Who may read and write what is created in a repository: what ``storage.permissions.Permissions`` says of it."""
+
+    def mode(self, present: int) -> int:
+        """The mode of a file whose mode would be ``present`` otherwise."""
+        ...
+
+    def make_folders(self, folder: Path) -> None:
+        """Create a folder and those above it that are not there. Raises OSError."""
+        ...
+
+
+def write_shim(path: Path, text: bytes, modes: Modes) -> None:
+    """Put a shim in its place in one step. Raises OSError."""
+    modes.make_folders(path.parent)
     temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
     try:
         temporary.write_bytes(text)
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(modes.mode(0o777 & ~_umask()))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

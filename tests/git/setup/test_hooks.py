@@ -11,6 +11,7 @@ import pytest
 from gittheta.git.calling import files, script
 from gittheta.git.calling.hooks import install_hooks
 from gittheta.git.repository import Repository
+from gittheta.storage.permissions import BY_UMASK
 from tests.support.checkpoints import model
 from tests.support.hooks import HOOKS, SPY, by_files, hooks_in, write_hook
 from tests.support.world import Place, Repo, World, objects_in
@@ -229,13 +230,13 @@ def test_each_hook_is_installed_by_itself(world: World, monkeypatch: pytest.Monk
     """One that cannot be written is named, and stops no other."""
     repo, _ = _with_hub(world)
 
-    def write(path: Path, text: bytes) -> None:
+    def write(path: Path, text: bytes, modes: script.Modes) -> None:
         if path.name == "post-checkout":
             raise PermissionError(13, "Permission denied", str(path))
-        script.write_shim(path, text)
+        script.write_shim(path, text, modes)
 
     monkeypatch.setattr(files, "write_shim", write)
-    report = install_hooks(Repository.discover(repo.path))
+    report = install_hooks(Repository.discover(repo.path), BY_UMASK)
     assert len(report.problems) == 1
     assert "post-checkout" in report.problems[0]
     assert set(hooks_in(repo)) == set(HOOKS) - {"post-checkout"}

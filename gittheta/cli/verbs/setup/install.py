@@ -11,6 +11,7 @@ import click
 
 from gittheta.errors import ConfigError, GitError
 from gittheta.flows.maintain.status import filter_problem
+from gittheta.flows.workspace import permissions_of
 from gittheta.git.calling.hooks import remove_hooks, renew_hooks
 from gittheta.git.calling.program import interpreter, is_own_command, own_command, runs_gittheta, stale_settings
 from gittheta.git.configuration import Scope, read_effective, read_setting, remove_setting, write_setting
@@ -66,7 +67,7 @@ def install(scope: Scope | None) -> None:
     # All is done before anything is said: a closed pipe must not leave half of it.
     for key, value in settings.items():
         write_setting(git, scope, key, value)
-    report = renew_hooks(repository) if repository else None
+    report = renew_hooks(repository, permissions_of(repository)) if repository else None
     _tell_settings(scope, settings, octopus)
     _tell_hooks(report)
     _check_in_force()
