@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from gittheta.errors import PayloadError
 
 if TYPE_CHECKING:
-    from gittheta.codec.chain import Frame
     from gittheta.limits import Limits
     from gittheta.model import TensorSpec
+    from gittheta.storage.frames import Frame
 
 
 @dataclass

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gittheta.codec.budget import Budget
 from gittheta.errors import PayloadError, ThetaError
-from gittheta.model import BLOCK_ELEMENTS, Digest, Link, ObjectId, Recipe, Tensor, TensorSpec, digest_of, flat_spec
-from gittheta.storage.frames import HEAD_LENGTH, FrameHead, parse_head
+from gittheta.model import BLOCK_ELEMENTS, Digest, Link, Recipe, Tensor, TensorSpec, digest_of, flat_spec
+from gittheta.storage.frames import Frame, frames_of
 
 if TYPE_CHECKING:
     from gittheta.api import BlockCoder, Encoding, Prediction, Predictor, TensorReader
@@ -42,28 +42,6 @@ NOTHING: Mapping[Digest, TensorReader] = MappingProxyType({})
 HINT_DAMAGED = (
     "run `git theta fsck` to find the damaged object; delete it, then `git theta fetch --all` or add the file again"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame's head, and the object and offset at which its body lies."""
-
-    head: FrameHead
-    object: ObjectId
-    body_offset: int
-
-
-def frames_of(reader: ObjectReader, link: Link) -> Iterator[Frame]:
-    """The frames of a link's payload, in order. Raises PayloadError if they do not exactly fill their places."""
-    for place in link.places:
-        at, end = place.offset, place.offset + place.length
-        while at < end:
-            head = parse_head(reader.read(place.object, at, min(HEAD_LENGTH, end - at)))
-            at += HEAD_LENGTH
-            yield Frame(head, place.object, at)
-            at += head.body
-        if at != end:
-            raise PayloadError("a frame reaches beyond its place")
 
 
 class StoredReader:

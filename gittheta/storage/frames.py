@@ -7,10 +7,15 @@ length of the raw block, and the raw block's BLAKE3-256 digest. Frames never str
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gittheta.errors import PayloadError
-from gittheta.model import Digest
+from gittheta.model import Digest, Link, ObjectId
+
+if TYPE_CHECKING:
+    from gittheta.storage.objects import ObjectReader
 
 _HEAD = struct.Struct("<II32s")
 HEAD_LENGTH = _HEAD.size
@@ -45,3 +50,25 @@ def parse_head(data: bytes) -> FrameHead:
     if head.body > head.raw + MAX_OVERHEAD:
         raise PayloadError(f"{head.body} bytes for a block of {head.raw}, which no encoding needs")
     return head
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame's head, and the object and offset at which its body lies."""
+
+    head: FrameHead
+    object: ObjectId
+    body_offset: int
+
+
+def frames_of(reader: ObjectReader, link: Link) -> Iterator[Frame]:
+    """The frames of a link's payload, in order. Raises PayloadError if they do not exactly fill their places."""
+    for place in link.places:
+        at, end = place.offset, place.offset + place.length
+        while at < end:
+            head = parse_head(reader.read(place.object, at, min(HEAD_LENGTH, end - at)))
+            at += HEAD_LENGTH
+            yield Frame(head, place.object, at)
+            at += head.body
+        if at != end:
+            raise PayloadError("a frame reaches beyond its place")

@@ -37,11 +37,11 @@ from gittheta.model import (
 
 if TYPE_CHECKING:
     from gittheta.api import TensorReader
-    from gittheta.codec.chain import Frame
     from gittheta.codec.tensor_store import TensorStore
     from gittheta.flows.add.again import FileAgain
     from gittheta.flows.add.bases import Bases
     from gittheta.flows.add.stored import ComparableTensor, StoredTensors
+    from gittheta.storage.frames import Frame
 
 #: The object of what is not stored. No object has this name.
 _NOWHERE = ObjectId("0" * 64)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gittheta.codec.chain import Frame, frames_of
 from gittheta.codec.damage import doubt
 from gittheta.codec.decode import Decoder
 from gittheta.errors import ManifestError, ThetaError
@@ -24,6 +23,7 @@ from gittheta.model import (
     recipe_keys,
     skeleton_spec,
 )
+from gittheta.storage.frames import Frame, frames_of
 from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 
 if TYPE_CHECKING:

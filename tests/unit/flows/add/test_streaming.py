@@ -217,7 +217,7 @@ def strangers_object(repo: Repo, text: bytes, claims: bytes) -> tuple[bytes, str
         at += HEAD_LENGTH + body
     made = hashlib.sha256(data).hexdigest()
     target = object_file(repo.theta, made)
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     return text.replace(name.encode(), made.encode()), made
 
