@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 READY_FOR_SLOW := $(VENV)/.ready-for-slow
 NEWER_GIT := .services/git
 
-.PHONY: test lint types contracts pytest test-pythons slow services newer-git bench man demo demo-collab setup clean
+.PHONY: test lint types contracts pytest test-pythons slow soak services newer-git bench man demo demo-collab setup clean
 
 test: lint types contracts pytest test-pythons
 
@@ -30,8 +30,12 @@ test-pythons: $(READY)
 	$(BIN)/python -m tests.other_pythons
 
 slow: $(READY_FOR_SLOW)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m slow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m "slow and not soak"
 	@if test -x $(NEWER_GIT)/bin/git; then $(MAKE) newer-git; else echo "skipped: a newer Git; make services builds it"; fi
+
+# More seeds of the fuzz and of the torture: an hour.
+soak: $(READY_FOR_SLOW)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist worksteal -m soak
 
 # What tests need that pip cannot install: a Git with hooks by configuration. Needs Debian, as root.
 services:

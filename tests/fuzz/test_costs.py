@@ -34,7 +34,7 @@ def test_a_seeded_minute(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(1, 11))
+@pytest.mark.parametrize("start", [1, *(pytest.param(start, marks=pytest.mark.soak) for start in range(2, 11))])
 @pytest.mark.parametrize("kind", FEW)
 def test_more_seeds(kind: str, start: int) -> None:
     assert not problems(kind, 1000 * start, 5 * FEW[kind])

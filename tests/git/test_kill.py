@@ -139,6 +139,7 @@ def test_two_adds_at_once_in_two_worktrees(repo: Repo, world: World) -> None:
         place.healthy()
 
 
+@pytest.mark.slow
 def test_no_space_for_an_add(repo: Repo) -> None:
     repo.write(M, _large(1))
     done = limited(repo, "add .", 8 << 10)

@@ -36,6 +36,7 @@ def history(built: Template) -> list[str]:
     return list(built.shas.values())
 
 
+@pytest.mark.slow
 def test_status_is_quiet_after_add_commit_and_touch(repo: Repo) -> None:
     repo.write(M, model(1))
     repo.git("add", ".")
@@ -52,6 +53,7 @@ def test_status_is_quiet_after_add_commit_and_touch(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_one_changed_bit_is_a_change(repo: Repo) -> None:
     content = bytearray(model(1))
     repo.commit(bytes(content))
@@ -148,6 +150,7 @@ def test_stash(repo: Repo, history: list[str]) -> None:
     assert (repo.sha(), repo.status()) == (changed, f"M  {M}\n?? new.safetensors\n")
 
 
+@pytest.mark.slow
 def test_reset(repo: Repo, history: list[str]) -> None:
     repo.write(M, b"scribble")
     repo.git("reset", "-q", "--hard", "main~1")

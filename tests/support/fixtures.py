@@ -19,7 +19,11 @@ from tests.support.world import search_path
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Git with an empty home, and no repository in the environment (tests may run from a hook)."""
     home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\nname = A\nemail = a@example.org\n[init]\ndefaultBranch = main\n")
+    (home / "template").mkdir()
+    (home / ".gitconfig").write_text(
+        "[user]\nname = A\nemail = a@example.org\n[maintenance]\nauto = false\n"
+        f"[init]\ndefaultBranch = main\ntemplateDir = {home / 'template'}\n"
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
             patch.delenv(name)

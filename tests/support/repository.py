@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import Workspace
+from gittheta.git.repository import Repository
 from gittheta.limits import Limits
 from tests.support.command import git
 from tests.support.reporting import Listening
@@ -23,9 +24,12 @@ class Repo:
     top: Path
     warnings: list[str] = field(default_factory=list)
     limits: Limits | None = None
+    _place: Repository | None = None
 
     def open(self) -> Workspace:
-        return Workspace.open(self.top, Listening(self.warnings), self.limits)
+        """As another process would, which knows nothing yet but where the repository lies."""
+        self._place = replace(self._place) if self._place else Repository.discover(self.top)
+        return Workspace(self._place, Listening(self.warnings), self.limits)
 
     def clean(self, data: bytes, path: str = "m.safetensors") -> bytes:
         with self.open() as workspace:

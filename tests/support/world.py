@@ -27,6 +27,8 @@ IDENTITY = """\
 	defaultBranch = main
 [advice]
 	detachedHead = false
+[maintenance]
+	auto = false
 """
 
 

@@ -24,6 +24,7 @@ from tests.torture.operations import NAMES, People
 
 SHARES = 8
 STEPS = 250
+MORE = range(SHARES, 4 * SHARES)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +94,7 @@ def _people(world: World, seed: int, disk: Path | None, library: Path | None) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(SHARES))
+@pytest.mark.parametrize("seed", [*range(SHARES), *(pytest.param(seed, marks=pytest.mark.soak) for seed in MORE)])
 def test_nothing_is_lost_and_nothing_is_wrong(
     world: World, seed: int, disk: Path | None, failing_io: Path | None
 ) -> None:

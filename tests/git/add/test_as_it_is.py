@@ -63,6 +63,7 @@ def test_a_text_round_trips_through_git(repo: Repo) -> None:
     assert repo.sha("tokenizer.json") == sha
 
 
+@pytest.mark.slow
 def test_a_text_that_was_stored_before_keeps_its_manifest(repo: Repo, flows: Flows) -> None:
     """A newer gittheta does not make a clean tree dirty; the next change makes a text of it."""
     repo.commit(ALL, ".gitattributes")
@@ -105,6 +106,7 @@ def test_texts_merge_as_texts(repo: Repo, flows: Flows) -> None:
     assert b"<<<<<<< ours\nmain\n=======\nother\n>>>>>>> theirs\n" in repo.read("t.json")
 
 
+@pytest.mark.slow
 def test_a_pointer_is_kept_and_the_commit_refused(repo: Repo) -> None:
     repo.write(M, POINTER)
     message = repo.run("add", ".").stderr

@@ -110,6 +110,7 @@ def test_bad_files_are_opaque_and_exact(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_often(1, ["truncated in the data", "absurd header length", "noise"]))
 def test_status_and_diff_of_a_file_that_broke(repo: Repo, name: str) -> None:
     good = repo.commit(GOOD)

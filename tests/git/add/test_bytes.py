@@ -87,6 +87,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_odd_files_come_back(repo: Repo) -> None:
     for number, content in enumerate(ODD.values()):

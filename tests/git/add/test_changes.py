@@ -115,6 +115,7 @@ def test_a_tensor_of_every_kind_of_change_at_once(world: World, repo: Repo) -> N
     everywhere(world, repo, *shas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", first_often(1, [0, 1, 2]))
 def test_sparsified_weights_are_stored_in_little(repo: Repo, seed: int) -> None:
     """Whether HEAD holds the base or the trained version."""

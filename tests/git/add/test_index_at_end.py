@@ -123,6 +123,7 @@ def test_large_files_are_read_from_a_temporary_one(repo: Repo) -> None:
     assert not list((repo.store / "tmp").iterdir())
 
 
+@pytest.mark.slow
 def test_two_sides_change_different_tensors(repo: Repo) -> None:
     base = content()
     repo.commit(base.data(), FILE)
@@ -170,6 +171,7 @@ def test_a_broken_file_is_kept_as_it_is(repo: Repo, fault: str) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_where_the_plugin_is_not_installed(repo: Repo) -> None:
     """Nothing is lost: the manifest is left as it is, and the file is there once the plugin is."""
     repo.commit(WHOLE, FILE)

@@ -75,6 +75,7 @@ def test_checkout_switch_restore_reset(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_checkout_of_a_path(repo: Repo, shas: list[str]) -> None:
     (repo.path / M).unlink()
     repo.git("checkout", "--", M)
@@ -86,12 +87,14 @@ def test_checkout_of_a_path_from_a_commit(repo: Repo, shas: list[str]) -> None:
     assert (repo.sha(), repo.status()) == (shas[0], f"M  {M}\n")
 
 
+@pytest.mark.slow
 def test_restore(repo: Repo, shas: list[str]) -> None:
     repo.write(M, b"scribble")
     repo.git("restore", M)
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_restore_from_a_commit(repo: Repo, shas: list[str]) -> None:
     repo.git("restore", "--source=main~1", "--staged", "--worktree", M)
     assert (repo.sha(), repo.status()) == (shas[0], f"M  {M}\n")
@@ -345,6 +348,7 @@ def test_modes_are_kept(repo: Repo, shas: list[str]) -> None:
     _in_place(repo, shas[1])
 
 
+@pytest.mark.slow
 def test_a_missing_object_leaves_the_manifest_and_says_so(repo: Repo, shas: list[str]) -> None:
     mine, others = (set(re.findall("[0-9a-f]{64}(?=:)", repo.manifest(M, name))) for name in ("main", "side"))
     lost = next(file for file in repo.objects() if file.name in others - mine)

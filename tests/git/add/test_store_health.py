@@ -44,6 +44,7 @@ def test_a_damaged_base_is_named_and_the_new_version_stored_without_it(repo: Rep
     assert repo.read() == large(2)
 
 
+@pytest.mark.slow
 def test_bytes_that_come_from_no_file_are_stored_by_the_second_try(repo: Repo) -> None:
     repo.commit(large(1))
     flip(repo.objects()[0], 0.15)

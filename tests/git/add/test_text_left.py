@@ -31,6 +31,7 @@ def test_stash_with_untracked_files(repo: Repo) -> None:
     assert repo.status() == f" M {M}\n?? new.safetensors\n"
 
 
+@pytest.mark.slow
 def test_stash_with_ignored_files(repo: Repo) -> None:
     repo.write(".git/info/exclude", b"new.safetensors\n")
     repo.write("new.safetensors", model(3))
@@ -89,6 +90,7 @@ def test_commands_with_hooks_say_nothing(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_without_hooks_all_the_same(repo: Repo) -> None:
     repo.commit(SECOND)
     repo.git("-c", "core.hooksPath=/dev/null", "checkout", "-q", "HEAD^")

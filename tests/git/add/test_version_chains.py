@@ -161,6 +161,7 @@ def test_a_clone_that_lacks_the_objects_of_the_base(
     assert (other.sha(), other.status()) == (sha, "")
 
 
+@pytest.mark.slow
 def test_a_setting_that_names_an_encoding_which_is_not_there(chain: Repo, shas: list[str]) -> None:
     """What is stored already is not touched by it; adding a new version warns, and goes on with the others."""
     repo = chain

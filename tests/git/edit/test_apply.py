@@ -126,6 +126,7 @@ def test_a_base_of_f32_and_a_fresh_clone(world: World, repo: Repo) -> None:
     clone.healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_the_file_alone_changes_until_it_is_added(repo: Repo) -> None:
     repo.commit(checkpoint(model()))

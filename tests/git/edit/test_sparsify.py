@@ -79,6 +79,7 @@ def test_the_relative_error(trained: Repo) -> None:
     assert np.count_nonzero(kept) == rows["weight"]["kept"]
 
 
+@pytest.mark.slow
 def test_alpha_scales(trained: Repo) -> None:
     words = ("theta", "sparsify", M, "--base", "HEAD^", "--json")
     one = json.loads(trained.git(*words))["scalar"]

@@ -80,6 +80,7 @@ def test_ls_files(repo: Repo, world: World) -> None:
     assert first == repo.sha("sub/ü m.safetensors")
 
 
+@pytest.mark.slow
 def test_show(repo: Repo) -> None:
     repo.commit(checkpoint({"layer.weight": normal(1, 40, 10), "scalar": normal(2)}), "sub/m.safetensors")
     repo.commit(checkpoint({"layer.weight": normal(3, 40, 10)}), "sub/m.safetensors")
@@ -116,6 +117,7 @@ def test_fsck_counts(repo: Repo) -> None:
     assert repo.git("theta", "fsck", "--deep") == "3 manifests, 3 objects, 0 problems\n"
 
 
+@pytest.mark.slow
 def test_fsck_sees_the_index_stashes_and_tags(repo: Repo) -> None:
     repo.commit(model(1))
     repo.write(M, model(2))

@@ -151,6 +151,7 @@ def test_versions_that_were_committed_whole(world: World) -> None:
     assert (row["tensors_changed"], row["bytes_changed"]) == (2, 12_000)
 
 
+@pytest.mark.slow
 def test_the_table(repo: Repo) -> None:
     repo.commit(_two_layers(1, 2), "[bold]m.safetensors")
     repo.commit(_two_layers(1, 3), "[bold]m.safetensors")
@@ -211,6 +212,7 @@ def test_a_broken_manifest_is_left_out(repo: Repo) -> None:
     assert "left out" in done.stderr
 
 
+@pytest.mark.slow
 def test_neither_a_revision_nor_a_checkpoint(repo: Repo) -> None:
     repo.commit(model(1))
     for word in ("nothing", "nothing..HEAD", "..", "readme"):

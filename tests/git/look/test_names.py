@@ -55,6 +55,7 @@ def test_what_to_type(repo: Repo) -> None:
     assert "[REV:]PATH" in repo.git("theta", "help", "show")
 
 
+@pytest.mark.slow
 def test_every_path_that_is_listed_can_be_shown(repo: Repo) -> None:
     repo.commit(model(2), "top.safetensors")
     folder = repo.path / "models"

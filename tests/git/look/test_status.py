@@ -58,6 +58,7 @@ def test_every_state_is_told_with_its_remedy(everything: Repo) -> None:
         assert states.get(f"{name}.safetensors", "complete") == "complete"
 
 
+@pytest.mark.slow
 def test_ls_files_and_fsck_agree(everything: Repo) -> None:
     rows = {row["path"]: row["state"] for row in json.loads(everything.git("theta", "ls-files", "--json"))}
     assert rows == {path: state for path, state in _states(everything).items() if "untracked" not in path}
@@ -68,6 +69,7 @@ def test_ls_files_and_fsck_agree(everything: Repo) -> None:
     assert "good.safetensors" not in done.stderr
 
 
+@pytest.mark.slow
 def test_show_says_what_a_file_is_instead(everything: Repo) -> None:
     told = {"whole": "renormalize", "pointer": "git lfs pull", "text": "text", "empty": "empty"}
     for name, words in told.items():
@@ -118,6 +120,7 @@ def test_pending_and_objects_that_only_the_remote_has(world: World, repo: Repo) 
     assert _states(clone) == {M: "pending"}
 
 
+@pytest.mark.slow
 def test_a_filter_that_is_not_in_force(repo: Repo) -> None:
     repo.commit(model(1))
     repo.git("config", "filter.theta.required", "false")

@@ -72,6 +72,7 @@ def test_a_hub_is_mended_from_a_third_place(world: World, hub: Place, repo: Repo
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_where_there_is_no_whole_copy_it_stays_a_problem(hub: Place, repo: Repo) -> None:
     name = _flip(objects_in(hub.path / "theta")[0])
     _flip(object_file(repo.store, name))

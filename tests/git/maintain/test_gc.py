@@ -43,6 +43,7 @@ def looked_at(repo: Repo, seed: int) -> set[str]:
     return names(repo) - before
 
 
+@pytest.mark.slow
 def test_what_was_only_looked_at_goes_after_a_day(repo: Repo) -> None:
     repo.commit(model(1))
     committed = names(repo)

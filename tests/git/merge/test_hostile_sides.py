@@ -109,6 +109,7 @@ def test_hostile_statistics(repo: Repo) -> None:
     repo.healthy()
 
 
+@pytest.mark.slow
 def test_no_object_is_found_by_a_name_with_a_nul(small: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in small.env.items():
         monkeypatch.setenv(key, value)

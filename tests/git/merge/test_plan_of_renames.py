@@ -40,6 +40,7 @@ def test_a_renamed_checkpoint_is_followed_as_the_merge_follows_it(repo: Repo) ->
     assert plan["summary"].startswith("6 unchanged")
 
 
+@pytest.mark.slow
 def test_what_one_side_deleted_and_the_other_changed_is_told(repo: Repo) -> None:
     repo.git("switch", "-q", "-c", "side")
     repo.git("rm", "-q", "m.safetensors")

@@ -46,6 +46,7 @@ def _arrived(repo: Repo, hub: Path) -> bool:
     return {path.name for path in repo.objects()} <= {path.name for path in objects_in(hub / "theta")}
 
 
+@pytest.mark.slow
 def test_foreign_hooks_are_called_first_and_put_back(world: World) -> None:
     repo = world.repo()
     world.place().git("clone", "-q", "--bare", "repo", "hub.git")
@@ -133,6 +134,7 @@ def test_a_link_to_a_file_of_the_project_stays_a_link(world: World) -> None:
     assert _arrived(repo, hub)
 
 
+@pytest.mark.slow
 def test_a_hook_that_another_tool_writes_again_is_chained_again(world: World) -> None:
     repo, hub = _with_hub(world)
     hook = repo.git_dir / "hooks/pre-push"
@@ -296,6 +298,7 @@ def test_hooks_without_their_program_stop_nobody_who_tracks_no_models(world: Wor
     assert Place(hub, world.env).git("for-each-ref")
 
 
+@pytest.mark.slow
 def test_a_hook_whose_python_is_gone_takes_gittheta_from_path(world: World) -> None:
     repo, hub = _with_hub(world)
     repo.commit(model(1))

@@ -111,6 +111,7 @@ def test_a_setting_that_another_tool_makes_again_is_mended_by_the_next_add(repo:
     assert "others" in _heard(repo)
 
 
+@pytest.mark.slow
 def test_uninstall_puts_the_setting_back(repo: Repo) -> None:
     _tracked_folder(repo)
     before = (repo.git_dir / "config").read_text()
@@ -126,6 +127,7 @@ def test_uninstall_puts_the_setting_back(repo: Repo) -> None:
     assert (repo.git_dir / "config").read_text() == before
 
 
+@pytest.mark.slow
 def test_hooks_move_into_the_own_folder_once_nothing_points_elsewhere(repo: Repo) -> None:
     _tracked_folder(repo)
     repo.git("config", "core.hooksPath", "tools/hooks")
@@ -136,6 +138,7 @@ def test_hooks_move_into_the_own_folder_once_nothing_points_elsewhere(repo: Repo
     assert repo.attempt("git", "config", "core.hooksPath").returncode == 1
 
 
+@pytest.mark.slow
 def test_a_copy_and_a_moved_repository_have_their_own_shims_after_the_next_add(repo: Repo, world: World) -> None:
     _tracked_folder(repo)
     repo.git("config", "core.hooksPath", "tools/hooks")

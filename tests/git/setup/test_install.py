@@ -169,6 +169,7 @@ def test_a_program_of_the_user_is_left_alone(world: World) -> None:
     assert repo.git("config", "filter.theta.clean").strip() == "my-wrapper clean %f"
 
 
+@pytest.mark.slow
 def test_variables_that_git_means_for_itself_are_not_handed_on(world: World) -> None:
     repo = world.repo()
     repo.commit(model(1), "[a].safetensors")

@@ -57,12 +57,14 @@ def test_a_clone_that_was_made_independent_fetches_from_where_it_came(
     _whole(clone, shas)
 
 
+@pytest.mark.slow
 def test_a_clone_of_a_borrowing_clone_gets_what_that_borrows(world: World, repo: Repo, shas: list[str]) -> None:
     world.clone(repo.path, "borrower", "--shared")
     clone = world.clone(f"file://{world.root}/borrower")
     assert clone.sha() == shas[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_object_of_the_lender_is_not_taken_over(world: World, repo: Repo, shas: list[str]) -> None:
     clone = world.clone(repo.path, "clone", "--shared")
     damaged: Path = repo.objects()[0]

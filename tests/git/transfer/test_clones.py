@@ -190,6 +190,7 @@ def test_a_clone_without_gittheta_can_be_put_in_place_later(world: World, hub: d
     assert (clone.sha(), clone.status()) == (hub["main~0"], "")
 
 
+@pytest.mark.slow
 def test_fsck_of_a_fresh_clone_tells_what_it_lacks(world: World, hub: dict[str, str]) -> None:
     """A clone fetches what its checkout needs; what the remote still has is not lost, but what nobody has is."""
     clone = world.clone(world.root / "hub.git")

@@ -221,6 +221,7 @@ def test_a_url_that_nobody_can_serve(world: World, hub: Place, repo: Repo) -> No
     assert hub.git("rev-parse", "main") == before
 
 
+@pytest.mark.slow
 @pytest.mark.everywhere
 def test_what_an_earlier_push_left_out_is_sent_now(world: World, hub: Place, repo: Repo) -> None:
     sha = repo.commit(model(1))
@@ -234,6 +235,7 @@ def test_what_an_earlier_push_left_out_is_sent_now(world: World, hub: Place, rep
     assert world.clone(hub.path, "other").sha() == sha
 
 
+@pytest.mark.slow
 def test_theta_push_sends_objects_alone(hub: Place, repo: Repo) -> None:
     repo.commit(model(1))
     repo.commit(model(2))

@@ -46,6 +46,7 @@ def test_a_push_without_the_hook_is_named_once_with_what_to_type(repo: Repo) -> 
     assert _add(repo, 5) == ""
 
 
+@pytest.mark.slow
 def test_a_branch_that_has_another_name_here_is_named_so_that_it_is_found(repo: Repo) -> None:
     repo.commit(model(2))
     repo.git("push", "-q", "--no-verify", "origin", "HEAD:refs/heads/theirs")
@@ -56,6 +57,7 @@ def test_a_branch_that_has_another_name_here_is_named_so_that_it_is_found(repo: 
     assert WORD not in repo.run("theta", "fetch").stderr
 
 
+@pytest.mark.slow
 def test_hooks_that_are_switched_off_are_noticed_too(repo: Repo) -> None:
     repo.commit(model(2))
     repo.git("-c", "core.hooksPath=/dev/null", "push", "-q", "--no-verify", "origin", "main", "main:b")
@@ -81,6 +83,7 @@ def test_what_was_only_fetched_is_not_asked_about(repo: Repo, world: World) -> N
     assert WORD in _add(other, 6)
 
 
+@pytest.mark.slow
 def test_a_push_before_a_fetch_is_not_forgotten(repo: Repo, world: World) -> None:
     repo.commit(model(2))
     repo.git("push", "-q", "--no-verify", "origin", "main")
@@ -112,6 +115,7 @@ def test_a_clone_takes_what_it_begins_with_for_sent(repo: Repo, world: World) ->
     assert _add(clone, 3) == ""
 
 
+@pytest.mark.slow
 def test_what_waits_can_be_asked_for(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo.commit(model(2))
     repo.git("push", "-q", "--no-verify", "origin", "main")
@@ -136,6 +140,7 @@ def test_status_names_it_as_long_as_it_waits(repo: Repo) -> None:
     assert WORD not in repo.run("theta", "status").stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_list_stops_nobody(repo: Repo) -> None:
     (repo.store / "pushed").write_bytes(b"\xff\x00\tx\n\n\t\t\t\t")
     assert _add(repo, 2) == ""
