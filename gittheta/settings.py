@@ -31,6 +31,10 @@ class Settings:
     memory: int = 512 << 20
     #: ``theta.device``: where merges are computed: auto, cpu, cuda, cuda:1, ..., mps.
     device: str = "auto"
+    #: ``theta.transfers``: the most objects that travel at a time.
+    transfers: int = 8
+    #: ``theta.bandwidth``: bytes a second that all transfers together may move; None: as many as they can.
+    bandwidth: int | None = None
     #: ``theta.autoGc``: whether unused objects are deleted now and then, as a side effect of other commands.
     auto_gc: bool = True
     #: ``theta.allowLfsPointers``: pointers of Git LFS may be committed under tracked patterns.
@@ -43,10 +47,14 @@ class Settings:
         threads = repository.setting("theta.threads")
         encodings = repository.setting("theta.encodings")
         memory = repository.setting("theta.memory")
+        transfers = repository.setting("theta.transfers")
+        bandwidth = repository.setting("theta.bandwidth")
         return cls(
             smudge_limit=_size("theta.smudgeLimit", limit) if limit is not None else cls.smudge_limit,
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
             memory=_size("theta.memory", memory) if memory is not None else cls.memory,
+            transfers=_few("theta.transfers", transfers) if transfers is not None else cls.transfers,
+            bandwidth=max(1, _size("theta.bandwidth", bandwidth)) if bandwidth is not None else None,
             device=repository.setting("theta.device") or cls.device,
             auto_gc=_truth("theta.autoGc", repository.setting("theta.autogc") or "true"),
             allow_lfs_pointers=_truth("theta.allowLfsPointers", repository.setting("theta.allowlfspointers")),
@@ -59,6 +67,11 @@ def _size(key: str, text: str) -> int:
     if not found:
         raise ConfigError(f"{key} is '{text}', which is no number", hint=f"git config {key} 256m")
     return int(found[1]) * _UNITS[found[2].lower()]
+
+
+def _few(key: str, text: str) -> int:
+    """A number of connections: from 1 to 64."""
+    return min(max(1, _size(key, text)), 64)
 
 
 def _truth(key: str, text: str | None) -> bool:

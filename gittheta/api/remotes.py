@@ -36,6 +36,8 @@ class RemoteContext:
     reporter: Reporter = field(default_factory=NullReporter)
     #: The name of the Git remote beside which the objects are kept; a URL for one without a name.
     name: str = ""
+    #: Whether the user has chosen the URL for objects; otherwise it is the Git remote's own.
+    chosen: bool = True
     network: Network = field(default_factory=DefaultNetwork)
 
 
@@ -88,8 +90,10 @@ class BatchRemote(Remote, Protocol):
     and moves those one by one.
     """
 
-    #: The most objects that one call takes.
-    batch: int
+    @property
+    def batch(self) -> int:
+        """The most objects that one call takes."""
+        ...
 
     def upload_batch(self, sources: Mapping[ObjectId, Path], advance: Advance) -> None:
         """Send objects, the earlier in the mapping the better. What has been sent is complete and durable."""
@@ -104,6 +108,8 @@ class RemotePlugin(Remote, Protocol):
     """A kind of remote: a class whose instances are remotes. Chosen by a URL; all other plugins are chosen by name."""
 
     name: ClassVar[str]
+    #: Whether an upload compares what has arrived with the object's name. Otherwise files are compared before they go.
+    verifies: ClassVar[bool]
 
     @classmethod
     def open(cls, url: str, context: RemoteContext) -> Remote | None:

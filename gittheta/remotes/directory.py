@@ -27,6 +27,7 @@ class DirectoryRemote:
     """A store in another folder, written with the same care as the local one."""
 
     name: ClassVar[str] = "directory"
+    verifies: ClassVar[bool] = True
 
     root: Path
     #: The repository that it lies in; None for a folder of its own.
@@ -69,6 +70,7 @@ class DirectoryRemote:
         """A hard link where that is possible and customary, else a copy. A link there is not followed."""
         with _refused(self.root):
             source = self._found(object_id)
+            target.unlink(missing_ok=True)  # a copy is as fast as to look how much of it is there
             if self.may_link and _linked(source, target):
                 advance(target.stat().st_size)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,16 @@ class LimitedRemote(Wrapper):
             data = self.inner.read(object_id, offset, length)
             limited(len(data))
             return data
+
+    def upload_batch(self, sources: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """Within the limits."""
+        with self._limited(advance) as limited:
+            super().upload_batch(sources, limited)
+
+    def download_batch(self, targets: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """Within the limits."""
+        with self._limited(advance) as limited:
+            super().download_batch(targets, limited)
 
     @contextmanager
     def _limited(self, advance: Advance) -> Iterator[Advance]:

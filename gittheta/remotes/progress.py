@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,14 @@ class ReportingRemote(Wrapper):
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
         """And tells the reporter."""
         self.inner.download(object_id, target, self._both(advance))
+
+    def upload_batch(self, sources: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """And tells the reporter."""
+        super().upload_batch(sources, self._both(advance))
+
+    def download_batch(self, targets: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """And tells the reporter."""
+        super().download_batch(targets, self._both(advance))
 
     def _both(self, advance: Advance) -> Advance:
         def both(amount: int) -> None:

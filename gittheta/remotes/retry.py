@@ -36,14 +36,10 @@ class RetryingRemote(Wrapper):
             self._retrying(lambda _: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
-        """With retries, each into a new file; progress goes back as that of uploads does."""
+        """With retries, which go on where the one before stopped; progress goes back as that of uploads does."""
         with _counted(advance) as counted:
-
-            def begin_again(_: RetryCallState) -> None:
-                counted.take_back()
-                target.unlink(missing_ok=True)
-
-            self._retrying(begin_again)(self.inner.download, object_id, target, counted.advance)
+            again = self._retrying(lambda _: counted.take_back())
+            again(self.inner.download, object_id, target, counted.advance)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """With retries."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gittheta.api import BatchRemote
+
 if TYPE_CHECKING:
     from gittheta.api import Advance, ObjectId, Remote
 
@@ -36,3 +38,18 @@ class Wrapper:
     def close(self) -> None:
         """As the inner remote."""
         self.inner.close()
+
+    @property
+    def batch(self) -> int:
+        """As the inner remote; 1 if it takes objects one by one only."""
+        return self.inner.batch if isinstance(self.inner, BatchRemote) else 1
+
+    def upload_batch(self, sources: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """As the inner remote."""
+        if isinstance(self.inner, BatchRemote):
+            self.inner.upload_batch(sources, advance)
+
+    def download_batch(self, targets: Mapping[ObjectId, Path], advance: Advance) -> None:
+        """As the inner remote."""
+        if isinstance(self.inner, BatchRemote):
+            self.inner.download_batch(targets, advance)

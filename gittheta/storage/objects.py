@@ -211,29 +211,37 @@ class ObjectStore:
 
         ``fetch`` gets the path of a file that holds the object's first bytes, or of none, and need not sync it.
         """
-        temporary = self._arriving(object_id)
+        temporary = self.arriving(object_id)
         try:
             fetch(temporary)
-            check_file(temporary, object_id)
-            with translated(temporary), reading(temporary) as file:
-                sync(file.fileno())
-            self.adopt(temporary, object_id)
-        except ObjectCorrupt:
-            temporary.unlink(missing_ok=True)
-            raise
+            self.arrived(object_id, temporary)
         finally:
-            self._set_aside(temporary, object_id)
+            self.set_aside(object_id, temporary)
 
-    def _arriving(self, object_id: ObjectId) -> Path:
-        """A path of this process alone, for an object that is on its way here. Raises StoreError."""
+    def arriving(self, object_id: ObjectId) -> Path:
+        """A path of the caller alone, for an object that is on its way here. Raises StoreError.
+
+        Whatever happens, end with :meth:`set_aside`.
+        """
         with translated(self.unfinished.folder):
             path = self.unfinished.path(f"{_PART}{object_id}-{os.urandom(4).hex()}")
             with suppress(OSError):
                 os.rename(self.root / _INCOMING / object_id, path)
             return path
 
-    def _set_aside(self, temporary: Path, object_id: ObjectId) -> None:
-        """Keep what has arrived of an object for whoever fetches it next."""
+    def arrived(self, object_id: ObjectId, temporary: Path) -> None:
+        """Keep an object that has arrived whole. One that is damaged is deleted. Raises ObjectCorrupt, StoreError."""
+        try:
+            check_file(temporary, object_id)
+        except ObjectCorrupt:
+            temporary.unlink(missing_ok=True)
+            raise
+        with translated(temporary), reading(temporary) as file:
+            sync(file.fileno())
+        self.adopt(temporary, object_id)
+
+    def set_aside(self, object_id: ObjectId, temporary: Path) -> None:
+        """Keep what has arrived of an object, if it is not whole, for whoever fetches it next."""
         with suppress(OSError):
             if temporary.lstat().st_size:
                 folder = self.root / _INCOMING
@@ -327,7 +335,7 @@ class ObjectStore:
             with suppress(OSError):
                 object_id = path.name.partition("-")[2]
                 if object_id.startswith(_PART):
-                    self._set_aside(path, ObjectId(object_id.split("-")[1]))
+                    self.set_aside(ObjectId(object_id.split("-")[1]), path)
                 elif len(object_id) == _NAME:
                     self._bring_back(path, self.home_of(ObjectId(object_id)))
                 else:

@@ -10,8 +10,9 @@ from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError, StoreErro
 from gittheta.flows.maintain.fsck import Health, blobs_to_check
 from gittheta.flows.transfer.absent import lost
 from gittheta.flows.transfer.fetch import download
+from gittheta.flows.transfer.moving import uncounted
 from gittheta.flows.transfer.needs import Needs, needed_objects
-from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
+from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.storage.files import check_file
 from gittheta.wording import quoted, shell_word, shown
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError
 from gittheta.flows.transfer.absent import Absence, lost
+from gittheta.flows.transfer.moving import Mover
 from gittheta.flows.transfer.needs import Needs, needed_objects, tensor_needing
-from gittheta.flows.transfer.remotes import opened_remote, sources, uncounted
+from gittheta.flows.transfer.remotes import opened_remote, sources
 from gittheta.storage.files import HINT_CORRUPT
 from gittheta.wording import counted, quoted, shell_word, shown
 
 if TYPE_CHECKING:
-    from gittheta.api import Remote
+    from gittheta.api import BatchRemote
     from gittheta.flows.workspace import Workspace
     from gittheta.model import Manifest, ObjectId
 
@@ -87,14 +88,14 @@ def download(
             break
         try:
             with opened_remote(workspace, name, url) as remote:
-                there = set(remote.sizes(left))
-                if left - there:
+                there = remote.sizes(left)
+                if left - there.keys():
                     asked.reasons.append(f"remote {quoted(name)} does not have it")
                 failed = _download_from(workspace, remote, there, asked, name)
         except RemoteError as error:
             asked.reasons.append(f"remote {quoted(name)}: {error.what}")
             continue
-        left -= there - failed
+        left -= there.keys() - failed
     if not asked.reasons and left:
         asked.reasons.append("there is no remote")
     return asked
@@ -107,23 +108,16 @@ def _chosen(workspace: Workspace, only: str | None, but: str | None) -> dict[str
 
 
 def _download_from(
-    workspace: Workspace, remote: Remote, objects: Iterable[ObjectId], asked: Asked, name: str
+    workspace: Workspace, remote: BatchRemote, sizes: Mapping[ObjectId, int], asked: Asked, name: str
 ) -> set[ObjectId]:
     """Get some objects; returns those that did not arrive whole."""
-    workspace.reporter.start("Downloading model objects", 0)
-
-    def get(object_id: ObjectId) -> tuple[ObjectId, str]:
-        try:
-            workspace.tensors.store.import_file(object_id, lambda target: remote.download(object_id, target, uncounted))
-        except ObjectCorrupt:
+    failed = Mover(workspace, remote, workspace.settings.transfers).receive(dict(sorted(sizes.items())))
+    for object_id, error in failed.items():
+        if isinstance(error, ObjectCorrupt):
             asked.damaged.append(name)
-            return object_id, f"its copy of {object_id} is damaged"
-        except RemoteError as error:
-            return object_id, error.what
-        return object_id, ""
-
-    failed = {object_id: what for object_id, what in workspace.tensors.workers.map(get, sorted(objects)) if what}
-    asked.reasons += [f"remote {quoted(name)}: {what}" for what in failed.values()]
+            asked.reasons.append(f"remote {quoted(name)}: its copy of {object_id} is damaged")
+        else:
+            asked.reasons.append(f"remote {quoted(name)}: {error.what}")
     return set(failed)
 
 

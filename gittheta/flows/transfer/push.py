@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from gittheta.errors import ObjectCorrupt, ObjectMissing, RemoteError, StoreError
 from gittheta.flows.transfer.absent import Absence, lost
 from gittheta.flows.transfer.fetch import Asked, download
+from gittheta.flows.transfer.moving import Mover
 from gittheta.flows.transfer.needs import Needs, needed_objects
-from gittheta.flows.transfer.remotes import missing_at, opened_remote, uncounted
+from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.git.history import promisors
 from gittheta.wording import quoted
 
 if TYPE_CHECKING:
-    from gittheta.api import Remote
+    from gittheta.api import BatchRemote
     from gittheta.flows.workspace import Workspace
     from gittheta.model import ObjectId
 
@@ -124,17 +125,13 @@ def _missing(absence: Absence, asked: Asked, name: str) -> ObjectMissing:
     )
 
 
-def _upload(workspace: Workspace, remote: Remote, objects: Mapping[ObjectId, int]) -> dict[ObjectId, ObjectCorrupt]:
+def _upload(
+    workspace: Workspace, remote: BatchRemote, objects: Mapping[ObjectId, int]
+) -> dict[ObjectId, ObjectCorrupt]:
     """Send objects that are here; returns what is wrong with those that are damaged. Raises RemoteError."""
     store = workspace.tensors.store
     paths = {object_id: path for object_id in sorted(objects) if (path := store.find(object_id))}
-    workspace.reporter.start("Uploading model objects", sum(path.stat().st_size for path in paths.values()))
-    damaged: dict[ObjectId, ObjectCorrupt] = {}
-    for object_id, path in paths.items():
-        try:
-            remote.upload(object_id, path, uncounted)
-        except ObjectCorrupt as error:
-            damaged[object_id] = error
+    damaged = Mover(workspace, remote, workspace.settings.transfers).send(paths)
     still = missing_at(remote, {object_id: size for object_id, size in objects.items() if object_id not in damaged})
     if still:
         raise RemoteError(f"{len(still)} objects did not arrive, {min(still)} among them", hint="push again")

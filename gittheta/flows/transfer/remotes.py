@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gittheta.api import Remote, RemoteContext
+from gittheta.api import BatchRemote, Remote, RemoteContext
 from gittheta.errors import RemoteError
 from gittheta.git.history import fetched_urls
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[Remote]:
-    """What keeps the objects of a Git remote, with retries and progress. Raises RemoteError if nothing here can."""
+def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[BatchRemote]:
+    """What keeps the objects of a Git remote, with retries, limits and progress. Raises RemoteError.
+
+    No damaged object is sent. What arrives is for the caller to check.
+    """
     from gittheta.remotes.progress import ReportingRemote
     from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
 
     try:
         remote = _open(workspace, name, url)
         try:
-            yield ReportingRemote(RetryingRemote(remote), workspace.reporter)
+            yield ReportingRemote(RetryingRemote(_limited(workspace, remote)), workspace.reporter)
         finally:
             remote.close()
     except SystemExit as error:  # in a hook, a status of 0 would let refs move without their objects
@@ -34,18 +37,40 @@ def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[Remote]
         ) from error
 
 
+def _limited(workspace: Workspace, remote: Remote) -> Remote:
+    """The remote within the user's bandwidth, if that is limited."""
+    settings = workspace.settings
+    if settings.bandwidth is None:
+        return remote
+    from gittheta.remotes.limit import Bandwidth, LimitedRemote
+
+    return LimitedRemote(remote, settings.transfers, Bandwidth(settings.bandwidth))
+
+
 def _open(workspace: Workspace, name: str, url: str) -> Remote:
     repository = workspace.repository
-    chosen = repository.setting(f"remote.{name}.thetaurl") or url
-    context = RemoteContext(repository.top or repository.git_dir, repository.setting, workspace.reporter)
+    chosen = repository.setting(f"remote.{name}.thetaurl") or repository.setting("theta.url")
+    context = RemoteContext(
+        repository.top or repository.git_dir,
+        repository.setting,
+        workspace.reporter,
+        name=name,
+        chosen=chosen is not None,
+    )
     for kind in workspace.tensors.registry.remotes():
-        remote = kind.open(chosen, context)
+        remote = kind.open(chosen or url, context)
         if remote is not None:
-            return remote
+            return remote if getattr(kind, "verifies", False) else _verifying(remote)
     raise RemoteError(
-        f"no installed remote can keep model objects at {chosen}",
+        f"no installed remote can keep model objects at {chosen or url}",
         hint=f"name a folder that everyone can reach: git config remote.{name}.thetaUrl /path/to/folder",
     )
+
+
+def _verifying(remote: Remote) -> Remote:
+    from gittheta.remotes.verify import VerifyingRemote
+
+    return VerifyingRemote(remote, arrivals=False)
 
 
 def sources(workspace: Workspace) -> dict[str, str]:
@@ -79,7 +104,3 @@ def on_remotes(workspace: Workspace, objects: Iterable[ObjectId]) -> set[ObjectI
             with suppress(RemoteError), opened_remote(workspace, name, url) as remote:
                 found |= remote.sizes(left - found).keys()
     return found
-
-
-def uncounted(amount: int) -> None:
-    """For transfers of an opened remote, which tells the reporter itself."""

@@ -44,7 +44,7 @@ def _verbs() -> Iterator[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "words"), _verbs())
+@pytest.mark.parametrize(("kind", "words"), list(_verbs()))
 def test_walks_ask_for_everything_at_once(world: World, hub: Place, kind: str, words: tuple[str, ...]) -> None:
     clone = world.clone(f"file://{hub.path}", "clone", f"--filter={kind}")
     assert 1 <= _asked(clone, world.root / "trace", *words) <= 2
