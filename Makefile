@@ -39,6 +39,7 @@ soak: $(READY_FOR_SLOW)
 
 # What tests need that pip cannot install: a Git with hooks by configuration. Needs Debian, as root.
 services:
+	tests/services/openssh.sh
 	tests/services/newer-git.sh $(NEWER_GIT)
 
 # All tests that drive Git, with the newer one.

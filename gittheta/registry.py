@@ -57,7 +57,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "changed": "gittheta.metrics.changed:Changed",
         "norm": "gittheta.metrics.norm:Norm",
     },
-    "remotes": {"directory": "gittheta.remotes.directory:DirectoryRemote"},
+    "remotes": {
+        "directory": "gittheta.remotes.directory:DirectoryRemote",
+        "sftp": "gittheta.remotes.sftp:SftpRemote",
+    },
 }
 
 

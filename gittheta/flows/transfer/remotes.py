@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gittheta.api import BatchRemote, Remote, RemoteContext
 from gittheta.errors import RemoteError
 from gittheta.git.history import fetched_urls
+from gittheta.git.network.settings import GitNetwork
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
@@ -56,6 +57,7 @@ def _open(workspace: Workspace, name: str, url: str) -> Remote:
         workspace.reporter,
         name=name,
         chosen=chosen is not None,
+        network=GitNetwork(repository.git),
     )
     for kind in workspace.tensors.registry.remotes():
         remote = kind.open(chosen or url, context)
