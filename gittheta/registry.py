@@ -59,6 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "remotes": {
         "directory": "gittheta.remotes.directory:DirectoryRemote",
+        "bucket": "gittheta.remotes.bucket:BucketRemote",
         "sftp": "gittheta.remotes.sftp:SftpRemote",
     },
 }

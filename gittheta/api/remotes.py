@@ -38,6 +38,8 @@ class RemoteContext:
     name: str = ""
     #: Whether the user has chosen the URL for objects; otherwise it is the Git remote's own.
     chosen: bool = True
+    #: The variables of the environment that a service's own command line would heed.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     network: Network = field(default_factory=DefaultNetwork)
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.processes import kill, unlock
@@ -28,13 +28,19 @@ class Faults:
     disk: Path | None
     #: The preloaded library that lets calls fail; None where there is no compiler.
     library: Path | None
+    #: What was done, for whoever looks for the reason of a failure.
+    told: list[str] = field(default_factory=list)
 
     def attempt(self, repo: Repo, *words: str) -> Done:
         """One git command under some fault or none. Nothing of ours may crash, whatever happens."""
         kinds = [self._calm] * 6 + [self._killed, self._flipped, self._flipped]
         kinds += [self._full] if self.disk else []
         kinds += [self._failing, self._failing] if self.library else []
-        done = self.random.choice(kinds)(repo, *words)
+        kind = self.random.choice(kinds)
+        done = kind(repo, *words)
+        self.told.append(
+            f"{repo.path.name}{kind.__name__}: git {' '.join(words)}: {done.returncode} {done.stderr[:300]}"
+        )
         assert "Traceback" not in done.stderr, f"git {words}: {done.stderr}"
         assert "Segmentation" not in done.stderr, done.stderr
         return done

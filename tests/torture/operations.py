@@ -65,7 +65,10 @@ class People:
         for line in repo.git("ls-files", "--stage", "--", *NAMES).splitlines():
             oid, path = line.split()[1], line.partition("\t")[2]
             sha = repo.sha(path)
-            assert self.truth.setdefault(oid, sha) == sha, f"{path} in {repo.path.name} is not what was added"
+            assert self.truth.setdefault(oid, sha) == sha, (
+                f"{path} in {repo.path.name} is not what was added but {repo.read(path)[:40]!r}; before:\n"
+                + "\n".join(self.faults.told[-12:])
+            )
 
     def check_all(self) -> None:
         """Both stores are healthy, and the hub has the objects of all that its branches have."""

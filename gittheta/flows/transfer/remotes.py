@@ -57,6 +57,7 @@ def _open(workspace: Workspace, name: str, url: str) -> Remote:
         workspace.reporter,
         name=name,
         chosen=chosen is not None,
+        environment=repository.git.environment,
         network=GitNetwork(repository.git),
     )
     for kind in workspace.tensors.registry.remotes():
