@@ -24,6 +24,18 @@ def processes_below(process: int) -> list[int]:
     return results
 
 
+def _works_in(folder: Path) -> bool:
+    """Whether some process has its current folder there: one that was started between the look and the blow, too."""
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            place = os.readlink(link)
+        except OSError:
+            continue
+        if place == str(folder) or place.startswith(f"{folder}/"):
+            return True
+    return False
+
+
 def kill(repo: Place, words: tuple[str, ...], delay: float, victim: str) -> None:
     """Start a git command, and after some time kill it or what it has started, as hard as can be."""
     git = subprocess.Popen(
@@ -44,7 +56,7 @@ def kill(repo: Place, words: tuple[str, ...], delay: float, victim: str) -> None
     git.wait()
     # Orphans notice that git has gone when they next read or write; the next command must not meet them half-way.
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{process}/cwd").exists() for process in below) and time.monotonic() < deadline:
+    while _works_in(repo.path) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
