@@ -1,0 +1,89 @@
+"""Objects in a bucket: plain push, clone and checkout, with a service like S3 on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.checkpoints import model, sha256
+from tests.support.moto_server import KEYS, S3Server, s3_server
+from tests.support.world import Repo, World
+
+pytest.importorskip("obstore")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def repo(world: World, server: S3Server) -> Repo:
+    world.env.update(KEYS)
+    bucket = server.new_bucket()
+    for key, value in {"theta.s3.endpoint": server.endpoint, "theta.url": f"s3://{bucket}/models"}.items():
+        world.place().git("config", "--global", key, value)
+    repo = world.repo()
+    repo.git("remote", "add", "origin", str(world.bare()))
+    return repo
+
+
+def test_push_and_clone(world: World, repo: Repo, server: S3Server) -> None:
+    for seed in range(3):
+        repo.commit(model(seed))
+    server.requests.clear()
+    repo.git("push", "-q", "origin", "main")
+    count = len(repo.objects())
+    assert server.requests["PUT"] == count, "each object goes once"
+    assert not (world.root / "hub.git" / "theta" / "objects").exists()
+    server.requests.clear()
+    repo.git("push", "-q", "origin", "main")
+    assert not server.requests, "nothing new, nothing asked"
+    clone = world.clone(world.root / "hub.git")
+    for seed in range(3):
+        clone.git("checkout", "-q", f"origin/main~{2 - seed}")
+        assert clone.sha() == sha256(model(seed))
+    clone.healthy()
+
+
+def test_a_push_without_the_right_keys_moves_no_ref(world: World, repo: Repo, server: S3Server) -> None:
+    repo.commit(model(1))
+    repo.git("config", "theta.url", "s3://there-is-no-such-bucket")
+    said = repo.fails("push", "-q", "origin", "main")
+    assert "s3://there-is-no-such-bucket" in said
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in said
+    assert repo.git("ls-remote", "origin") == ""
+
+
+def test_a_committed_file_never_chooses_where_the_keys_go(world: World, repo: Repo, server: S3Server) -> None:
+    repo.write("theta.toml", b'[store]\nurl = "s3://elsewhere"\n[s3]\nendpoint = "http://evil.example"\n')
+    repo.git("add", "theta.toml")
+    repo.commit(model(1))
+    repo.git("push", "-q", "origin", "main")
+    assert server.requests["PUT"]
+
+
+def test_a_damaged_object_in_the_bucket_is_noticed_and_mended(world: World, repo: Repo, server: S3Server) -> None:
+    repo.commit(model(1))
+    repo.git("push", "-q", "origin", "main")
+    from obstore import put
+    from obstore.store import S3Store
+
+    url = repo.git("config", "theta.url").strip()
+    name = repo.objects()[0].name
+    store = S3Store(
+        url.split("/")[2],
+        prefix="models",
+        endpoint=server.endpoint,
+        access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    size = repo.objects()[0].stat().st_size
+    put(store, f"objects/{name[:2]}/{name[2:4]}/{name}", b"?" * size)
+    assert name in repo.attempt("git", "theta", "fsck", "--remote", "origin").stderr
+    repo.git("theta", "fsck", "--remote", "origin", "--repair")
+    repo.git("theta", "fsck", "--remote", "origin")
