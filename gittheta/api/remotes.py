@@ -120,6 +120,8 @@ class RemotePlugin(Remote, Protocol):
     name: ClassVar[str]
     #: Whether an upload compares what has arrived with the object's name. Otherwise files are compared before they go.
     verifies: ClassVar[bool]
+    #: Whether objects that no pointer of Git LFS names may be deleted there.
+    wants_pointers: ClassVar[bool]
 
     @classmethod
     def open(cls, url: str, context: RemoteContext) -> Remote | None:

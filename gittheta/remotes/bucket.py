@@ -40,6 +40,7 @@ class BucketRemote:
     """A bucket, or a folder in one. Safe to use from several threads."""
 
     name: ClassVar[str] = "bucket"
+    wants_pointers: ClassVar[bool] = False
     verifies: ClassVar[bool] = False
 
     bucket: Bucket

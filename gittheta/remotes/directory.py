@@ -27,6 +27,7 @@ class DirectoryRemote:
     """A store in another folder, written with the same care as the local one."""
 
     name: ClassVar[str] = "directory"
+    wants_pointers: ClassVar[bool] = False
     verifies: ClassVar[bool] = True
 
     root: Path

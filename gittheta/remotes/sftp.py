@@ -45,6 +45,7 @@ class SftpRemote:
     """A folder at ``sftp://USER@HOST:PORT/PATH``. Safe to use from several threads."""
 
     name: ClassVar[str] = "sftp"
+    wants_pointers: ClassVar[bool] = False
     verifies: ClassVar[bool] = False
     batch: ClassVar[int] = 1000
 

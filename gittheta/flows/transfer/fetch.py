@@ -52,7 +52,9 @@ def fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     if not missing:
         return 0
     count = len(missing)
-    asked = download(workspace, missing)
+    asked = download(
+        workspace, {object_id: size for object_id, size in manifest.objects().items() if object_id in missing}
+    )
     missing = workspace.tensors.store.missing(manifest.objects())
     if missing:
         object_id = min(missing)
@@ -74,21 +76,28 @@ def fetch_objects(workspace: Workspace, needed: Mapping[ObjectId, int]) -> None:
     """Get those of some objects that are not here, as far as any remote has them."""
     missing = workspace.tensors.store.missing(needed)
     if missing:
-        download(workspace, missing)
+        download(workspace, {object_id: needed[object_id] for object_id in missing})
 
 
 def download(
-    workspace: Workspace, wanted: Iterable[ObjectId], only: str | None = None, but: str | None = None
+    workspace: Workspace,
+    wanted: Iterable[ObjectId] | Mapping[ObjectId, int],
+    only: str | None = None,
+    but: str | None = None,
 ) -> Asked:
-    """Get objects from all sources or one, the likeliest first; ``but``: a URL that is not asked."""
-    left = set(wanted)
+    """Get objects from all sources or one, the likeliest first; ``but``: a URL that is not asked.
+
+    ``wanted`` may tell the least size of each object in bytes.
+    """
+    least = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(wanted, 0)
+    left = set(least)
     asked = Asked()
     for name, url in _chosen(workspace, only, but).items() if left else ():
         if not left:
             break
         try:
             with opened_remote(workspace, name, url) as remote:
-                there = remote.sizes(left)
+                there = remote.sizes({object_id: least[object_id] for object_id in left})
                 if left - there.keys():
                     asked.reasons.append(f"remote {quoted(name)} does not have it")
                 failed = _download_from(workspace, remote, there, asked, name)
@@ -141,7 +150,7 @@ def fetch_revisions(
     needed = needed_objects(needs.within(revisions))
     needs.warn()
     missing = store.missing(needed)
-    asked = download(workspace, missing, only)
+    asked = download(workspace, {object_id: needed[object_id] for object_id in missing}, only)
     borrowed = {object_id for object_id in needed if object_id not in missing and store.borrows(object_id)}
     if dissociate:
         for object_id in sorted(borrowed):

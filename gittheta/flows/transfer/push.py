@@ -12,6 +12,7 @@ from gittheta.flows.transfer.absent import Absence, lost
 from gittheta.flows.transfer.fetch import Asked, download
 from gittheta.flows.transfer.moving import Mover
 from gittheta.flows.transfer.needs import Needs, needed_objects
+from gittheta.flows.transfer.pointers import add_pointers
 from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.git.history import promisors
 from gittheta.wording import quoted
@@ -100,6 +101,9 @@ def _push(
         if damaged:  # another remote may have whole copies
             download(workspace, damaged, but=url)
             damaged = _upload(workspace, remote, {object_id: here[object_id] for object_id in damaged})
+        if remote.wants_pointers:  # only now: each of them has arrived
+            absent_there = absent | damaged.keys()
+            add_pointers(workspace, name, url, {key: size for key, size in needed.items() if key not in absent_there})
     return Pushed(len(needed), len(here) - len(damaged), (*problems, *damaged.values()))
 
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gittheta.api import BatchRemote, Remote, RemoteContext
+from gittheta.api import Remote, RemoteContext
 from gittheta.errors import RemoteError
+from gittheta.flows.transfer.pointers import PointerList
 from gittheta.git.history import fetched_urls
+from gittheta.git.network.lfsconfig import suggestions
 from gittheta.git.network.settings import GitNetwork
+from gittheta.remotes.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.model import ObjectId
 
 
+@dataclass(frozen=True)
+class OpenedRemote(Wrapper):
+    """A remote that is ready for use."""
+
+    #: Whether objects that no pointer of Git LFS names may be deleted there.
+    wants_pointers: bool = False
+
+
 @contextmanager
-def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[BatchRemote]:
+def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[OpenedRemote]:
     """What keeps the objects of a Git remote, with retries, limits and progress. Raises RemoteError.
 
     No damaged object is sent. What arrives is for the caller to check.
@@ -26,9 +38,10 @@ def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[BatchRe
     from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
 
     try:
-        remote = _open(workspace, name, url)
+        remote, wants_pointers = _open(workspace, name, url)
         try:
-            yield ReportingRemote(RetryingRemote(_limited(workspace, remote)), workspace.reporter)
+            wrapped = ReportingRemote(RetryingRemote(_limited(workspace, remote)), workspace.reporter)
+            yield OpenedRemote(wrapped, wants_pointers)
         finally:
             remote.close()
     except SystemExit as error:  # in a hook, a status of 0 would let refs move without their objects
@@ -48,7 +61,8 @@ def _limited(workspace: Workspace, remote: Remote) -> Remote:
     return LimitedRemote(remote, settings.transfers, Bandwidth(settings.bandwidth))
 
 
-def _open(workspace: Workspace, name: str, url: str) -> Remote:
+def _open(workspace: Workspace, name: str, url: str) -> tuple[Remote, bool]:
+    """The remote, and whether it wants pointers."""
     repository = workspace.repository
     chosen = repository.setting(f"remote.{name}.thetaurl") or repository.setting("theta.url")
     context = RemoteContext(
@@ -58,12 +72,15 @@ def _open(workspace: Workspace, name: str, url: str) -> Remote:
         name=name,
         chosen=chosen is not None,
         environment=repository.git.environment,
+        suggestion=lambda key: suggestions(repository).get(key.lower()),
+        known_sizes=PointerList(workspace, name, url).sizes,
         network=GitNetwork(repository.git),
     )
     for kind in workspace.tensors.registry.remotes():
         remote = kind.open(chosen or url, context)
         if remote is not None:
-            return remote if getattr(kind, "verifies", False) else _verifying(remote)
+            checked = remote if getattr(kind, "verifies", False) else _verifying(remote)
+            return checked, getattr(kind, "wants_pointers", False)
     raise RemoteError(
         f"no installed remote can keep model objects at {chosen or url}",
         hint=f"name a folder that everyone can reach: git config remote.{name}.thetaUrl /path/to/folder",

@@ -67,6 +67,7 @@ class LfsRemote:
 
     name: ClassVar[str] = "lfs"
     verifies: ClassVar[bool] = False
+    wants_pointers: ClassVar[bool] = True
     batch: ClassVar[int] = 100
 
     address: str
