@@ -26,6 +26,7 @@ _VERBS = {
     "ls-files": "verbs.look.ls_files",
     "merge-driver": "plumbing.merge_driver",
     "merge-plan": "verbs.merge.merge_plan",
+    "migrate": "verbs.maintain.migrate",
     "plugins": "verbs.setup.plugins",
     "pull": "verbs.move.transfer",
     "push": "verbs.move.transfer",
