@@ -15,6 +15,7 @@ import pytest
 from gittheta.errors import RemoteError, ThetaError
 from gittheta.flows.maintain.gc import DAY
 from gittheta.flows.maintain.gc_remote import RemoteCollected, collect_remote
+from gittheta.flows.transfer.notes import write_list
 from gittheta.flows.transfer.remotes import opened_remote
 from gittheta.flows.workspace import Workspace
 from tests.support.checkpoints import checkpoint
@@ -115,16 +116,13 @@ def test_a_collection_that_began_later_deletes_nothing(shared: Repo, monkeypatch
     """A push between the look at the notes and the deletion is seen."""
     shared.git("push", "-q", "origin", ":side")
     collect(shared, NOW)
-    from gittheta.flows.maintain import gc_remote
-
-    written = gc_remote.write_list
 
     def write(*words: object) -> str:
         if words[1] == "deleting-":
             shared.git("theta", "push", "origin", "side")
-        return written(*words)  # type: ignore[arg-type]
+        return write_list(*words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gc_remote, "write_list", write)
+    monkeypatch.setattr("gittheta.flows.maintain.gc_remote.write_list", write)
     assert not collect(shared, NOW + 15 * DAY).deleted
     shared.git("push", "-q", "origin", "side")
     assert not collect(shared, NOW + 16 * DAY).deleted
