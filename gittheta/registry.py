@@ -60,6 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "remotes": {
         "directory": "gittheta.remotes.directory:DirectoryRemote",
         "bucket": "gittheta.remotes.bucket:BucketRemote",
+        "lfs": "gittheta.remotes.lfs.remote:LfsRemote",
         "sftp": "gittheta.remotes.sftp:SftpRemote",
     },
 }

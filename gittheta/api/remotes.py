@@ -25,6 +25,10 @@ def _nothing(_: str) -> str | None:
     return None
 
 
+def _no_sizes(_: Collection[ObjectId]) -> Mapping[ObjectId, int]:
+    return {}
+
+
 @dataclass(frozen=True)
 class RemoteContext:
     """What a remote may know about the place where it is used."""
@@ -34,6 +38,10 @@ class RemoteContext:
     #: The user's setting of a name such as ``theta.s3.endpoint``, or None. Never a setting from a committed file.
     setting: Callable[[str], str | None] = _nothing
     reporter: Reporter = field(default_factory=NullReporter)
+    #: What a committed file suggests for a name such as ``lfs.url``: to be followed to the Git remote's own host only.
+    suggestion: Callable[[str], str | None] = _nothing
+    #: The sizes in bytes of those of some objects that are known, here or by a list that the Git remote has.
+    known_sizes: Callable[[Collection[ObjectId]], Mapping[ObjectId, int]] = _no_sizes
     #: The name of the Git remote beside which the objects are kept; a URL for one without a name.
     name: str = ""
     #: Whether the user has chosen the URL for objects; otherwise it is the Git remote's own.

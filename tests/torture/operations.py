@@ -61,7 +61,12 @@ class People:
         repo.git("clean", "-fdq")
 
     def check(self, repo: Repo) -> None:
-        """Each model of the work tree is the one that the index names."""
+        """Each model of the work tree is the one that the index names.
+
+        Where the disk was full as a large one was to be written, its manifest may stand there, and a pull mends that.
+        """
+        if any((repo.path / name).is_file() and claims_to_be_manifest(repo.read(name)) for name in NAMES):
+            repo.git("theta", "pull")
         for line in repo.git("ls-files", "--stage", "--", *NAMES).splitlines():
             oid, path = line.split()[1], line.partition("\t")[2]
             sha = repo.sha(path)

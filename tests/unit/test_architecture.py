@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gittheta"
 PAGE = (ROOT / "docs/architecture.md").read_text()
-#: They start something else than Git: the user's own hook; a new Python, to see what a metric imports; sftp.
-START_OTHERS = ("gittheta/cli/plumbing/hook.py", "gittheta/conformance/metrics.py", "gittheta/remotes/sftp.py")
+#: They start something else than Git: the user's own hook; a new Python, to see what a metric imports; sftp and ssh.
+START_OTHERS = ("gittheta/cli/plumbing/hook.py", "gittheta/conformance/metrics.py", "gittheta/remotes/")
 MOST_MODULES = 14
 #: What the class of Git's command lines calls its methods.
 COMMANDS = {"run", "attempt", "line", "show", "batch"}

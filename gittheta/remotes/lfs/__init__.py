@@ -1,0 +1,1 @@
+"""Objects on the Git LFS server of a Git remote."""
