@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gittheta.api.encodings import BlockCoder, Encoding, Finding, Prediction, Predictor
 from gittheta.api.formats import Composed, Format
 from gittheta.api.network import Credential, HttpSettings, Network
-from gittheta.api.remotes import Advance, BatchRemote, Remote, RemoteContext, RemotePlugin
+from gittheta.api.remotes import Advance, BatchRemote, ManagedRemote, Remote, RemoteContext, RemotePlugin
 from gittheta.api.reporting import NullReporter, Reporter, timed
 from gittheta.api.tensors import TensorReader
 from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, TemporaryRemoteError, ThetaError
@@ -65,6 +65,7 @@ __all__ = [
     "Group",
     "HttpSettings",
     "Layout",
+    "ManagedRemote",
     "Merge",
     "MergeError",
     "Metric",

@@ -6,7 +6,7 @@ verify, limit its speed or show progress: wrappers of the same interface do that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -111,6 +111,49 @@ class BatchRemote(Remote, Protocol):
 
     def download_batch(self, targets: Mapping[ObjectId, Path], advance: Advance) -> None:
         """Fetch objects into files, as :meth:`Remote.download` does. Files that are not complete may stay behind."""
+        ...
+
+
+@runtime_checkable
+class ManagedRemote(Remote, Protocol):
+    """A remote whose objects can be listed and deleted, and that keeps small notes beside them. Optional.
+
+    The notes are how several users of a store agree on what is deleted (``docs/spec/store.md``). What one call has
+    written, removed or deleted, every later call of anybody sees. Names of notes consist of lower-case letters, digits,
+    dots and hyphens.
+    """
+
+    @property
+    def manages(self) -> bool:
+        """Whether that is possible at this very place. If not, the other methods are never called."""
+        ...
+
+    def reservation(self) -> str:
+        """Why nothing may be deleted, since others rely on this place in ways that no note tells; empty if it may."""
+        ...
+
+    def names(self) -> Iterator[tuple[ObjectId, int]]:
+        """Every object, and its size in bytes."""
+        ...
+
+    def remove(self, object_id: ObjectId) -> None:
+        """Delete an object, if it is there."""
+        ...
+
+    def notes(self) -> list[str]:
+        """The names of all notes."""
+        ...
+
+    def read_note(self, name: str) -> bytes | None:
+        """A note; None if there is none of that name."""
+        ...
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """Write a note, or replace it. Nobody ever sees a part of it."""
+        ...
+
+    def remove_note(self, name: str) -> None:
+        """Delete a note, if it is there."""
         ...
 
 

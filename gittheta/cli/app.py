@@ -15,6 +15,8 @@ from gittheta.wording import guess, quoted
 
 _VERBS = {
     "apply": "verbs.change.apply",
+    "attest": "verbs.look.attest",
+    "check-push": "plumbing.check_push",
     "clean": "plumbing.filter",
     "conflicts": "verbs.merge.conflicts",
     "smudge": "plumbing.filter",
@@ -26,6 +28,7 @@ _VERBS = {
     "ls-files": "verbs.look.ls_files",
     "merge-driver": "plumbing.merge_driver",
     "merge-plan": "verbs.merge.merge_plan",
+    "migrate": "verbs.maintain.migrate",
     "plugins": "verbs.setup.plugins",
     "pull": "verbs.move.transfer",
     "push": "verbs.move.transfer",
@@ -37,9 +40,10 @@ _VERBS = {
     "track": "verbs.setup.track",
     "uninstall": "verbs.setup.install",
     "untrack": "verbs.setup.track",
+    "verify": "verbs.look.verify",
 }
 
-_CALLED_BY_GIT = frozenset(("clean", "smudge", "merge-driver"))
+_CALLED_BY_GIT = frozenset(("clean", "smudge", "merge-driver", "check-push"))
 #: What plain Git does with checkpoints, too: whoever types it after `git theta` is told so.
 _GIT_VERBS = frozenset(
     (

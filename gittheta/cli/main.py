@@ -13,7 +13,7 @@ from gittheta.errors import StoreError, ThetaError  # noqa: E402
 from gittheta.runtime import begin, collect_garbage  # noqa: E402
 
 #: What Git calls: these never change the configuration that they were called by.
-_PLUMBING = ("clean", "smudge", "merge-driver")
+_PLUMBING = ("clean", "smudge", "merge-driver", "check-push")
 #: These see to the configuration themselves.
 _SETUP = ("install", "uninstall")
 

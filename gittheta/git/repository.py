@@ -142,6 +142,11 @@ class Repository:
             found.setdefault(path, {})[name] = value
         return found
 
+    def object_of(self, name: str) -> str | None:
+        """The id of the object that a name such as ``HEAD:path`` stands for; None if there is none."""
+        answer = self.git.attempt("rev-parse", "--verify", "-q", "--end-of-options", name)
+        return answer.stdout.decode().strip() if answer.returncode == 0 else None
+
     def kind_of(self, name: str) -> str | None:
         """``blob``, ``tree``, ``commit`` or ``tag``; None if the name resolves to nothing."""
         answer = self.git.attempt("cat-file", "-t", name)

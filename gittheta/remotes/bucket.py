@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Objects that are asked for one by one, this many at a time, where that takes fewer requests than to list them all.
 _AT_ONCE = 8
+_NAME = 64
 #: Objects on a page of a listing.
 _PAGE = 1000
 #: What a service says where the same call may succeed a little later.
@@ -146,6 +147,69 @@ class BucketRemote:
         if not length and size is None:
             raise self._absent(object_id)
         return data
+
+    @property
+    def manages(self) -> bool:
+        """Not where nothing can be listed, or nothing written."""
+        return self.bucket.can_list and self.bucket.can_write
+
+    def reservation(self) -> str:
+        """Whoever relies on a bucket leaves a note."""
+        return ""
+
+    def names(self) -> Iterator[tuple[ObjectId, int]]:
+        """By the pages of a listing."""
+        for path, size in self._files("objects"):
+            name = ObjectId(path.rpartition("/")[2])
+            if len(name) == _NAME and path.endswith(_home(name)):
+                yield name, size
+
+    def remove(self, object_id: ObjectId) -> None:
+        """One request."""
+        self._delete(_home(object_id))
+
+    def notes(self) -> list[str]:
+        """One request for a thousand of them."""
+        return sorted(path.rpartition("/")[2] for path, _ in self._files("notes"))
+
+    def read_note(self, name: str) -> bytes | None:
+        """One request."""
+        import obstore
+
+        with self._translated():
+            try:
+                return bytes(obstore.get(self._store, f"notes/{name}").bytes())
+            except FileNotFoundError:
+                return None
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """One request."""
+        import obstore
+
+        with self._translated():
+            obstore.put(self._store, f"notes/{name}", data, use_multipart=False)
+
+    def remove_note(self, name: str) -> None:
+        """One request."""
+        self._delete(f"notes/{name}")
+
+    def _files(self, folder: str) -> Iterator[tuple[str, int]]:
+        import obstore
+
+        with self._translated():
+            pages: ListStream[Any] = obstore.list(self._store, folder, chunk_size=_PAGE)
+            for page in pages:
+                for entry in page:
+                    yield entry["path"], entry["size"]
+
+    def _delete(self, path: str) -> None:
+        import obstore
+
+        with self._translated():
+            try:
+                obstore.delete(self._store, path)
+            except FileNotFoundError:
+                return
 
     def close(self) -> None:
         """Connections end by themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,25 @@ from gittheta.api import Advance, ObjectId, RemoteContext, RemoteError, Temporar
 from gittheta.errors import ObjectCorrupt, StoreError
 from gittheta.git.configuration import foreign_setting
 from gittheta.runtime import lazy
-from gittheta.storage.files import check_file, copy_synced, is_regular, open_to_read, os_error, read_at
-from gittheta.storage.lending import note_push
+from gittheta.storage.files import (
+    NotRegular,
+    check_file,
+    copy_synced,
+    is_regular,
+    open_to_read,
+    os_error,
+    read_at,
+    reading,
+    sync,
+    sync_folder,
+    write_all,
+)
+from gittheta.storage.lending import borrowers, note_push
 from gittheta.storage.objects import ObjectStore, alternate_stores
 from gittheta.storage.permissions import Permissions
 
+#: What a note may be called. Anything else in that folder, such as a note that is being written, is none.
+_NOTE = re.compile(r"[a-z0-9.-]{1,100}")
 _HINT_PUSH = "push it again from a clone that has it: git theta push --all"
 
 
@@ -29,6 +44,7 @@ class DirectoryRemote:
     name: ClassVar[str] = "directory"
     wants_pointers: ClassVar[bool] = False
     verifies: ClassVar[bool] = True
+    manages: ClassVar[bool] = True
 
     root: Path
     #: The repository that it lies in; None for a folder of its own.
@@ -91,6 +107,69 @@ class DirectoryRemote:
                 f"object {object_id} at {self.root} is shorter than {offset + length} bytes", hint=_HINT_PUSH
             )
         return data
+
+    def reservation(self) -> str:
+        """Of a repository with a work tree, or with borrowers, nobody knows what it needs besides its refs."""
+        if self.git_dir is not None and foreign_setting(self.git_dir, "core.bare") != "true":
+            return f"the repository at {self.git_dir} has a work tree, which may need what no ref names"
+        with _refused(self.root):
+            borrower = next((path for _, path in borrowers(self.root)), None)
+        return f"the repository at {borrower} borrows objects from here" if borrower else ""
+
+    def names(self) -> Iterator[tuple[ObjectId, int]]:
+        """A walk through the folder."""
+        with _refused(self.root):
+            for object_id in list(self._store.all()):
+                yield object_id, self._store.own_size(object_id)
+
+    def remove(self, object_id: ObjectId) -> None:
+        """Under both names that it may have."""
+        with _refused(self.root):
+            self._store.discard(object_id)
+
+    def notes(self) -> list[str]:
+        """The files of a folder beside the objects."""
+        with _refused(self.root):
+            folder = self._notes()
+            return sorted(name for name in (os.listdir(folder) if folder.is_dir() else ()) if _NOTE.fullmatch(name))
+
+    def read_note(self, name: str) -> bytes | None:
+        """A file; a link is none."""
+        with _refused(self.root):
+            try:
+                with reading(self._notes() / name, follow=False) as file:
+                    return file.read()
+            except FileNotFoundError:
+                return None
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """Under a temporary name, synced, then renamed."""
+        with _refused(self.root):
+            folder = self._notes()
+            self._store.permissions.make_folders(folder)
+            temporary = self._store.temporary()
+            try:
+                descriptor = self._store.permissions.create(temporary)
+                try:
+                    write_all(descriptor, data)
+                    sync(descriptor)
+                finally:
+                    os.close(descriptor)
+                os.replace(temporary, folder / name)
+                sync_folder(folder)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def remove_note(self, name: str) -> None:
+        """Its file."""
+        with _refused(self.root):
+            (self._notes() / name).unlink(missing_ok=True)
+
+    def _notes(self) -> Path:
+        folder = self.root / "notes"
+        if folder.is_symlink():
+            raise NotRegular(folder, folder.lstat().st_mode)
+        return folder
 
     def close(self) -> None:
         """Others may clean up after this process."""

@@ -28,24 +28,25 @@ class RetryingRemote(Wrapper):
 
     def sizes(self, objects: Collection[ObjectId]) -> Mapping[ObjectId, int]:
         """With retries."""
-        return self._retrying()(self.inner.sizes, objects)
+        return self.retrying()(self.inner.sizes, objects)
 
     def upload(self, object_id: ObjectId, source: Path, advance: Advance) -> None:
         """With retries; progress goes back by what an attempt that failed had counted."""
         with _counted(advance) as counted:
-            self._retrying(lambda _: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
+            self.retrying(lambda _: counted.take_back())(self.inner.upload, object_id, source, counted.advance)
 
     def download(self, object_id: ObjectId, target: Path, advance: Advance) -> None:
         """With retries, which go on where the one before stopped; progress goes back as that of uploads does."""
         with _counted(advance) as counted:
-            again = self._retrying(lambda _: counted.take_back())
+            again = self.retrying(lambda _: counted.take_back())
             again(self.inner.download, object_id, target, counted.advance)
 
     def read(self, object_id: ObjectId, offset: int, length: int) -> bytes:
         """With retries."""
-        return self._retrying()(self.inner.read, object_id, offset, length)
+        return self.retrying()(self.inner.read, object_id, offset, length)
 
-    def _retrying(self, before: Callable[[RetryCallState], None] = lambda _: None) -> Retrying:
+    def retrying(self, before: Callable[[RetryCallState], None] = lambda _: None) -> Retrying:
+        """What calls again: `remote.retrying()(function, argument)`."""
         return Retrying(
             retry=retry_if_exception_type(TemporaryRemoteError),
             stop=stop_after_attempt(self.attempts),

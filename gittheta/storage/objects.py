@@ -316,6 +316,33 @@ class ObjectStore:
             self._note(object_id).unlink(missing_ok=True)
             return size
 
+    def discard(self, object_id: ObjectId) -> None:
+        """Delete an object of this store, whoever may have used it. Raises StoreError."""
+        for path in _places(self.root, object_id):
+            with translated(path):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._note(object_id).unlink(missing_ok=True)
+
+    def set_apart(self, object_id: ObjectId) -> Path | None:
+        """Move an object of this store where no reader looks; None if it is not there. Raises StoreError.
+
+        Whatever happens, end with :meth:`put_back`, or delete the file. Of a process that was killed in between,
+        :meth:`remove_abandoned` brings it back.
+        """
+        home = self._own(object_id)
+        if home is None:
+            return None
+        with translated(home):
+            aside = self.unfinished.path(object_id)
+            os.rename(home, aside)
+            return aside
+
+    def put_back(self, object_id: ObjectId, aside: Path) -> None:
+        """Give an object that was set apart its name again. Raises StoreError."""
+        with translated(aside):
+            self._bring_back(aside, self.home_of(object_id))
+
     def _bring_back(self, aside: Path, home: Path) -> None:
         self.permissions.make_folders(home.parent)
         try:

@@ -10,7 +10,7 @@ from gittheta.flows.add.committed import ATTRIBUTE, Committed
 from gittheta.wording import quoted, shown
 
 if TYPE_CHECKING:
-    from gittheta.flows.add.stored import StoredTensors
+    from gittheta.flows.add.stored import ManifestsAtHand, StoredTensors
     from gittheta.flows.workspace import Workspace
     from gittheta.model import Manifest, Stanza, TensorSpec
 
@@ -22,14 +22,16 @@ class Bases:
     """Finds candidates for the tensors of one file, in HEAD.
 
     In this order: the same name in the same file; in the file that the attribute ``theta-base`` names; the same name
-    and shape in any other tracked checkpoint.
+    and shape in any other tracked checkpoint. For a version from somewhere in history, what is at hand stands in for
+    HEAD.
     """
 
-    def __init__(self, workspace: Workspace, stored: StoredTensors, path: str, committed: Manifest | None) -> None:
+    def __init__(self, workspace: Workspace, stored: StoredTensors, path: str, at_hand: ManifestsAtHand) -> None:
         self._workspace = workspace
         self._stored = stored
         self._path = path
-        self._own = _by_name(committed)
+        self._own = _by_name(at_hand.committed)
+        self._others = [_by_name(manifest) for manifest in at_hand.others]
         self._committed = workspace.kept(Committed)
 
     def of(self, spec: TensorSpec) -> tuple[BaseCandidate, ...]:
@@ -38,6 +40,9 @@ class Bases:
             stanza = table.get(spec.name)
             if stanza:
                 return self._candidates([stanza])
+        if self._others:
+            alike = [other[spec.name] for other in self._others if spec.name in other]
+            return self._candidates([stanza for stanza in alike if stanza.spec == spec][:_OTHERS])
         return self._candidates(self._committed.like(self._path, spec, _OTHERS))
 
     def _candidates(self, stanzas: list[Stanza]) -> tuple[BaseCandidate, ...]:

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
 
 
-def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes:
+def clean(
+    workspace: Workspace, path: str, source: Source | ByteStream, at_hand: ManifestsAtHand | None = None
+) -> bytes:
     """The manifest of the bytes that ``source`` yields; ``path`` says which file of the index they belong to.
+
+    ``at_hand``: manifests that stand in for those of the index and of HEAD, for a version from somewhere in history.
 
     What already is a manifest comes back as it is, as do pointers of Git LFS and short texts of no known format; an
     empty file stays empty. Any other file of no known format, or a broken one, is stored as opaque bytes with a
@@ -47,7 +51,7 @@ def clean(workspace: Workspace, path: str, source: Source | ByteStream) -> bytes
     if (content := left_as_it_is(workspace, path, stream)) is not None:
         return content
     with timed(workspace.reporter, "looking up what is stored"):
-        cleaning = _Cleaning(workspace, path, stream)
+        cleaning = _Cleaning(workspace, path, stream, at_hand)
     try:
         manifest = cleaning.run(*_layout(workspace.tensors, path, stream, head))
     finally:
@@ -100,15 +104,17 @@ def _temporary(tensors: TensorStore) -> BinaryIO:
 class _Cleaning:
     """One file on its way in: the skeleton gathers here, the tensors in an :class:`Intake`."""
 
-    def __init__(self, workspace: Workspace, path: str, stream: ByteStream) -> None:
-        at_hand = ManifestsAtHand.of(workspace, path)
+    def __init__(self, workspace: Workspace, path: str, stream: ByteStream, given: ManifestsAtHand | None) -> None:
+        at_hand = given or ManifestsAtHand.of(workspace, path)
         stored = StoredTensors(workspace.tensors, at_hand)
-        bases = Bases(workspace, stored, path, at_hand.committed)
+        bases = Bases(workspace, stored, path, at_hand)
         self.path = path
         self.stream = stream
         self.reporter = workspace.reporter
         top = workspace.repository.top
-        self.intake = Intake(workspace.tensors, stream, stored, bases, FileAgain(top / path if top else None))
+        self.intake = Intake(
+            workspace.tensors, stream, stored, bases, FileAgain(top / path if top and not given else None)
+        )
         self.skeleton = bytearray()
         self.lead = 0
 

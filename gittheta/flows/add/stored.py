@@ -37,6 +37,8 @@ class ManifestsAtHand:
 
     manifests: tuple[tuple[bytes, Manifest], ...]
     committed: Manifest | None
+    #: Other checkpoints that new tensors may have come from, the likeliest first.
+    others: tuple[Manifest, ...] = ()
 
     @classmethod
     def of(cls, workspace: Workspace, path: str) -> ManifestsAtHand:

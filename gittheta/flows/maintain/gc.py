@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gittheta.api import NullReporter
 from gittheta.errors import StoreError, ThetaError
+from gittheta.flows.maintain.dead_bytes import DeadBytes, dead_bytes
 from gittheta.flows.workspace import Workspace
 from gittheta.git.holdings import files_in, is_partial, local_blobs, work_trees
 from gittheta.git.repository import Repository
@@ -126,6 +127,21 @@ def refuse_if_unknown(workspace: Workspace) -> None:
         )
 
 
+def dead_in(workspace: Workspace) -> DeadBytes:
+    """What the objects of this store hold beyond what any manifest needs of them."""
+    return dead_bytes(workspace.tensors.store, filter(None, _texts(workspace)))
+
+
+def named_objects(text: bytes) -> set[ObjectId]:
+    """The objects that a text names as manifests do, be it of this version of the format or of a later one."""
+    return {ObjectId(name.decode()) for name in _NAMED.findall(text)}
+
+
+def may_be_manifest(size: int) -> bool:
+    """Whether a blob of this size in bytes can be a manifest that names an object."""
+    return _SHORTEST <= size <= MAX_TEXT
+
+
 def forget_borrower(workspace: Workspace, borrower: Path) -> bool:
     """No longer keep what a repository needs that borrowed from here; says whether it was known."""
     for note, path in borrowers(workspace.tensors.store.root):
@@ -143,7 +159,7 @@ def _needed_among(workspace: Workspace, left: Iterable[ObjectId], until: float |
         if until is not None and time.monotonic() > until:
             raise _TooLong
         if text:
-            named = {ObjectId(name.decode()) for name in _NAMED.findall(text)} & unknown
+            named = named_objects(text) & unknown
             needed |= named
             unknown -= named
         if not unknown:
@@ -154,20 +170,30 @@ def _needed_among(workspace: Workspace, left: Iterable[ObjectId], until: float |
 def _texts(workspace: Workspace) -> Iterator[bytes]:
     """Every manifest of this repository and of those that borrow from it; empty where something else was looked at."""
     yield from _texts_of(workspace)
+    yield from texts_of_borrowers(workspace)
+
+
+def texts_of_borrowers(workspace: Workspace) -> Iterator[bytes]:
+    """Every manifest of the repositories that borrow from this one. Raises StoreError if one of them is not there."""
     for borrower in _borrowing(workspace):
         with borrower:
             yield from _texts_of(borrower)
 
 
+def texts_in_work_trees(workspace: Workspace) -> Iterator[bytes]:
+    """The manifests that stand as files in any work tree of a repository."""
+    for top in work_trees(workspace.repository.git):
+        with _elsewhere(top) as other:
+            yield from _texts_in(other, top)
+
+
 def _texts_of(workspace: Workspace) -> Iterator[bytes]:
     git = workspace.repository.git.as_stored()
     for oid, size in local_blobs(git):
-        if _SHORTEST <= size <= MAX_TEXT:
+        if may_be_manifest(size):
             text = workspace.stored_blobs.read(oid, MAX_TEXT)
             yield text if text and claims_to_be_manifest(text) else b""
-    for top in work_trees(git):
-        with _elsewhere(top) as other:
-            yield from _texts_in(other, top)
+    yield from texts_in_work_trees(workspace)
 
 
 def _texts_in(workspace: Workspace, top: Path) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from gittheta.git.attributes import (
 from gittheta.git.index import untracked_files
 
 if TYPE_CHECKING:
+    from gittheta.git.process import Git
     from gittheta.git.repository import Repository
 
 ATTRIBUTES = ("filter=theta", "merge=theta", "diff=theta", "-text")
@@ -75,7 +76,7 @@ class Tracking:
         if reason:
             raise ConfigError(reason, hint=_EXAMPLE)
         folder, pattern = self._meaning(re.sub("/{2,}", "/", word))
-        _check(word, pattern)
+        check_pattern(word, pattern)
         return Tracked(folder, pattern, self.top / folder / FILE)
 
     def add(self, wanted: Sequence[Tracked]) -> list[Tracked]:
@@ -168,17 +169,19 @@ class Tracking:
         protection = [str(line) for line in PROTECTED]
         lines = [line for line in lines if line not in protection] + [str(line) for line in new]
         tracked = [line.pattern for line in map(Line.parse, lines) if line and ATTRIBUTES[0] in line.attributes]
-        write_lines(file, lines + (protection if self._swallows(_folder(self.top, file), tracked) else []))
+        swallowed = swallows(self.repository.git, _folder(self.top, file), tracked)
+        write_lines(file, lines + (protection if swallowed else []))
 
-    def _swallows(self, folder: str, patterns: list[str]) -> bool:
-        """Whether patterns match files that Git or gittheta read themselves."""
-        within = {pattern.rpartition("/")[0].strip("/") for pattern in patterns}
-        probes = [
-            "/".join(part for part in (folder, above, name) if part)
-            for above in within
-            for name in (FILE, ".gitignore", ".gitmodules", "theta.toml")
-        ]
-        return bool(matching(self.repository.git, folder, patterns, probes))
+
+def swallows(git: Git, folder: str, patterns: Sequence[str]) -> bool:
+    """Whether patterns of a folder's attributes match files that Git or gittheta read themselves."""
+    within = {pattern.rpartition("/")[0].strip("/") for pattern in patterns}
+    probes = [
+        "/".join(part for part in (folder, above, name) if part)
+        for above in within
+        for name in (FILE, ".gitignore", ".gitmodules", "theta.toml")
+    ]
+    return bool(matching(git, folder, patterns, probes))
 
 
 def _folder(top: Path, file: Path) -> str:
@@ -204,7 +207,7 @@ def _is_nonsense(word: str, current: Path) -> str:
     return f"git has no negative patterns in attributes: '{word}'" if word.startswith("!") else ""
 
 
-def _check(word: str, pattern: str) -> None:
+def check_pattern(word: str, pattern: str) -> None:
     """Raise ConfigError if Git would never match anything with a pattern."""
     reason = next(_flaws(pattern), None)
     if reason:

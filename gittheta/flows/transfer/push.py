@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -12,8 +13,9 @@ from gittheta.flows.transfer.absent import Absence, lost
 from gittheta.flows.transfer.fetch import Asked, download
 from gittheta.flows.transfer.moving import Mover
 from gittheta.flows.transfer.needs import Needs, needed_objects
+from gittheta.flows.transfer.notes import announce, canonical_url, rely_on
 from gittheta.flows.transfer.pointers import add_pointers
-from gittheta.flows.transfer.remotes import missing_at, opened_remote
+from gittheta.flows.transfer.remotes import is_chosen, missing_at, opened_remote
 from gittheta.git.history import promisors
 from gittheta.wording import quoted
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gittheta.api import BatchRemote
     from gittheta.flows.workspace import Workspace
     from gittheta.model import ObjectId
+    from gittheta.remotes.managed import PatientManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def _push(
     if not needed:
         return Pushed(0, 0)
     with opened_remote(workspace, name, url) as remote:
+        manager = _announced(workspace, remote, name, url)
         lacking = {object_id: needed[object_id] for object_id in missing_at(remote, needed)}
         absent = workspace.tensors.store.missing(lacking)
         asked = download(workspace, absent, but=url)
@@ -104,7 +108,30 @@ def _push(
         if remote.wants_pointers:  # only now: each of them has arrived
             absent_there = absent | damaged.keys()
             add_pointers(workspace, name, url, {key: size for key, size in needed.items() if key not in absent_there})
+        if manager is not None:
+            away = lacking.keys() - (here.keys() - damaged.keys())
+            _hold(manager, remote, {object_id: size for object_id, size in needed.items() if object_id not in away})
     return Pushed(len(needed), len(here) - len(damaged), (*problems, *damaged.values()))
+
+
+def _announced(workspace: Workspace, remote: BatchRemote, name: str, url: str) -> PatientManager | None:
+    """The part of a remote that deletes, if it can; where others may use it too, they know now who pushes there."""
+    from gittheta.remotes.managed import managed
+
+    manager = managed(remote)
+    if manager is not None and is_chosen(workspace, name):
+        repository = workspace.repository
+        announce(manager, canonical_url(url, repository.top or repository.git_dir))
+    return manager
+
+
+def _hold(manager: PatientManager, remote: BatchRemote, needed: Mapping[ObjectId, int]) -> None:
+    """Keep what was pushed, and what was there already, from collections. Raises RemoteError if something is gone."""
+    if rely_on(manager, needed, time.time()):
+        gone = missing_at(remote, needed)
+        if gone:
+            what = f"{len(gone)} objects were deleted there in the meantime, {min(gone)} among them"
+            raise RemoteError(what, hint="push again")
 
 
 def _absences(

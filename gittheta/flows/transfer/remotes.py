@@ -28,6 +28,12 @@ class OpenedRemote(Wrapper):
     wants_pointers: bool = False
 
 
+def is_chosen(workspace: Workspace, name: str) -> bool:
+    """Whether the user has named a place for the objects of a remote, which others may use too."""
+    repository = workspace.repository
+    return bool(repository.setting(f"remote.{name}.thetaurl") or repository.setting("theta.url"))
+
+
 @contextmanager
 def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[OpenedRemote]:
     """What keeps the objects of a Git remote, with retries, limits and progress. Raises RemoteError.

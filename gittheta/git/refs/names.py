@@ -20,6 +20,11 @@ def known_names(repository: Repository) -> list[str]:
     return ["HEAD", *os.fsdecode(listed.stdout).splitlines()]
 
 
+def heads_of_all(repository: Repository) -> list[str]:
+    """What all refs name, each once."""
+    return list(dict.fromkeys(repository.git.run("for-each-ref", "--format=%(objectname)").decode().split()))
+
+
 def unknown_revision(repository: Repository, word: str, kind: str = "commit") -> GitError:
     """The error for a word that names no commit, or no other ``kind`` of thing."""
     if not repository.commit("HEAD"):

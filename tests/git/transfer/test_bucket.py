@@ -36,7 +36,7 @@ def test_push_and_clone(world: World, repo: Repo, server: S3Server) -> None:
     server.requests.clear()
     repo.git("push", "-q", "origin", "main")
     count = len(repo.objects())
-    assert server.requests["PUT"] == count, "each object goes once"
+    assert server.requests["PUT"] == count + 1, "each object goes once, and a note of who pushes"
     assert not (world.root / "hub.git" / "theta" / "objects").exists()
     server.requests.clear()
     repo.git("push", "-q", "origin", "main")

@@ -1,0 +1,1 @@
+"""migrate: history that holds raw checkpoints, or pointers of Git LFS, gets manifests; and the way back."""
