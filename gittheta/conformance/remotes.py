@@ -16,6 +16,7 @@ from threading import Barrier
 from gittheta.api import ObjectId, Remote, RemoteContext, RemoteError, RemotePlugin, TemporaryRemoteError
 from gittheta.conformance.common import random_of
 from gittheta.errors import ObjectCorrupt
+from gittheta.remotes.managed import managed
 from gittheta.remotes.verify import VerifyingRemote
 
 #: No object has this name.
@@ -280,6 +281,42 @@ class RemoteConformance:
                 assert not target.exists(), "a damaged object was left behind"
                 place.remote.upload(object_id, place.source(object_id), _uncounted)
                 place.check(place.second, object_id)
+
+    def test_objects_can_be_listed_and_deleted(self) -> None:
+        """Of a :class:`ManagedRemote`: by one client, for all; what is not there may be deleted."""
+        with self.place() as place:
+            manager, other = managed(place.remote), managed(place.second)
+            if manager is None or other is None:
+                return
+            assert manager.names() == {}, "an empty place has no objects"
+            objects = {place.put(seed, size): size for seed, size in enumerate((1, 1000, 5000))}
+            assert other.names() == objects
+            first, *rest = objects
+            for _ in range(2):
+                manager.remove(first)
+            assert other.names() == {object_id: objects[object_id] for object_id in rest}
+            assert first not in place.second.sizes([first]), "a deleted object is still there"
+            place.remote.upload(first, place.source(first), _uncounted)
+            place.check(place.second, first)
+
+    def test_notes(self) -> None:
+        """Of a :class:`ManagedRemote`: whole, at once, for all; never among the objects."""
+        with self.place() as place:
+            manager, other = managed(place.remote), managed(place.second)
+            if manager is None or other is None:
+                return
+            assert manager.notes() == []
+            names = ["kept-1-a", "pusher-0123456789abcdef0123456789abcdef"]
+            for name in names:
+                manager.write_note(name, name.encode() * 100)
+            assert other.notes() == names
+            assert dict(other.read_notes([*names, "absent"])) == {name: name.encode() * 100 for name in names}
+            other.write_note(names[0], b"new")
+            assert dict(manager.read_notes(names[:1])) == {names[0]: b"new"}
+            assert other.names() == {}, "a note is no object"
+            for _ in range(2):
+                other.remove_note(names[0])
+            assert manager.notes() == names[1:]
 
     def test_closing_twice(self) -> None:
         """Does no harm; nor does closing one client to another."""

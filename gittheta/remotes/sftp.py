@@ -31,6 +31,7 @@ _PASSING = re.compile(
 _REFUSED = re.compile(r"denied \(|host key|resolve hostname", re.IGNORECASE)
 #: A line of ``ls -ln``: the mode of a regular file, links, two owners, the size, three words of date, the name.
 _LISTED = re.compile(r"-\S+ +\S+ +\S+ +\S+ +([0-9]+) .*[ /]([0-9a-f]{64})")
+_LISTED_NOTE = re.compile(r"-\S+ +\S+ +\S+ +\S+ +([0-9]+) .*[ /]([a-z0-9.-]{1,100})")
 #: ``user@host:path``, as Git and scp write it: no slash before the colon.
 _SHORT = re.compile(r"(?:([^/@:]+)@)?(\[[^\]/]+\]|[^/:\[\]]{2,}):(?!:)(?!//)(.+)")
 #: What sftp shows before it carries out a command that gives an object its name.
@@ -48,6 +49,7 @@ class SftpRemote:
     wants_pointers: ClassVar[bool] = False
     verifies: ClassVar[bool] = False
     batch: ClassVar[int] = 1000
+    manages: ClassVar[bool] = True
 
     host: str
     path: str
@@ -138,6 +140,56 @@ class SftpRemote:
                 hint="push it again from a clone that has it: git theta push --all",
             )
         return data
+
+    def reservation(self) -> str:
+        """Of a repository over SSH nobody can tell from here whether it has work trees, or borrowers."""
+        return "the store lies in a repository, whose own needs cannot be seen over SSH" if self.in_repository else ""
+
+    def names(self) -> Iterator[tuple[ObjectId, int]]:
+        """One listing of all folders."""
+        for name, size in self._listing(["-ls -ln objects/*/*/*"], _LISTED):
+            yield ObjectId(name), size
+
+    def remove(self, object_id: ObjectId) -> None:
+        """One script."""
+        self._run([f"-rm {_home(object_id)}"])
+        if object_id in self.sizes([object_id]):
+            raise RemoteError(f"object {object_id} cannot be deleted on {self.host}", hint="may the folder be written?")
+
+    def notes(self) -> list[str]:
+        """One listing."""
+        # A folder that cannot be listed is an error here: it is not the same as one without notes.
+        return sorted(name for name, _ in self._listing(["-mkdir notes", "ls -ln notes"], _LISTED_NOTE))
+
+    def read_note(self, name: str) -> bytes | None:
+        """Fetched into a temporary file."""
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "note")
+            self._run([f"-get notes/{name} {_quoted(str(target))}"])
+            return target.read_bytes() if target.exists() else None
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """Under a temporary name, then renamed."""
+        with tempfile.TemporaryDirectory() as folder:
+            source, temporary = Path(folder, "note"), f"tmp/{uuid4().hex}"
+            source.write_bytes(data)
+            put = f"put -f {_quoted(str(source), pattern=True)} {temporary}"
+            self._run(["-mkdir tmp", "-mkdir notes", put, f"rename {temporary} notes/{name}"])
+
+    def remove_note(self, name: str) -> None:
+        """One script."""
+        self._run([f"-rm notes/{name}"])
+
+    def _listing(self, script: list[str], line_of: re.Pattern[str]) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+
+        def look(line: str) -> None:
+            listed = line_of.fullmatch(line)
+            if listed:
+                found.append((listed[2], int(listed[1])))
+
+        self._run(script, look)
+        return found
 
     def close(self) -> None:
         """End the connection."""

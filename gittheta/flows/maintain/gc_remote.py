@@ -93,7 +93,7 @@ def _manager(workspace: Workspace, name: str, url: str) -> Iterator[PatientManag
         if manager is None:
             raise RemoteError(
                 f"the objects of '{name}' are kept where nothing can be deleted this way",
-                hint="whoever runs that server deletes what no pointer names; see its manual",
+                hint="folders and buckets can do it; a Git LFS server deletes by itself: see its manual",
             )
         reason = manager.reservation()
         if reason:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from gittheta.flows.maintain.gc import DAY
+from gittheta.flows.maintain.gc_remote import collect_remote
+from gittheta.flows.workspace import Workspace
 from tests.support.checkpoints import model, sha256
 from tests.support.moto_server import KEYS, S3Server, s3_server
 from tests.support.world import Repo, World
@@ -46,6 +49,30 @@ def test_push_and_clone(world: World, repo: Repo, server: S3Server) -> None:
         clone.git("checkout", "-q", f"origin/main~{2 - seed}")
         assert clone.sha() == sha256(model(seed))
     clone.healthy()
+
+
+def test_what_no_ref_needs_is_deleted(
+    world: World, repo: Repo, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("HOME", "GIT_CONFIG_NOSYSTEM", *KEYS):
+        monkeypatch.setenv(key, world.env[key])
+    repo.commit(model(1))
+    repo.git("push", "-q", "origin", "main")
+    repo.git("checkout", "-q", "-b", "side")
+    repo.commit(model(2))
+    repo.git("push", "-q", "origin", "side")
+    repo.git("push", "-q", "origin", ":side")
+    now = 2_000_000_000.0
+    with Workspace.open(repo.path) as workspace:
+        url = workspace.repository.remotes()["origin"]
+        listed = collect_remote(workspace, "origin", url, now).listed
+        assert listed
+        assert collect_remote(workspace, "origin", url, now + 15 * DAY).deleted == listed
+    repo.git("theta", "fsck", "--remote", "origin")
+    repo.git("push", "-q", "origin", "side")
+    clone = world.clone(world.root / "hub.git")
+    clone.git("checkout", "-q", "side")
+    assert clone.sha() == sha256(model(2))
 
 
 def test_a_push_without_the_right_keys_moves_no_ref(world: World, repo: Repo, server: S3Server) -> None:
