@@ -15,8 +15,9 @@ from pathlib import Path
 from tests.support.processes import kill, unlock
 from tests.support.world import Done, Repo
 
-#: Folders of a store whose files belong to processes that live.
-_OF_PROCESSES = ("tmp", "claims")
+#: Folders of a store whose files belong to processes that live, or are scripts: what a script with another bit does,
+#: nobody can promise.
+_OF_PROCESSES = ("tmp", "claims", "hooks", "hook-events")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Faults:
             yield
             return
         at = self.random.randrange(len(before))
+        self.told.append(f"a bit flips in {file.relative_to(store)} at {at}")
         _replace(file, before[:at] + bytes([before[at] ^ 1 << self.random.randrange(8)]) + before[at + 1 :])
         try:
             yield

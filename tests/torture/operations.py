@@ -86,7 +86,9 @@ class People:
             text = self.hub.git("cat-file", "blob", oid).encode()
             assert claims_to_be_manifest(text), "a model went into Git whole"
             for object_id in _objects(text):
-                assert object_file(self.hub.path / "theta", object_id).exists(), f"{object_id} did not arrive"
+                assert object_file(self.hub.path / "theta", object_id).exists(), (
+                    f"{object_id} of {oid} did not arrive; before:\n" + "\n".join(self.faults.told[-60:])
+                )
 
     def write(self, repo: Repo, name: str) -> None:
         """Train a model a little, or make one."""

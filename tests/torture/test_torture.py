@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.checkpoints import checkpoint
 from tests.support.hooks import write_hook
-from tests.support.world import Place, Repo, World
+from tests.support.world import ATTRIBUTES, Place, Repo, World
 from tests.torture.faults import Faults
 from tests.torture.operations import NAMES, People
 
@@ -80,6 +80,9 @@ def _other_tools(one: Repo, two: Repo) -> None:
 
 def _people(world: World, seed: int, disk: Path | None, library: Path | None) -> People:
     inside = f"{disk.relative_to(world.root)}/" if disk else ""
+    # In a file of the user's own, because a revert may take that of the repository away.
+    (world.home / "attributes").write_text(ATTRIBUTES)
+    world.place().git("config", "--global", "core.attributesFile", str(world.home / "attributes"))
     hub = Place(world.bare(f"{inside}hub.git"), world.env)
     first = world.repo(f"{inside}first")
     first.commit(checkpoint({"a": np.arange(6.0), "step": np.array([1])}), NAMES[0])
