@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 # Controls; what changes the direction of text or is not seen at all; separators of lines; halves of characters.
 _UNSEEN = (
@@ -16,8 +17,8 @@ _UNSEEN = (
     "\ufeff\ufff0-\ufffb\ud800-\udfff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_IN_TEXT = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
-_IN_NAME = re.compile(f"[\x00-\x1f{_UNSEEN}]")
+_IN_TEXT = "\x00-\x08\x0b-\x1f"
+_IN_NAME = "\x00-\x1f"
 #: How alike a word and a name must be for the one to be a slip of the other, from 0 to 1.
 _ALIKE = 0.6
 #: Comparing takes a while: of more names than this only the first are looked at.
@@ -30,14 +31,20 @@ def escaped(text: str) -> str:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
+@cache
+def _odd(controls: str) -> re.Pattern[str]:
+    """What must not be shown as it is, made when it is needed: the filter starts with every git command."""
+    return re.compile(f"[{controls}{_UNSEEN}]")
+
+
 def visible(text: str) -> str:
     """A text, of lines perhaps, in which each character that is not seen or moves others is escaped."""
-    return _IN_TEXT.sub(lambda match: escaped(match[0]), text)
+    return _odd(_IN_TEXT).sub(lambda match: escaped(match[0]), text)
 
 
 def shown(name: str) -> str:
     """A name that can stand anywhere in a line."""
-    return _IN_NAME.sub(lambda match: escaped(match[0]), name)
+    return _odd(_IN_NAME).sub(lambda match: escaped(match[0]), name)
 
 
 def quoted(name: str) -> str:

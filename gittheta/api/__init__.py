@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from gittheta.api.encodings import BlockCoder, Encoding, Finding, Prediction, Predictor
 from gittheta.api.formats import Composed, Format
-from gittheta.api.network import Credential, HttpSettings, Network
-from gittheta.api.remotes import Advance, BatchRemote, ManagedRemote, Remote, RemoteContext, RemotePlugin
 from gittheta.api.reporting import NullReporter, Reporter, timed
 from gittheta.api.tensors import TensorReader
 from gittheta.errors import FormatError, MergeError, PayloadError, RemoteError, TemporaryRemoteError, ThetaError
@@ -33,11 +31,17 @@ from gittheta.model import (
 if TYPE_CHECKING:
     from gittheta.api.merges import HINT_NO_BASE, SIDECAR, Blocks, Group, Merge, Traits
     from gittheta.api.metrics import BlockPair, Metric
+    from gittheta.api.network import Credential, HttpSettings, Network
+    from gittheta.api.remotes import Advance, BatchRemote, ManagedRemote, Remote, RemoteContext, RemotePlugin
 
 #: Imported when they are first used: the filter, which starts with every git command, needs none of them.
 _LATE = {
     **dict.fromkeys(("HINT_NO_BASE", "SIDECAR", "Blocks", "Group", "Merge", "Traits"), "gittheta.api.merges"),
     **dict.fromkeys(("BlockPair", "Metric"), "gittheta.api.metrics"),
+    **dict.fromkeys(("Credential", "HttpSettings", "Network"), "gittheta.api.network"),
+    **dict.fromkeys(
+        ("Advance", "BatchRemote", "ManagedRemote", "Remote", "RemoteContext", "RemotePlugin"), "gittheta.api.remotes"
+    ),
 }
 
 #: Raised by one when a Protocol changes so that older plugins no longer fit.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gittheta.flows.transfer.fetch import fetch_objects
-
 if TYPE_CHECKING:
     from gittheta.flows.workspace import Workspace
     from gittheta.model import Manifest, ObjectId
@@ -37,7 +35,9 @@ class DelayedFiles:
     def ready(self, workspace: Workspace) -> list[str]:
         """Fetch what is missing, and name the files that wait; none once all of them were taken."""
         needed, self._needed = self._needed, {}
-        if needed:
+        if workspace.tensors.store.missing(needed):
+            from gittheta.flows.transfer.fetch import fetch_objects
+
             fetch_objects(workspace, needed)
         return list(self._texts)
 

@@ -21,7 +21,6 @@ from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWri
 from gittheta.codec.stream import ByteStream
 from gittheta.errors import GitError, ManifestError, ThetaError
 from gittheta.files.kinds import SHORT
-from gittheta.flows.add.clean import clean
 from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
 from gittheta.flows.checkout.smudge import read_manifest, smudge, warn_of_whole
 from gittheta.flows.transfer.unpushed import warn_of_unsent
@@ -36,13 +35,12 @@ if TYPE_CHECKING:
 
 _F_SETPIPE_SZ = 1031
 _SNIFF = 4096
-#: Bytes of the longest manifest that may wait for the others.
+#: Bytes of the longest manifest that may wait for the others, and of the longest file that needs no care for memory.
 _SHORT = 1 << 20
 
 
 def serve() -> None:
     """Answer git until it goes away."""
-    keep_memory()
     console = Console()
     stdin, stdout = _own_pipes()
     reader, writer = PacketReader(stdin), PacketWriter(stdout)
@@ -164,7 +162,7 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: _Content
     parts: Iterator[bytes | memoryview] = iter(())
     try:
         if command == "clean":
-            parts = iter((clean(workspace, path, content.stream),))
+            parts = iter((_cleaned(workspace, path, content.stream),))
         elif command == "smudge":
             parts = smudged(workspace, path, content.stream, may_wait=True)
         else:
@@ -186,6 +184,14 @@ def _serve_file(workspace: Workspace, command: str, path: str, content: _Content
         writer.lines("status=error")
 
 
+def _cleaned(workspace: Workspace, path: str, stream: ByteStream) -> bytes:
+    from gittheta.flows.add.clean import clean  # a command that only writes files needs nothing of it
+
+    if len(stream.peek(_SHORT)) == _SHORT:
+        keep_memory()
+    return clean(workspace, path, stream)
+
+
 def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool) -> Iterator[bytes | memoryview]:
     """What the file should hold: the checkpoint; or the manifest itself if it is large and may wait for a hook."""
     text = stream.peek(_SNIFF)
@@ -199,6 +205,8 @@ def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool)
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")
         return iter((text,))
+    if manifest.file_size >= _SHORT:
+        keep_memory()
     return _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
 
 

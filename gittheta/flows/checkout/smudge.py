@@ -11,7 +11,6 @@ from gittheta.codec.stream import exactly
 from gittheta.errors import ManifestError, PayloadError, PluginError, StoreError, ThetaError
 from gittheta.files.kinds import Kind, is_pointer, kind_of
 from gittheta.flows.add.stored import remember
-from gittheta.flows.transfer.fetch import fetch_missing
 from gittheta.model import OPAQUE, Manifest, skeleton_spec
 from gittheta.storage.manifest import (
     claims_to_be_manifest,
@@ -95,7 +94,7 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
     """
     try:
         with timed(workspace.reporter, "looking for objects"):
-            fetched = fetch_missing(workspace, manifest)
+            fetched = _fetch_missing(workspace, manifest)
         workspace.reporter.trace(f"{fetched} objects fetched, {len(manifest.stanzas)} tensors to decode")
         yield from _assemble(workspace, manifest)
     except PayloadError as error:
@@ -103,6 +102,16 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
     except ThetaError as error:
         raise error.located(path=path) from None
     remember(workspace.tensors, manifest, format_manifest(manifest), compared=False)
+
+
+def _fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
+    if not workspace.tensors.store.missing(manifest.objects()):
+        return 0
+    from gittheta.flows.transfer.fetch import (
+        fetch_missing,
+    )  # takes its time to import, and most commands need no remote
+
+    return fetch_missing(workspace, manifest)
 
 
 def _blamed(workspace: Workspace, path: str, manifest: Manifest, error: PayloadError) -> ThetaError:

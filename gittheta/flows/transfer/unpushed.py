@@ -15,8 +15,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ThetaError
-from gittheta.flows.transfer.needs import Needs, needed_objects
-from gittheta.flows.transfer.remotes import missing_at, opened_remote
 from gittheta.git.history import merge_bases
 from gittheta.git.refs.tracking import TrackingRef, last_pushed, tracking_refs
 
@@ -133,6 +131,9 @@ def _look(workspace: Workspace, ref: TrackingRef, entries: Iterable[_Entry]) -> 
 
 
 def _count_missing(workspace: Workspace, remote: str, commit: str, sent: Iterable[str]) -> int:
+    from gittheta.flows.transfer.needs import Needs, needed_objects
+    from gittheta.flows.transfer.remotes import missing_at, opened_remote
+
     needs = Needs(workspace)
     history = needs.within([commit, *(f"^{oid}" for oid in sent)], only_here=True)
     needed = needed_objects(chain(history, needs.tip(commit, only_here=True)))
