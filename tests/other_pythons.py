@@ -16,11 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OLDEST, NEWEST = 12, 19
-#: All tests of these rooms, and of the tests that drive Git those that are marked: folders, and an expression of marks.
-_SHARES = (
-    (["tests/unit", "tests/contract", "tests/golden"], "not slow and not torch and not gpu"),
-    (["tests/git"], "everywhere"),
-)
+#: All tests of these rooms, but those of sources and numbers only; of the tests that drive Git those that are marked.
+_FOLDERS = ["tests/unit", "tests/contract", "tests/golden", "tests/git"]
+_MARKS = "everywhere or not (slow or torch or gpu or once or drives_git)"
 
 
 def interpreters() -> Iterator[tuple[str, Path]]:
@@ -72,21 +70,9 @@ def main() -> int:
         programs = environment(version, python)
         print(f"Python {version}, without torch", flush=True)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        for folders, marks in _SHARES:
-            command = [
-                str(programs / "python"),
-                "-m",
-                "pytest",
-                "-n",
-                "auto",
-                "--dist",
-                "worksteal",
-                "-m",
-                marks,
-                *folders,
-            ]
-            done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
-            worst = max(worst, done.returncode)
+        command = [str(programs / "python"), "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", _MARKS]
+        done = subprocess.run([*command, *_FOLDERS], cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
+        worst = max(worst, done.returncode)
     return worst
 
 

@@ -232,7 +232,7 @@ def _cuts(spec: TensorSpec, seed: int) -> list[list[int]]:
     random = random_of(seed)
     inner = range(1, count)
     chosen = [sorted(random.sample(inner, min(len(inner), pieces))) for pieces in (10, 3, 1)]
-    chosen += [list(inner[: 1 << 9]), list(inner[:1]), list(inner[-1:])]
+    chosen += [list(inner[: 1 << 7]), list(inner[:1]), list(inner[-1:])]
     return [[at * unit for at in marks] for marks in chosen]
 
 

@@ -22,6 +22,7 @@ from tests.support.limits import SMALL
 from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
 
+pytestmark = pytest.mark.once
 FEW = settings(derandomize=True, max_examples=12, deadline=None)
 Random = np.random.Generator
 #: The bytes of each row, a row each; and the dtype they are of.

@@ -10,6 +10,13 @@ import pytest
 from tests.support.world import IDENTITY, Place, Repo, World, environment
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what stands below this folder: other Pythons run only some of it."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("drives_git")
+
+
 @pytest.fixture(scope="session")
 def installed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which `git theta install --global` was run, outside of any repository."""

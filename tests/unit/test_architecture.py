@@ -6,10 +6,12 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gittheta"
 PAGE = (ROOT / "docs/architecture.md").read_text()
@@ -20,10 +22,10 @@ MOST_MODULES = 14
 COMMANDS = {"run", "attempt", "line", "show", "batch"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, ast.Module]]:
     """Every module of gittheta: its path from the top of the repository, and its syntax tree."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
 def packages() -> list[str]:
