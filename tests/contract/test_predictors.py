@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import zstandard
 
 from gittheta.api import DTYPES, Tensor, TensorSpec
@@ -18,6 +19,8 @@ from gittheta.numerics.floats import Doubles
 from gittheta.testing import PredictorConformance
 from tests.support.dtypes import ARITHMETIC
 from tests.support.in_memory import InMemory, of_bits, of_values, values_of
+
+pytestmark = pytest.mark.once
 
 FLOATS = ("bf16", "f32", *sorted(ARITHMETIC - {"bf16", "f32"}))
 _BOMB = zstandard.ZstdCompressor(level=3).compress(bytes(1 << 28))

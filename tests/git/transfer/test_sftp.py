@@ -40,7 +40,7 @@ def _pushed_and_cloned(world: World, repo: Repo, url: str, store: Path) -> None:
     assert not list((store / "tmp").iterdir())
 
 
-@pytest.mark.parametrize("path", ["hub.git", "hub"])
+@pytest.mark.parametrize("path", ["hub.git", pytest.param("hub", marks=pytest.mark.slow)])
 def test_a_repository_over_ssh_has_its_objects_beside_it(
     world: World, repo: Repo, server: SshServer, path: str
 ) -> None:

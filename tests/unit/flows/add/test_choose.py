@@ -11,6 +11,8 @@ from gittheta.errors import ConfigError
 from tests.support.repository import Repo
 from tests.support.versions import commit, few, file_of, names, setting, size, weights
 
+pytestmark = pytest.mark.once
+
 
 def test_thirty_small_changes_keep_the_chain_short(repo: Repo) -> None:
     values = weights(1)

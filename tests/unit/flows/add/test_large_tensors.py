@@ -22,6 +22,8 @@ from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
 from tests.support.versions import commit, few, file_of, names, weights
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("shape", [(10, 20), (20, 20), (400, 2), (2000,)])

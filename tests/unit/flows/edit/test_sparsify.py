@@ -19,6 +19,8 @@ from tests.support.dtypes import ARITHMETIC
 from tests.support.repository import Repo
 from tests.support.safetensors_file import Entry, safetensors
 
+pytestmark = pytest.mark.once
+
 M = "m.safetensors"
 HEAD = Options(base="HEAD")
 
