@@ -23,6 +23,8 @@ class Settings:
 
     #: ``theta.smudgeLimit``: files larger than this, in bytes, are written by gittheta, not through Git's memory.
     smudge_limit: int = 256 << 20
+    #: ``theta.smudge``, GITTHETA_SKIP_SMUDGE: whether Git writes models into the work tree, or leaves manifests there.
+    smudge: bool = True
     #: ``theta.threads``: workers for encoding and decoding.
     threads: int = 2
     #: ``theta.encodings``: what is tried for a changed tensor, in this order; of two as small, the first is taken.
@@ -51,6 +53,7 @@ class Settings:
         bandwidth = repository.setting("theta.bandwidth")
         return cls(
             smudge_limit=_size("theta.smudgeLimit", limit) if limit is not None else cls.smudge_limit,
+            smudge=_smudges(repository),
             encodings=_names("theta.encodings", encodings) if encodings is not None else cls.encodings,
             memory=_size("theta.memory", memory) if memory is not None else cls.memory,
             transfers=_few("theta.transfers", transfers) if transfers is not None else cls.transfers,
@@ -80,6 +83,12 @@ def _truth(key: str, text: str | None) -> bool:
     if word not in _TRUE + _FALSE:
         raise ConfigError(f"{key} is '{text}', which is neither true nor false", hint=f"git config {key} true")
     return word in _TRUE
+
+
+def _smudges(repository: Repository) -> bool:
+    if _truth("GITTHETA_SKIP_SMUDGE", repository.git.environment.get("GITTHETA_SKIP_SMUDGE")):
+        return False
+    return _truth("theta.smudge", repository.setting("theta.smudge") or "true")
 
 
 def _names(key: str, text: str) -> tuple[str, ...]:

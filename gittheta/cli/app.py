@@ -18,7 +18,9 @@ _VERBS = {
     "attest": "verbs.look.attest",
     "check-push": "plumbing.check_push",
     "clean": "plumbing.filter",
+    "clone": "verbs.move.clone",
     "conflicts": "verbs.merge.conflicts",
+    "copy-store": "verbs.move.copy_store",
     "smudge": "plumbing.filter",
     "du": "verbs.look.du",
     "fetch": "verbs.move.transfer",
@@ -47,7 +49,7 @@ _CALLED_BY_GIT = frozenset(("clean", "smudge", "merge-driver", "check-push"))
 #: What plain Git does with checkpoints, too: whoever types it after `git theta` is told so.
 _GIT_VERBS = frozenset(
     (
-        *("add", "am", "blame", "branch", "checkout", "cherry-pick", "clone", "commit", "diff", "gc", "init", "log"),
+        *("add", "am", "blame", "branch", "checkout", "cherry-pick", "commit", "diff", "gc", "init", "log"),
         *("merge", "mv", "rebase", "reset", "restore", "revert", "rm", "stash", "switch", "tag", "worktree"),
     )
 )

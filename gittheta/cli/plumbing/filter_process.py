@@ -137,7 +137,7 @@ def _delays(workspace: Workspace, path: str, stream: ByteStream, delayed: Delaye
         manifest = parse_manifest(text)
     except ManifestError:
         return False
-    return not is_large(workspace, manifest) and delayed.add(path, text, manifest)
+    return workspace.settings.smudge and not is_large(workspace, manifest) and delayed.add(path, text, manifest)
 
 
 def _list_delayed(workspace: Workspace, writer: PacketWriter, delayed: DelayedFiles) -> None:
@@ -201,6 +201,8 @@ def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool)
     if manifest is None:
         warn_of_whole(workspace, path, stream.peek(SHORT))
         return _spooled(stream)
+    if not workspace.settings.smudge:
+        return iter((text,))
     if may_wait and _must_wait(workspace, manifest):
         note_pending(workspace.repository, path)
         workspace.reporter.trace(f"smudge {path}: above theta.smudgeLimit, left to the hook")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from gittheta.flows.checkout.smudge import read_manifest, smudge
 from gittheta.flows.workspace import permissions_of
 from gittheta.git.index import remembered_sizes, untracked_files
 from gittheta.git.locked_index import replace_entries
+from gittheta.model import ObjectId
 from gittheta.runtime import total_memory
 from gittheta.storage.files import open_new, reading, translated, write_all
-from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest
+from gittheta.storage.manifest import MAX_TEXT, claims_to_be_manifest, parse_manifest
 from gittheta.storage.shared_list import SharedList
 
 if TYPE_CHECKING:
@@ -126,12 +128,34 @@ def materialise_pending(workspace: Workspace) -> list[str]:
     return written
 
 
-def materialise_all(workspace: Workspace) -> list[str]:
-    """The same for every file of the work tree that gittheta stores or would store, and for all that is noted."""
+def materialise_all(workspace: Workspace, takes: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """The same for every file of the work tree that gittheta stores or would store, and for all that is noted.
+
+    ``takes`` says which paths are meant. What all of them lack is fetched first, at once.
+    """
     noted = _noted(workspace.repository)
-    written, _ = _materialise(workspace, [*tracked_paths(workspace.repository), *_paths_in(noted)])
-    _settle(workspace.repository, noted, b"")
+    paths = dict.fromkeys([*tracked_paths(workspace.repository), *_paths_in(noted)])
+    chosen = [path for path in paths if takes(path)]
+    _fetch_for(workspace, chosen)
+    written, _ = _materialise(workspace, chosen)
+    left = [path for path in _paths_in(noted) if not takes(path)]
+    _settle(workspace.repository, noted, b"".join(os.fsencode(path) + b"\0" for path in left))
     return written
+
+
+def _fetch_for(workspace: Workspace, paths: Iterable[str]) -> None:
+    """Get what manifests in the work tree need; each file says what it lacks when it is written."""
+    top, needed = workspace.repository.top, dict[ObjectId, int]()
+    for path in paths if top else ():
+        with suppress(ThetaError):
+            manifest = parse_manifest(manifest_text(top / path) or b"") if top else None
+            for object_id, size in manifest.objects().items() if manifest else ():
+                needed[object_id] = max(size, needed.get(object_id, 0))
+    if workspace.tensors.store.missing(needed):
+        from gittheta.flows.transfer.fetch import fetch_objects
+
+        with suppress(ThetaError):
+            fetch_objects(workspace, needed)
 
 
 def tracked_paths(repository: Repository) -> list[str]:

@@ -11,6 +11,7 @@ from gittheta.flows.transfer.absent import Absence, lost
 from gittheta.flows.transfer.moving import Mover
 from gittheta.flows.transfer.needs import Needs, needed_objects, tensor_needing
 from gittheta.flows.transfer.remotes import opened_remote, sources
+from gittheta.flows.transfer.selection import EVERYTHING, Selection
 from gittheta.storage.files import HINT_CORRUPT
 from gittheta.wording import counted, quoted, shell_word, shown
 
@@ -139,14 +140,19 @@ class Fetched:
 
 
 def fetch_revisions(
-    workspace: Workspace, revisions: Iterable[str], only: str | None = None, *, dissociate: bool = False
+    workspace: Workspace,
+    revisions: Iterable[str],
+    only: str | None = None,
+    selection: Selection = EVERYTHING,
+    *,
+    dissociate: bool = False,
 ) -> Fetched:
     """Get every object that the revisions need and that is not here; with ``dissociate`` also those that are borrowed.
 
     Raises ObjectMissing, after all others have been fetched.
     """
     revisions = list(revisions)
-    store, needs = workspace.tensors.store, Needs(workspace)
+    store, needs = workspace.tensors.store, Needs(workspace, selection)
     needed = needed_objects(needs.within(revisions))
     needs.warn()
     missing = store.missing(needed)
@@ -159,6 +165,16 @@ def fetch_revisions(
     if still:
         _report(workspace, revisions, still, asked)
     return Fetched(len(missing) - len(still) + len(borrowed) * dissociate, len(borrowed) * (not dissociate))
+
+
+def plan_fetch(
+    workspace: Workspace, revisions: Iterable[str], selection: Selection = EVERYTHING
+) -> dict[ObjectId, int]:
+    """The objects that :func:`fetch_revisions` would get, and the least size of each in bytes."""
+    needs = Needs(workspace, selection)
+    needed = needed_objects(needs.within(revisions))
+    needs.warn()
+    return {object_id: needed[object_id] for object_id in workspace.tensors.store.missing(needed)}
 
 
 def _report(workspace: Workspace, revisions: list[str], still: set[ObjectId], asked: Asked) -> None:

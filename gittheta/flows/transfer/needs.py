@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gittheta.errors import ManifestError
+from gittheta.flows.transfer.selection import EVERYTHING, Selection
 from gittheta.git.history import walk
 from gittheta.model import ObjectId
 from gittheta.storage.facts import FactCache
@@ -39,6 +40,8 @@ class Needs:
     """Reads the needs of blobs, and keeps what begins like a manifest and is none. For one thread."""
 
     workspace: Workspace
+    #: Files of other paths are not read, and of some only the objects of chosen tensors are needed.
+    selection: Selection = EVERYTHING
     #: Such blobs, and what is wrong with each.
     odd: dict[Blob, ManifestError] = field(default_factory=dict)
 
@@ -47,8 +50,8 @@ class Needs:
 
     def of(self, blobs: Iterable[Blob]) -> Iterator[Need]:
         """What the manifests among some blobs need, one after the other: all at once would not fit into memory."""
-        listed = [blob for blob in blobs if blob.size <= MAX_TEXT]
-        cache = self._cache() if len(listed) >= _FEW else None
+        listed = [blob for blob in blobs if blob.size <= MAX_TEXT and self.selection.takes(blob.path)]
+        cache = self._cache() if len(listed) >= _FEW and not self.selection.tensors else None
         for blob in listed:
             objects = self._known(cache, blob) if cache else self._read(blob)
             if objects is not None:
@@ -92,7 +95,7 @@ class Needs:
         if not text or not claims_to_be_manifest(text):
             return None
         try:
-            return parse_manifest(text, self._stanzas).objects()
+            return self.selection.objects(parse_manifest(text, self._stanzas))
         except ManifestError as error:
             self.odd[blob] = error
             return None

@@ -16,6 +16,7 @@ from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.notes import announce, canonical_url, rely_on
 from gittheta.flows.transfer.pointers import add_pointers
 from gittheta.flows.transfer.remotes import is_chosen, missing_at, opened_remote
+from gittheta.flows.transfer.selection import EVERYTHING, Selection
 from gittheta.git.history import promisors
 from gittheta.wording import quoted
 
@@ -40,6 +41,8 @@ class Pushed:
 
     needed: int
     sent: int
+    #: Bytes of what was sent.
+    nbytes: int = 0
     problems: tuple[StoreError, ...] = ()
 
 
@@ -65,25 +68,50 @@ def push_objects(workspace: Workspace, name: str, url: str, updates: Iterable[Re
     revisions = revisions_to_push(workspace, url, updates)
     if not revisions:
         return 0
-    pushed = _push(workspace, name, url, revisions, [update.new for update in updates], whole=True)
+    heads = [update.new for update in updates]
+    pushed = _push(workspace, name, url, revisions, heads, EVERYTHING, whole=True)
     for problem in pushed.problems:
         raise problem
     return pushed.sent
 
 
-def push_revisions(workspace: Workspace, name: str, url: str, revisions: Iterable[str]) -> Pushed:
+def push_revisions(
+    workspace: Workspace, name: str, url: str, revisions: Iterable[str], selection: Selection = EVERYTHING
+) -> Pushed:
     """Send what is here, or can be fetched from elsewhere, of all that the revisions need and the remote lacks.
 
     Raises RemoteError.
     """
-    return _push(workspace, name, url, list(revisions), (), whole=False)
+    return _push(workspace, name, url, list(revisions), (), selection, whole=False)
+
+
+def plan_push(
+    workspace: Workspace, name: str, url: str, revisions: Iterable[str], selection: Selection = EVERYTHING
+) -> Pushed:
+    """What :func:`push_revisions` would send of what is here. Raises RemoteError."""
+    needs = Needs(workspace, selection)
+    needed = needed_objects(needs.within(revisions, only_here=name in promisors(workspace.repository.git)))
+    needs.warn()
+    if not needed:
+        return Pushed(0, 0)
+    with opened_remote(workspace, name, url) as remote:
+        lacking = missing_at(remote, needed)
+    paths = list(filter(None, map(workspace.tensors.store.find, lacking)))
+    return Pushed(len(needed), len(paths), sum(path.stat().st_size for path in paths))
 
 
 def _push(
-    workspace: Workspace, name: str, url: str, revisions: list[str], heads: Iterable[str], *, whole: bool
+    workspace: Workspace,
+    name: str,
+    url: str,
+    revisions: list[str],
+    heads: Iterable[str],
+    selection: Selection,
+    *,
+    whole: bool,
 ) -> Pushed:
     """With ``whole``, nothing is sent unless all can be."""
-    needs = Needs(workspace)
+    needs = Needs(workspace, selection)
     # What a partial clone lacks it would get from its remote, which has it already.
     only_here = name in promisors(workspace.repository.git)
     tips = chain.from_iterable(needs.tip(head, only_here=only_here) for head in heads)
@@ -99,7 +127,7 @@ def _push(
         absent = workspace.tensors.store.missing(lacking)
         problems = list(_absences(workspace, revisions, absent, asked, name)) if absent else []
         if problems and whole:
-            return Pushed(len(needed), 0, tuple(problems))
+            return Pushed(len(needed), 0, 0, tuple(problems))
         here = {object_id: size for object_id, size in lacking.items() if object_id not in absent}
         damaged = _upload(workspace, remote, here)
         if damaged:  # another remote may have whole copies
@@ -111,7 +139,9 @@ def _push(
         if manager is not None:
             away = lacking.keys() - (here.keys() - damaged.keys())
             _hold(manager, remote, {object_id: size for object_id, size in needed.items() if object_id not in away})
-    return Pushed(len(needed), len(here) - len(damaged), (*problems, *damaged.values()))
+    sent = here.keys() - damaged.keys()
+    nbytes = sum(path.stat().st_size for path in map(workspace.tensors.store.find, sent) if path)
+    return Pushed(len(needed), len(sent), nbytes, (*problems, *damaged.values()))
 
 
 def _announced(workspace: Workspace, remote: BatchRemote, name: str, url: str) -> PatientManager | None:

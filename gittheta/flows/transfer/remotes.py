@@ -35,8 +35,10 @@ def is_chosen(workspace: Workspace, name: str) -> bool:
 
 
 @contextmanager
-def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[OpenedRemote]:
+def opened_remote(workspace: Workspace, name: str, url: str, *, exact: bool = False) -> Iterator[OpenedRemote]:
     """What keeps the objects of a Git remote, with retries, limits and progress. Raises RemoteError.
+
+    ``exact``: the URL is that of the objects, whatever the settings say.
 
     No damaged object is sent. What arrives is for the caller to check.
     """
@@ -44,7 +46,7 @@ def opened_remote(workspace: Workspace, name: str, url: str) -> Iterator[OpenedR
     from gittheta.remotes.retry import RetryingRemote  # takes its time to import, and most commands need no remote
 
     try:
-        remote, wants_pointers = _open(workspace, name, url)
+        remote, wants_pointers = _open(workspace, name, url, exact=exact)
         try:
             wrapped = ReportingRemote(RetryingRemote(_limited(workspace, remote)), workspace.reporter)
             yield OpenedRemote(wrapped, wants_pointers)
@@ -67,10 +69,10 @@ def _limited(workspace: Workspace, remote: Remote) -> Remote:
     return LimitedRemote(remote, settings.transfers, Bandwidth(settings.bandwidth))
 
 
-def _open(workspace: Workspace, name: str, url: str) -> tuple[Remote, bool]:
+def _open(workspace: Workspace, name: str, url: str, *, exact: bool) -> tuple[Remote, bool]:
     """The remote, and whether it wants pointers."""
     repository = workspace.repository
-    chosen = repository.setting(f"remote.{name}.thetaurl") or repository.setting("theta.url")
+    chosen = url if exact else repository.setting(f"remote.{name}.thetaurl") or repository.setting("theta.url")
     context = RemoteContext(
         repository.top or repository.git_dir,
         repository.setting,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from glob import escape
 from typing import TYPE_CHECKING
 
 import click
 
-from gittheta.cli.console import open_workspace, stop_progress
+from gittheta.cli.console import human, open_workspace, repository_path, stop_progress
 from gittheta.errors import GitError
-from gittheta.flows.checkout.materialise import materialise_all
-from gittheta.flows.transfer.fetch import fetch_revisions
-from gittheta.flows.transfer.push import push_revisions
+from gittheta.flows.checkout.materialise import materialise_all, tracked_paths
+from gittheta.flows.transfer.fetch import fetch_revisions, plan_fetch
+from gittheta.flows.transfer.push import plan_push, push_revisions
+from gittheta.flows.transfer.selection import Selection
 from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
-from gittheta.git.refs.names import check_remote, check_revisions
+from gittheta.git.refs.names import check_remote, check_revisions, nearest_path
 from gittheta.runtime import keep_memory
-from gittheta.wording import counted, shown
+from gittheta.wording import counted, quoted, shown
 
 if TYPE_CHECKING:
     from gittheta.errors import StoreError
@@ -28,26 +31,51 @@ def borrowed_line(count: int) -> str:
     return f"{told}; to keep them when it goes: git theta fetch --all --dissociate"
 
 
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose some models, and some of their tensors."""
+    dry_run = click.option("--dry-run", is_flag=True, help="Say what would travel, and send or fetch nothing.")
+    tensors = click.option(
+        "--tensors", metavar="GLOB", multiple=True, help="Only the objects of tensors whose names match; repeatable."
+    )
+    return _including(tensors(dry_run(command)))
+
+
+def _including(command: Callable[..., None]) -> Callable[..., None]:
+    wanted = "Only models at paths that match, from the top of the work tree; repeatable."
+    return click.option("--include", metavar="GLOB", multiple=True, help=wanted)(command)
+
+
 @click.command()
 @click.argument("remote", required=False)
 @click.argument("revisions", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
-def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> None:
+@_selecting
+def push(
+    remote: str | None,
+    revisions: tuple[str, ...],
+    everything: bool,
+    include: tuple[str, ...],
+    tensors: tuple[str, ...],
+    dry_run: bool,
+) -> None:
     """Send the objects of some revisions (HEAD) to a remote, without moving a ref.
 
     What is not here is fetched from the other remotes first. What is nowhere is listed at the end.
     """
+    selection = Selection(include, tensors)
     problems: list[StoreError] = []
     with open_workspace() as workspace:
         name, _ = named_remote(workspace, remote)
         check_revisions(workspace.repository, revisions)
         wanted = ["--all"] if everything else list(revisions or ("HEAD",))
         for url in workspace.repository.push_urls(name):
-            pushed = push_revisions(workspace, name, url, wanted)
+            pushed = (plan_push if dry_run else push_revisions)(workspace, name, url, wanted, selection)
             problems += pushed.problems
             stop_progress(workspace)
-            click.echo(f"{pushed.sent} of {counted(pushed.needed, 'object')} sent to {shown(name)}")
-        if not problems:
+            size = f" ({human(pushed.nbytes)})" if pushed.sent else ""
+            done = "would be sent" if dry_run else "sent"
+            click.echo(f"{pushed.sent} of {counted(pushed.needed, 'object')}{size} {done} to {shown(name)}")
+        if not problems and not dry_run and selection.everything:
             note_sent(workspace, name, wanted)
     for problem in problems:
         click.echo(f"gittheta: {problem}", err=True)
@@ -60,15 +88,30 @@ def push(remote: str | None, revisions: tuple[str, ...], everything: bool) -> No
 @click.argument("revisions", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="The objects of all branches and tags.")
 @click.option("--dissociate", is_flag=True, help="Also copy what is borrowed from another repository's store.")
-def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool, dissociate: bool) -> None:
+@_selecting
+def fetch(
+    remote: str | None,
+    revisions: tuple[str, ...],
+    everything: bool,
+    dissociate: bool,
+    include: tuple[str, ...],
+    tensors: tuple[str, ...],
+    dry_run: bool,
+) -> None:
     """Get the objects of some revisions (the tree of HEAD) that are not here."""
+    selection = Selection(include, tensors)
     with open_workspace() as workspace:
         if remote is not None:
             check_remote(workspace.repository, remote, urls=False)
         check_revisions(workspace.repository, revisions)
         tree = workspace.repository.tree_of("HEAD") or ""
         wanted = ["--all"] if everything else list(revisions or (tree,))
-        fetched = fetch_revisions(workspace, wanted, remote, dissociate=dissociate)
+        if dry_run:
+            missing = plan_fetch(workspace, wanted, selection)
+            least = f", at least {human(sum(missing.values()))}" if missing else ""
+            click.echo(f"{counted(len(missing), 'object')} would be fetched{least}")
+            return
+        fetched = fetch_revisions(workspace, wanted, remote, selection, dissociate=dissociate)
         warn_of_unsent(workspace)
         click.echo(f"{counted(fetched.count, 'object')} fetched")
         if fetched.borrowed:
@@ -76,12 +119,31 @@ def fetch(remote: str | None, revisions: tuple[str, ...], everything: bool, diss
 
 
 @click.command()
-def pull() -> None:
-    """Put every checkpoint of the work tree in place that still is a manifest, fetching what it needs."""
+@click.argument("paths", nargs=-1)
+@_including
+def pull(paths: tuple[str, ...], include: tuple[str, ...]) -> None:
+    """Put every checkpoint of the work tree in place that still is a manifest, fetching what it needs.
+
+    Only PATHS, files or folders, if any are given.
+    """
     keep_memory()
     with open_workspace() as workspace:
-        for path in materialise_all(workspace):
+        named, included = _named(workspace, paths), Selection(include)
+        for path in materialise_all(workspace, lambda path: named.takes(path) and included.takes(path)):
             click.echo(shown(path))
+
+
+def _named(workspace: Workspace, paths: tuple[str, ...]) -> Selection:
+    """The files and folders that a user typed. Raises GitError for a path at which no model is tracked."""
+    wanted = [repository_path(workspace, path) for path in paths]
+    tracked = tracked_paths(workspace.repository) if wanted else []
+    for path, typed in zip(wanted, paths, strict=True):
+        if not any(Selection((escape(path),)).takes(each) for each in tracked) and path != ".":
+            raise GitError(
+                f"no model is tracked at {quoted(typed)}",
+                hint=nearest_path(path, tracked, "`git theta ls-files` lists them"),
+            )
+    return Selection(() if "." in wanted else tuple(escape(path) for path in wanted))
 
 
 def named_remote(workspace: Workspace, name: str | None) -> tuple[str, str]:

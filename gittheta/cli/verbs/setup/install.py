@@ -91,6 +91,15 @@ def uninstall(scope: Scope | None) -> None:
     _tell_hooks(report)
 
 
+def install_here(repository: Repository) -> None:
+    """Tell Git about gittheta in one repository only, and say so in a line."""
+    _check_program()
+    for key, value in _settings().items():
+        write_setting(repository.git, "--local", key, value)
+    renew_hooks(repository, permissions_of(repository))
+    sys.stderr.write("gittheta: set up for this clone only; `git theta install` sets it up for all repositories\n")
+
+
 def renew_settings() -> None:
     """Where Git would no longer find gittheta, as its Python has moved, name the one that runs now; and say so."""
     git = Git(Path.cwd())
