@@ -190,7 +190,8 @@ def attribute_rule(text: str) -> Rule:
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
     """The rules of a theta.toml. Raises ConfigError, naming the rule."""
-    document = _parsed(text)
+    document = parse_document(text)
+    document.pop("store", None)  # where models are kept is not about merges: flows/transfer/proposed
     rules = document.pop("rule", [])
     if document:
         raise ConfigError(f"{next(iter(document))!r} means nothing here", path=RULES_FILE, hint=_EXAMPLE)
@@ -199,7 +200,8 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     return tuple(_rule(number, rule) for number, rule in enumerate(rules, 1))
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parse_document(text: str) -> dict[str, Any]:
+    """The tables of a theta.toml. Raises ConfigError."""
     # The parser's memory grows with the square of the length of a dotted key.
     if len(text) > MAX_RULES or any(line.count(".") > _MAX_DOTS for line in text.split("\n")):
         raise ConfigError(

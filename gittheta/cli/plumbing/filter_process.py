@@ -19,7 +19,7 @@ from gittheta.cli.console import Console
 from gittheta.cli.plumbing.delayed import DelayedFiles
 from gittheta.cli.plumbing.pktline import PacketContent, PacketReader, PacketWriter
 from gittheta.codec.stream import ByteStream
-from gittheta.errors import GitError, ManifestError, ThetaError
+from gittheta.errors import GitError, ManifestError, ObjectMissing, ThetaError
 from gittheta.files.kinds import SHORT
 from gittheta.flows.checkout.materialise import is_large, must_wait, note_pending, pending_mark
 from gittheta.flows.checkout.smudge import read_manifest, smudge, warn_of_whole
@@ -209,7 +209,23 @@ def smudged(workspace: Workspace, path: str, stream: ByteStream, may_wait: bool)
         return iter((text,))
     if manifest.file_size >= _SHORT:
         keep_memory()
-    return _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
+    return _smudged_or_left(workspace, path, manifest, text)
+
+
+def _smudged_or_left(workspace: Workspace, path: str, manifest: Manifest, text: bytes) -> Iterator[bytes | memoryview]:
+    """The checkpoint; its manifest if it is kept at a place that the repository proposes and its user must agree to."""
+    parts = _advancing(workspace, smudge(workspace, path, manifest), path, manifest.file_size)
+    try:
+        return chain([next(parts, b"")], parts)
+    except ObjectMissing:
+        from gittheta.flows.transfer.proposed import how_to_agree, proposed_store
+
+        # While a pull writes files, HEAD is still the commit from before.
+        url = proposed_store(workspace) or proposed_store(workspace, "FETCH_HEAD")
+        if url is None:
+            raise
+        workspace.warn_once("proposed store", f"models are left as manifests: {how_to_agree(workspace, url)}")
+        return iter((text,))
 
 
 def _must_wait(workspace: Workspace, manifest: Manifest) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gittheta.cli.console import human, open_workspace, repository_path, stop_progress
-from gittheta.errors import GitError
+from gittheta.errors import GitError, ObjectMissing
 from gittheta.flows.checkout.materialise import materialise_all, tracked_paths
 from gittheta.flows.transfer.fetch import fetch_revisions, plan_fetch
+from gittheta.flows.transfer.proposed import agree, how_to_agree, proposed_store
 from gittheta.flows.transfer.push import plan_push, push_revisions
 from gittheta.flows.transfer.selection import Selection
 from gittheta.flows.transfer.unpushed import note_sent, warn_of_unsent
@@ -127,10 +128,37 @@ def pull(paths: tuple[str, ...], include: tuple[str, ...]) -> None:
     Only PATHS, files or folders, if any are given.
     """
     keep_memory()
+    try:
+        _pull(paths, Selection(include))
+    except ObjectMissing:
+        with open_workspace() as workspace:
+            if not _agrees(workspace):
+                raise
+        _pull(paths, Selection(include))
+
+
+def _pull(paths: tuple[str, ...], included: Selection) -> None:
     with open_workspace() as workspace:
-        named, included = _named(workspace, paths), Selection(include)
-        for path in materialise_all(workspace, lambda path: named.takes(path) and included.takes(path)):
+        named = _named(workspace, paths)
+        written = materialise_all(workspace, lambda path: named.takes(path) and included.takes(path))
+        stop_progress(workspace)
+        for path in written:
             click.echo(shown(path))
+
+
+def _agrees(workspace: Workspace) -> bool:
+    """Whether the user agrees, now, to a store that the repository proposes. Without a terminal, how to is said."""
+    url = proposed_store(workspace)
+    if url is None:
+        return False
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        workspace.reporter.warn(how_to_agree(workspace, url))
+        return False
+    question = f"theta.toml says that the models are kept at {shown(url)}. Fetch them from there, and push there?"
+    if not click.confirm(question, err=True):
+        return False
+    agree(workspace, url)
+    return True
 
 
 def _named(workspace: Workspace, paths: tuple[str, ...]) -> Selection:
