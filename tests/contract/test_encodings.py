@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 import zstandard
 
 from gittheta.encodings.delta import Delta
@@ -12,6 +13,8 @@ from gittheta.encodings.sparse import Sparse
 from gittheta.registry import BUILT_IN
 from gittheta.testing import EncodingConformance
 from tests.contract import test_predictors, test_ternary
+
+pytestmark = pytest.mark.once
 
 
 def _planes(width: int, transform: int, *planes: bytes, rest: bytes = b"") -> bytes:

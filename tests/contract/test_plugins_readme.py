@@ -32,6 +32,8 @@ from gittheta.codec.tensor_store import TensorStore
 from gittheta.limits import Limits
 from gittheta.testing import EncodingConformance, InMemory, MetricConformance, RemoteConformance, tensor
 
+pytestmark = pytest.mark.once
+
 PAGE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 _BLOCK = re.compile(r"^(?:[^\n]*`(gittheta_\w+)\.py`:\n\n)?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

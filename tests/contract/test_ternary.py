@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import pytest
 import zstandard
 
 from gittheta.api import Tensor
 from gittheta.encodings.ternary import Ternary
 from gittheta.numerics.floats import as_words, from_float64, has_arithmetic, to_float64
 from gittheta.testing import EncodingConformance
+
+pytestmark = pytest.mark.once
 
 _BOMB = zstandard.ZstdCompressor(level=3).compress(bytes(1 << 28))
 

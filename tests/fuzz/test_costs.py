@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured with Linux's means")
 
 #: Cases of each kind, so that all of them together take less than a minute.
-FEW = {"manifest": 80, "header": 80, "recipe": 60, "adapter": 100}
+FEW = {"manifest": 80, "header": 40, "recipe": 60, "adapter": 100}
 
 
 def problems(kind: str, first: int, count: int) -> list[str]:

@@ -121,7 +121,10 @@ def test_exit_codes_of_smudge(repo: Repo, good: str) -> None:
         assert done.stderr.startswith("gittheta: x.safetensors: ")
 
 
-@pytest.mark.parametrize("name", ["future version", "wrong digest", "unknown object"])
+@pytest.mark.parametrize(
+    "name",
+    ["wrong digest", *(pytest.param(name, marks=pytest.mark.slow) for name in ("future version", "unknown object"))],
+)
 def test_fsck_and_the_way_back_from_a_bad_commit(repo: Repo, good: str, name: str) -> None:
     change, words = BAD[name]
     sha = repo.sha()

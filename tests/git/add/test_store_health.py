@@ -29,7 +29,7 @@ def large(changed: int) -> bytes:
     return checkpoint({"big": values, "small": np.arange(5, dtype=np.float32)})
 
 
-@pytest.mark.parametrize("share", [0.15, 0.6])
+@pytest.mark.parametrize("share", [0.15, pytest.param(0.6, marks=pytest.mark.slow)])
 def test_a_damaged_base_is_named_and_the_new_version_stored_without_it(repo: Repo, share: float) -> None:
     repo.commit(large(1))
     (old,) = repo.objects()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.checkpoints import checkpoint, sha256
 from tests.support.processes import kill
-from tests.support.world import Repo, World
+from tests.support.world import Repo, Template, World
 
 M = "m.safetensors"
 
@@ -21,14 +21,24 @@ def model(seed: int) -> bytes:
     )
 
 
-@pytest.fixture
-def pushed(world: World, repo: Repo) -> Repo:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
     """Three unrelated versions, two of which were pushed."""
+    world = World(tmp_path_factory.mktemp("pushed"), installed_home)
+    repo = world.repo()
     repo.git("remote", "add", "origin", f"file://{world.bare()}")
     for seed in (1, 2):
         repo.commit(model(seed))
     repo.git("push", "-q", "origin", "main")
     repo.commit(model(3))
+    return Template(world.root, {})
+
+
+@pytest.fixture
+def pushed(world: World, built: Template) -> Repo:
+    """The same in this test's world."""
+    repo = built.copy_to(world)
+    repo.git("remote", "set-url", "origin", f"file://{world.root / 'hub.git'}")
     return repo
 
 

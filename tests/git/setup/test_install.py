@@ -103,7 +103,10 @@ def test_git_finds_the_program_where_its_environment_is_not_active(world: World)
 MODULES = ("blake3", "zstandard", "numpy", "click", "gittheta", "sitecustomize", "runpy")
 
 
-@pytest.mark.parametrize("python_path", [":/nowhere", "/nowhere:", ".", "modules"])
+PYTHON_PATHS = [":/nowhere", *(pytest.param(path, marks=pytest.mark.slow) for path in ("/nowhere:", ".", "modules"))]
+
+
+@pytest.mark.parametrize("python_path", PYTHON_PATHS)
 def test_nothing_of_a_repository_is_imported_by_git(world: World, python_path: str) -> None:
     """Whatever PYTHONPATH says: an empty or relative part of it is the repository."""
     up, ran = world.repo("up"), world.root / "ran"
@@ -124,7 +127,7 @@ def test_nothing_of_a_repository_is_imported_by_git(world: World, python_path: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("python_path", [":/nowhere", "/nowhere:", ".", "modules"])
+@pytest.mark.parametrize("python_path", PYTHON_PATHS)
 def test_nothing_of_a_repository_is_imported_by_a_verb(world: World, python_path: str) -> None:
     """But for what Python itself looks for as it begins, which no program can keep it from."""
     repo, ran = world.repo(), world.root / "ran"

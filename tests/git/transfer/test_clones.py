@@ -49,7 +49,7 @@ def _whole(clone: Repo, shas: dict[str, str]) -> None:
     clone.git("checkout", "-q", "main")
 
 
-@pytest.mark.parametrize("kind", URLS)
+@pytest.mark.parametrize("kind", [pytest.param("plain", marks=pytest.mark.slow), "file"])
 def test_clone_gives_every_version(world: World, hub: dict[str, str], kind: str) -> None:
     clone = world.clone(URLS[kind].format(world.root / "hub.git"))
     assert (clone.sha(), clone.status()) == (hub["main~0"], "")

@@ -17,6 +17,8 @@ from gittheta.numerics.floats import from_float64, to_float64
 from tests.support.dtypes import ARITHMETIC
 from tests.support.in_memory import InMemory, of_bits, of_values, values_of
 
+pytestmark = pytest.mark.once
+
 FLOATS = sorted(ARITHMETIC)
 SCALE = Scale()
 

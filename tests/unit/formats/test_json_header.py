@@ -13,6 +13,8 @@ import pytest
 from gittheta.errors import FormatError
 from gittheta.formats.safetensors import Safetensors
 
+pytestmark = pytest.mark.once
+
 ENTRY = '{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
 
 

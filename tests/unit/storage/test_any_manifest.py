@@ -16,6 +16,8 @@ from gittheta.storage.manifest import (
 )
 from tests.support.manifest_text import FIRST
 
+pytestmark = pytest.mark.once
+
 DIGESTS = st.binary(min_size=32, max_size=32).map(Digest)
 PLACES = st.builds(
     Place,

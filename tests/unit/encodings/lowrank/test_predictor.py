@@ -35,6 +35,8 @@ from tests.support.lowrank import (
     weights,
 )
 
+pytestmark = pytest.mark.once
+
 # What is predicted
 
 

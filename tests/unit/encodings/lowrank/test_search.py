@@ -14,6 +14,8 @@ from gittheta.api import Finding
 from gittheta.encodings.lowrank.predictor import LowRank
 from tests.support.lowrank import HeldReader, folded, held, misses, predict, spec_of, values_of, weights
 
+pytestmark = pytest.mark.once
+
 # What is found
 
 

@@ -27,6 +27,8 @@ from tests.support.resize import (
     weights,
 )
 
+pytestmark = pytest.mark.once
+
 
 @settings(max_examples=250, deadline=None)
 @given(

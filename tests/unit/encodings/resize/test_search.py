@@ -29,6 +29,8 @@ from tests.support.resize import (
     weights,
 )
 
+pytestmark = pytest.mark.once
+
 # What is found.
 
 

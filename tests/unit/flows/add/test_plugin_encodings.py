@@ -12,6 +12,8 @@ from tests.support.repository import Repo
 from tests.support.safetensors_file import safetensors
 from tests.support.versions import LARGER, SHAPE, bf16, commit, few, file_of, names, setting, sevenfold, size, weights
 
+pytestmark = pytest.mark.once
+
 PLUGINS = '''
 from dataclasses import dataclass
 from typing import ClassVar

@@ -32,6 +32,8 @@ from tests.support.command import git
 from tests.support.repository import Repo
 from tests.support.versions import commit as commit_and_check
 
+pytestmark = pytest.mark.once
+
 
 def test_a_base_whose_objects_are_not_here_is_none(repo: Repo) -> None:
     first = commit(repo, file_of(V1))
