@@ -203,7 +203,7 @@ def test_versions_come_back(
 
 
 #: Of these every run tries all ways; of the others the slow one does.
-USUAL = ("bf16", "f16", "f32", "f8_e4m3", "u8", "c64", "f4")
+USUAL = ("bf16", "f32", "u8", "f4")
 EVERY = [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in DTYPES if name != "raw"]
 
 

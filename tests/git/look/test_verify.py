@@ -12,19 +12,26 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import checkpoint, sha256
-from tests.support.world import Repo
+from tests.support.world import Repo, Template, World
 
 M = "m.safetensors"
 A, B = (np.random.default_rng(seed).normal(0, 1, (8, 8)).astype(np.float32) for seed in (1, 2))
 FIRST = checkpoint({"a": A, "b": B})
 
 
-@pytest.fixture
-def signed(repo: Repo) -> Repo:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Template:
+    world = World(tmp_path_factory.mktemp("signed"), installed_home)
+    repo = world.repo()
     repo.commit(FIRST)
     repo.commit(b"notes\n", "model/README")
     repo.commit(FIRST, "model/m.safetensors")
-    return repo
+    return Template(world.root, {})
+
+
+@pytest.fixture
+def signed(world: World, built: Template) -> Repo:
+    return built.copy_to(world)
 
 
 def statement(digests: dict[str, str], **more: object) -> dict[str, object]:

@@ -274,7 +274,7 @@ def test_a_third_partys_encoding_is_found_by_entry_point(repo: Repo, plugin: Cal
     assert repo.smudge(repo.clean(bytes(data))) == bytes(data)
 
 
-@pytest.mark.parametrize("settings", ["mine sparse delta dense", "mine"])
+@pytest.mark.parametrize("settings", ["mine sparse delta dense", pytest.param("mine", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WRONG)
 def test_whatever_a_plugin_does_the_file_is_stored(
     repo: Repo, plugin: Callable[..., None], name: str, settings: str
