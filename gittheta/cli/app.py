@@ -15,6 +15,7 @@ from gittheta.wording import guess, quoted
 
 _VERBS = {
     "apply": "verbs.change.apply",
+    "apply-patch": "verbs.change.patch",
     "attest": "verbs.look.attest",
     "check-push": "plumbing.check_push",
     "clean": "plumbing.filter",
@@ -31,6 +32,7 @@ _VERBS = {
     "merge-driver": "plumbing.merge_driver",
     "merge-plan": "verbs.merge.merge_plan",
     "migrate": "verbs.maintain.migrate",
+    "patch": "verbs.change.patch",
     "plugins": "verbs.setup.plugins",
     "pull": "verbs.move.transfer",
     "push": "verbs.move.transfer",

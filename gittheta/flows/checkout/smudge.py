@@ -107,9 +107,8 @@ def smudge(workspace: Workspace, path: str, manifest: Manifest) -> Iterator[byte
 def _fetch_missing(workspace: Workspace, manifest: Manifest) -> int:
     if not workspace.tensors.store.missing(manifest.objects()):
         return 0
-    from gittheta.flows.transfer.fetch import (
-        fetch_missing,
-    )  # takes its time to import, and most commands need no remote
+    # It takes its time to import, and most commands need no remote.
+    from gittheta.flows.transfer.fetch import fetch_missing
 
     return fetch_missing(workspace, manifest)
 
