@@ -6,11 +6,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "merge"]
+__all__ = ["__version__", "apply_patch", "merge", "patch"]
 
 
 def __getattr__(name: str) -> "Any":
-    """Load ``gittheta.merge`` on first use: it needs torch, which is slow to import."""
+    """Load what there is on first use: ``merge`` needs torch, which is slow to import."""
+    if name in ("patch", "apply_patch"):
+        from gittheta.flows.patch import states
+
+        return getattr(states, name)
     if name == "merge":
         from gittheta.errors import needing_torch
 
