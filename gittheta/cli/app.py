@@ -23,6 +23,7 @@ _VERBS = {
     "conflicts": "verbs.merge.conflicts",
     "copy-store": "verbs.move.copy_store",
     "smudge": "plumbing.filter",
+    "doctor": "verbs.look.doctor",
     "du": "verbs.look.du",
     "fetch": "verbs.move.transfer",
     "fsck": "verbs.maintain.fsck",
