@@ -93,6 +93,14 @@ class Repository:
         listed = self.git.attempt("ls-remote", "--", url).stdout.decode(errors="replace")
         return [line.partition("\t")[0] for line in listed.splitlines()]
 
+    def has_remote_ref(self, url: str, ref: str) -> bool:
+        """Whether a remote has a ref of this whole name; False if it cannot be asked."""
+        return self.git.attempt("ls-remote", "--exit-code", "--", url, ref).returncode == 0
+
+    def git_version(self) -> str:
+        """Such as ``2.39.5``."""
+        return self.git.line("version").removeprefix("git version ")
+
     def index(self) -> Iterator[Entry]:
         """The entries of the index, unmerged ones too."""
         return index.entries(self.git)

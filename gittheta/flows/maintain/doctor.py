@@ -79,7 +79,7 @@ def examine(workspace: Workspace, *, ask_remotes: bool = True) -> Iterator[Diagn
 
 def _program(workspace: Workspace) -> Iterator[Diagnosis]:
     yield Diagnosis("gittheta", Verdict.GOOD, f"{__version__}, Python {sys.version.split()[0]} at {sys.executable}")
-    text = workspace.repository.git.line("version").removeprefix("git version ")
+    text = workspace.repository.git_version()
     numbers = tuple(int(word) for word in text.split(".")[:2] if word.isdigit())
     old = numbers < _OLDEST_GIT
     remedy = f"merges need Git {'.'.join(map(str, _OLDEST_GIT))} or newer" if old else ""
@@ -187,5 +187,4 @@ def _remotes(workspace: Workspace) -> Iterator[Diagnosis]:
 
 
 def _has_pointers(workspace: Workspace, name: str, url: str) -> bool:
-    listed = PointerList(workspace, name, url)
-    return workspace.repository.git.attempt("ls-remote", "--exit-code", "--", url, listed.ref).returncode == 0
+    return workspace.repository.has_remote_ref(url, PointerList(workspace, name, url).ref)
