@@ -39,6 +39,7 @@ _HINTS = {
     errno.EPERM: "repair the permissions there, then run the command again",
     errno.EROFS: "make it writable there, or work in a copy of the repository",
     errno.EIO: "the disk or its connection fails: look at the system's log, and save what you can to another disk",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or use a file system that takes larger ones",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run the command again",
 }
 

@@ -76,7 +76,9 @@ def merge_heads(workspace: Workspace, request: StrategyRequest) -> StrategyRepor
 
     Raises a ThetaError if that is not possible at all; nothing has changed then.
     """
-    head = workspace.repository.commit(request.head)  # Git says HEAD
+    repository = workspace.repository
+    # Git says HEAD; the tree of the index for a pick onto what is staged.
+    head = repository.commit(request.head) or repository.tree_of(request.head)
     if head is None:
         raise GitError(f"not a commit: '{request.head}'", hint="this is for Git to call: git merge -s theta BRANCH")
     return _Octopus(workspace, replace(request, head=head)).run()

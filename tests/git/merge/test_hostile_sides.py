@@ -45,7 +45,7 @@ MALFORMED = {
     "an unknown encoding": (r"(\[a\]\n.*\n)\w+", r"\1psychic", "no encoding named 'psychic'"),
     "an unknown object": (r"(\[a\]\n.*\n(?:.* )?)\w{8}(?=\w{56}:)", r"\g<1>00000000", "is not in the store"),
     "a huge skeleton": (r"skeleton \d+", "skeleton 99999999999", "more than any format needs"),
-    "the future": (r"manifest 1:", "manifest 2:", "pip install --upgrade gittheta"),
+    "the future": (r"manifest 1:", "manifest 9:", "pip install --upgrade gittheta"),
 }
 
 

@@ -269,6 +269,9 @@ wait $!
 @pytest.mark.slow
 def test_a_killed_merge_leaves_all_as_it_was(branches: Repo, world: World) -> None:
     before = branches.sha()
+    branches.git("merge", "-q", "--no-edit", "-s", "theta", "one", "two")
+    merged = branches.sha()
+    branches.git("reset", "-q", "--hard", "HEAD^1")
     script = world.home / "bin/git-merge-theta"
     script.parent.mkdir()
     script.write_text(KILLER)
@@ -280,6 +283,9 @@ def test_a_killed_merge_leaves_all_as_it_was(branches: Repo, world: World) -> No
         branches.attempt(*words, env={"PATH": path, "DELAY": str(delay), "STRATEGY": strategy})
         if len(parents(branches)) > 1:
             branches.git("reset", "-q", "--hard", "HEAD^1")
+        elif branches.sha() != before:  # the blow fell when all was written, and before Git was told
+            assert branches.sha() == merged
+            branches.git("reset", "-q", "--hard")
         assert (branches.sha(), branches.status()) == (before, "")
         branches.healthy()
 
