@@ -23,6 +23,7 @@ from tests.bench.merge_measures import measure_merge_gpu, measure_merge_memory
 from tests.bench.model import decoder_shapes, one_tensor, write_model
 from tests.bench.peak import can_measure, peaks
 from tests.bench.samples import PLAIN
+from tests.bench.transfers import measure_transfers
 from tests.bench.worlds import FILE, THETA, Tool, World, sha256
 
 THROUGH_GIT = ("-c", "theta.smudgeLimit=100g")
@@ -261,6 +262,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "manifest": measure_manifest,
     "history": measure_history,
     "many-files": measure_many_files,
+    "transfers": measure_transfers,
     "merge": measure_merge,
     "merge-memory": measure_merge_memory,
     "merge-git": measure_merge_git,

@@ -24,6 +24,7 @@ from tests.bench.merge_rows import MERGE_ROWS
 from tests.bench.merge_toolkit import NAME as MERGEKIT
 from tests.bench.model import BF16, F32
 from tests.bench.samples import PLAIN, Row, Samples, shown
+from tests.bench.transfers import KEYS as TRANSFERS
 from tests.bench.worlds import LFS, THETA
 
 _WHOLE = "whole"
@@ -86,6 +87,7 @@ ROWS = (
         for key in HISTORY_VERBS
     ),
     *(Row(key, words, other="none", most=3 if "clone" in key else None) for key, words in KEYS.items()),
+    *(Row(key, words, unit=unit, most=most, other="none") for key, (words, unit, most) in TRANSFERS.items()),
     Row("push", "git push to a bare repository"),
     Row("clone", "git clone from it"),
     Row("merge", "git merge of two fine-tunes (see below)", other="conflicts"),
