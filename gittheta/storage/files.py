@@ -132,6 +132,27 @@ def open_new(path: Path, mode: int = 0o600) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
 
 
+@contextmanager
+def replacing(target: Path, like: Path | None = None) -> Iterator[int]:
+    """A descriptor of a new file, which takes the place of ``target`` at the end: synced, with the permissions of ``like``.
+
+    If the block raises, nothing has changed. Raises StoreError.
+    """
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.gittheta")
+    with translated(target):
+        descriptor = open_new(temporary, 0o666)
+        try:
+            yield descriptor
+            sync(descriptor)
+            if like is not None:
+                os.chmod(temporary, like.stat().st_mode & 0o7777)
+            os.replace(temporary, target)
+            sync_folder(target.parent)
+        finally:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+
+
 def open_unnamed(path: Path) -> int:
     """A descriptor of a new file that vanishes when it is closed; ``path`` must be free. Raises StoreError."""
     with translated(path):

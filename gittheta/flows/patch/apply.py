@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from gittheta.errors import FormatError
 from gittheta.flows.patch.container import FROM, PatchFile, origin
 from gittheta.flows.patch.sides import Side, file_side
 from gittheta.model import RunningDigest, Stanza, digest_of, skeleton_spec
-from gittheta.storage.files import open_new, sync, sync_folder, translated, write_all
+from gittheta.storage.files import replacing, write_all
 from gittheta.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -90,7 +89,10 @@ def apply_patch(patch: Path, checkpoint: Path, target: Path, reporter: Reporter)
             return False
         check_fits(old, manifest)
         reporter.start(f"Writing {target.name}", manifest.file_size)
-        _write(Patching(tensors, manifest, old.by_digest), checkpoint, target)
+        with replacing(target, checkpoint) as descriptor:
+            for part in Patching(tensors, manifest, old.by_digest).parts():
+                write_all(descriptor, part)
+                reporter.advance(len(part))
     return True
 
 
@@ -109,20 +111,3 @@ def check_fits(old: Side, manifest: Manifest) -> None:
     for name, digest in ends:
         if digest is not None and digest not in old.by_digest:
             raise FormatError("not the version that this patch was made from", tensor=name, hint=_HINT)
-
-
-def _write(patching: Patching, checkpoint: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.gittheta")
-    with translated(target):
-        descriptor = open_new(temporary, 0o666)
-        try:
-            for part in patching.parts():
-                write_all(descriptor, part)
-                patching.tensors.reporter.advance(len(part))
-            sync(descriptor)
-            os.chmod(temporary, checkpoint.stat().st_mode & 0o7777)
-            os.replace(temporary, target)
-            sync_folder(target.parent)
-        finally:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)

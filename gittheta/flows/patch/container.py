@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from gittheta.errors import FormatError, ManifestError
 from gittheta.model import Link, ObjectId, Place
-from gittheta.storage.files import open_new, reading, sync, sync_folder, translated, write_all
+from gittheta.storage.files import reading, replacing, translated, write_all
 from gittheta.storage.manifest import MAX_TEXT, format_manifest, parse_manifest
 
 if TYPE_CHECKING:
@@ -98,20 +98,10 @@ def write_patch(path: Path, manifest: Manifest, store: ObjectStore) -> int:
     objects = {object_id: found for object_id in store.all() if (found := store.find(object_id))}
     text = format_manifest(manifest)
     lines = [f"manifest {len(text)}\n", *(f"object {name} {file.stat().st_size}\n" for name, file in objects.items())]
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.gittheta")
-    with translated(path):
-        descriptor = open_new(temporary, 0o666)
-        try:
-            write_all(descriptor, _FIRST + "".join(lines).encode() + b"\n" + text)
-            for file in objects.values():
-                with reading(file) as source:
-                    while block := source.read(_STEP):
-                        write_all(descriptor, block)
-            sync(descriptor)
-            size = os.fstat(descriptor).st_size
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        finally:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-    return size
+    with replacing(path) as descriptor:
+        write_all(descriptor, _FIRST + "".join(lines).encode() + b"\n" + text)
+        for file in objects.values():
+            with reading(file) as source:
+                while block := source.read(_STEP):
+                    write_all(descriptor, block)
+        return os.fstat(descriptor).st_size

@@ -7,7 +7,6 @@ there, of the tensor's own dtype. Of the same kind: vLLM's sparse weight updates
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from gittheta.errors import FormatError
 from gittheta.limits import Limits
-from gittheta.storage.files import open_new, sync, sync_folder, translated, write_all
+from gittheta.storage.files import replacing, translated, write_all
 
 if TYPE_CHECKING:
     from gittheta.flows.patch.sides import Side, SideTensor
@@ -98,15 +97,7 @@ def _write(target: Path, entries: list[_Entry], values: BinaryIO, metadata: dict
         at += entry.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.gittheta")
-    descriptor = open_new(temporary, 0o666)
-    try:
+    with replacing(target) as descriptor:
         write_all(descriptor, len(text).to_bytes(8, "little") + text)
         while block := values.read(_STEP):
             write_all(descriptor, block)
-        sync(descriptor)
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-    finally:
-        os.close(descriptor)
-        temporary.unlink(missing_ok=True)

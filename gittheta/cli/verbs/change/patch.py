@@ -15,6 +15,7 @@ from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import GitError
 from gittheta.flows.maintain.verify import manifest_of, versions_of
 from gittheta.flows.patch.apply import apply_patch as write_patched
+from gittheta.flows.patch.apply_flat import apply_flat, is_flat
 from gittheta.flows.patch.flat import write_flat
 from gittheta.flows.patch.in_place import apply_in_place, undo
 from gittheta.flows.patch.make import make_patch
@@ -72,6 +73,8 @@ def apply_patch(
 ) -> None:
     """Turn CHECKPOINT into the version that PATCH leads to. Both ends are compared with their digests.
 
+    PATCH may also be an update of flat indices and values, as trainers send them: then nothing can be compared.
+
     By default the new version is written beside the file and then takes its name. After a change in place that was
     cut short, the same command again completes it.
     """
@@ -83,11 +86,28 @@ def apply_patch(
     if file is None or checkpoint is None or back is not None or (in_place and output):
         raise click.UsageError("say PATCH CHECKPOINT, or --undo CHECKPOINT; --in-place has no --output")
     console = Console()
+    if _is_update(file, checkpoint, output, console, in_place=in_place):
+        return
     change = apply_in_place(file, checkpoint, console) if in_place else None
     if change is None:
         change = write_patched(file, checkpoint, output or checkpoint, console)
     console.stop()
     click.echo(f"{shown(str(output or checkpoint))}: {'the new version' if change else 'was the new version already'}")
+
+
+def _is_update(file: Path, checkpoint: Path, output: Path | None, console: Console, *, in_place: bool) -> bool:
+    """Put in flat indices and values, if it is these that the patch has."""
+    with TensorStore(ObjectStore(Path(os.devnull) / "none"), reporter=console) as tensors:
+        if not is_flat(tensors, file):
+            return False
+        if in_place:
+            raise click.UsageError("indices and values cannot be put in in place: nothing would say whether they fit")
+        count = apply_flat(tensors, file, checkpoint, output or checkpoint)
+    console.stop()
+    click.echo(
+        f"{shown(str(output or checkpoint))}: {counted(count, 'element')} set; nothing tells which version it fits"
+    )
+    return True
 
 
 class _Sides:

@@ -13,6 +13,7 @@ from gittheta.codec.tensor_store import TensorStore
 from gittheta.errors import FormatError, StoreError, ThetaError
 from gittheta.flows.patch import in_place
 from gittheta.flows.patch.apply import apply_patch
+from gittheta.flows.patch.apply_flat import apply_flat, is_flat
 from gittheta.flows.patch.flat import write_flat
 from gittheta.flows.patch.in_place import apply_in_place, journal_of, undo
 from gittheta.flows.patch.make import Made, make_patch
@@ -228,3 +229,53 @@ def test_what_flat_indices_cannot_tell(tensors: TensorStore, tmp_path: Path, nam
         write_flat(old, new, tmp_path / "flat")
     assert caught.value.tensor == tensor
     assert not (tmp_path / "flat").exists()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_flat_indices_put_in(tensors: TensorStore, tmp_path: Path, bits: int) -> None:
+    new = checkpoint(dict(OLD) | {"a": FEW, "zeros": ZEROS + 1})
+    (tmp_path / "old").write_bytes(checkpoint(OLD))
+    (tmp_path / "new").write_bytes(new)
+    with file_side(tensors, tmp_path / "old") as old, file_side(tensors, tmp_path / "new") as after:
+        count = write_flat(old, after, tmp_path / "flat", bits)
+    assert is_flat(tensors, tmp_path / "flat")
+    assert not is_flat(tensors, tmp_path / "old")
+    assert apply_flat(tensors, tmp_path / "flat", tmp_path / "old", tmp_path / "result") == count
+    assert (tmp_path / "result").read_bytes() == new
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def pair(name: str, at: np.ndarray, values: np.ndarray) -> bytes:
+    return checkpoint({f"{name}.indices": at, f"{name}.values": values})
+
+
+def test_indices_in_any_order(tensors: TensorStore, tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(checkpoint(OLD))
+    (tmp_path / "flat").write_bytes(pair("a", np.array([4095, 0, 7], np.uint32), floats(1, 2, 3)))
+    assert apply_flat(tensors, tmp_path / "flat", tmp_path / "old", tmp_path / "old") == 3
+    expected = W.copy()
+    expected.reshape(-1)[[4095, 0, 7]] = [1, 2, 3]
+    assert (tmp_path / "old").read_bytes() == checkpoint(dict(OLD) | {"a": expected})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pair("q", np.arange(1), floats(1)), "does not have it"),
+        (pair("a", np.array([4096]), floats(1)), "beyond its elements"),
+        (pair("a", np.array([-1]), floats(1)), "beyond its elements"),
+        (pair("a", np.array([5, 5]), floats(1, 2)), "the same one twice"),
+        (pair("a", np.array([5, 6]), floats(1)), "2 indices for 1 values"),
+        (pair("a", np.array([5]), np.array([1.0])), "the values are f64, the tensor is f32"),
+        (pair("a", floats(5), floats(1)), "of a kind"),
+    ],
+)
+def test_updates_that_do_not_fit(tensors: TensorStore, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "old").write_bytes(checkpoint(OLD))
+    (tmp_path / "flat").write_bytes(content)
+    with pytest.raises(FormatError, match=words):
+        apply_flat(tensors, tmp_path / "flat", tmp_path / "old", tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == checkpoint(OLD)
