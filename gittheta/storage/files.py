@@ -134,7 +134,7 @@ def open_new(path: Path, mode: int = 0o600) -> int:
 
 @contextmanager
 def replacing(target: Path, like: Path | None = None) -> Iterator[int]:
-    """A descriptor of a new file, which takes the place of ``target`` at the end: synced, with the permissions of ``like``.
+    """A descriptor of a new file, which takes the place of ``target`` at the end: synced, as accessible as ``like``.
 
     If the block raises, nothing has changed. Raises StoreError.
     """

@@ -1,4 +1,4 @@
-"""Updates as flat indices and new values, as trainers and :mod:`gittheta.flows.patch.flat` write them, put into a file."""
+"""Updates as flat indices and new values, as trainers and :mod:`gittheta.flows.patch.flat` write them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 INDICES, VALUES = ".indices", ".values"
 _INTEGERS = {"i32": "<i4", "i64": "<i8", "u32": "<u4", "u64": "<u8"}
-_HINT = (
-    "an update has a pair X.indices, X.values for each tensor X: positions in the flattened tensor, and new elements"
-)
+_HINT = "an update has a pair X.indices, X.values for each tensor X: flat positions, and the new elements there"
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,7 @@ def _is_update(file: Path, checkpoint: Path, output: Path | None, console: Conso
             raise click.UsageError("indices and values cannot be put in in place: nothing would say whether they fit")
         count = apply_flat(tensors, file, checkpoint, output or checkpoint)
     console.stop()
-    click.echo(
-        f"{shown(str(output or checkpoint))}: {counted(count, 'element')} set; nothing tells which version it fits"
-    )
+    click.echo(f"{shown(str(output or checkpoint))}: {counted(count, 'element')} set, and nothing was compared")
     return True
 
 
