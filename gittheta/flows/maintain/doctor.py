@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gittheta import __version__
 from gittheta.errors import ThetaError
 from gittheta.flows.maintain.status import filter_problem
 from gittheta.flows.transfer.pointers import PointerList
@@ -78,7 +78,7 @@ def examine(workspace: Workspace, *, ask_remotes: bool = True) -> Iterator[Diagn
 
 
 def _program(workspace: Workspace) -> Iterator[Diagnosis]:
-    yield Diagnosis("gittheta", Verdict.GOOD, f"{__version__}, Python {sys.version.split()[0]} at {sys.executable}")
+    yield Diagnosis("gittheta", Verdict.GOOD, f"{version('gittheta')}, Python {sys.version.split()[0]} at {sys.executable}")
     text = workspace.repository.git_version()
     numbers = tuple(int(word) for word in text.split(".")[:2] if word.isdigit())
     old = numbers < _OLDEST_GIT
