@@ -78,7 +78,9 @@ def examine(workspace: Workspace, *, ask_remotes: bool = True) -> Iterator[Diagn
 
 
 def _program(workspace: Workspace) -> Iterator[Diagnosis]:
-    yield Diagnosis("gittheta", Verdict.GOOD, f"{version('gittheta')}, Python {sys.version.split()[0]} at {sys.executable}")
+    yield Diagnosis(
+        "gittheta", Verdict.GOOD, f"{version('gittheta')}, Python {sys.version.split()[0]} at {sys.executable}"
+    )
     text = workspace.repository.git_version()
     numbers = tuple(int(word) for word in text.split(".")[:2] if word.isdigit())
     old = numbers < _OLDEST_GIT
