@@ -315,7 +315,7 @@ class RemoteConformance:
             assert dict(other.read_notes([*names, "absent"])) == {name: name.encode() * 100 for name in names}
             other.write_note(names[0], b"new")
             assert dict(manager.read_notes(names[:1])) == {names[0]: b"new"}
-            assert other.names() == {}, "a note is no object"
+            assert other.names() == {}, "a note is listed as an object"
             for _ in range(2):
                 other.remove_note(names[0])
             assert manager.notes() == names[1:]

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
+
+from tests.support.http_server import QuietHandler, serving
 
 #: What is done instead of passing an answer on.
 FAULTS = ("500", "503", "429", "refused", "lost", "cut", "short", "flipped", "stalled")
@@ -46,21 +46,13 @@ class FaultProxy:
             return chosen
 
     def place(self, size: int) -> int:
-        """Somewhere in an answer of so many bytes."""
+        """A random offset in an answer of this many bytes."""
         with self._lock:
             return self._random.randrange(size) if size else 0
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __init__(self, proxy: FaultProxy, *arguments: object) -> None:
-        self.proxy = proxy
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is printed."""
+class _Handler(QuietHandler):
+    proxy: FaultProxy
 
     def handle_one_request(self) -> None:
         with suppress(ConnectionError):
@@ -72,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _pass_on(self) -> None:
-        body = self._body()
+        body = self.body()
         fault = self.proxy.fault(self.command, self.path)
         if fault in ("500", "503", "429"):
             self._send(int(fault), [("Retry-After", "0")] if fault == "429" else [], b"not now")
@@ -115,19 +107,6 @@ class _Handler(BaseHTTPRequestHandler):
             kept += [("Content-Length", value) for value in answer.headers.get_all("Content-Length", [])]
         return answer.status, kept, content
 
-    def _body(self) -> bytes:
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.send_response_only(100)
-            self.end_headers()
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
     def _send(self, status: int, headers: list[tuple[str, str]], content: bytes, promised: int | None = None) -> None:
         self.send_response_only(status)
         for name, value in headers:
@@ -155,11 +134,5 @@ def fault_proxy(
 ) -> Iterator[FaultProxy]:
     """A proxy before a port of this machine, for a while."""
     proxy = FaultProxy(target, seed, suffers, share)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, proxy))
-    proxy.port = server.server_address[1]
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(type("Handler", (_Handler,), {"proxy": proxy})) as proxy.port:
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+
+from tests.support.http_server import QuietHandler, serving
 
 USER, PASSWORD = "me", "password-of-the-tests"
 
@@ -38,16 +38,8 @@ class Forge:
         return f"http://127.0.0.1:{self.port}/{name}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __init__(self, forge: Forge, *arguments: object) -> None:
-        self.forge = forge
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is printed."""
+class _Handler(QuietHandler):
+    forge: Forge
 
     def do_GET(self) -> None:
         self._answer()
@@ -64,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         lfs = "/info/lfs/" in path or path.startswith("/objects/")
         forge.requests[f"{self.command} {'batch' if path.endswith('batch') else 'lfs' if lfs else 'git'}"] += 1
         forge.seen += [(path, name.lower(), value) for name, value in self.headers.items()]
-        body = self._body()
+        body = self.body()
         expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         if forge.password and self.headers.get("Authorization") != expected:
             self._send(401, {"WWW-Authenticate": 'Basic realm="tests"'}, b"")
@@ -72,16 +64,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._lfs(path.partition("/info/lfs")[2] or path, body)
         else:
             self._git(body)
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
 
     def _lfs(self, path: str, body: bytes) -> None:
         connection = HTTPConnection("127.0.0.1", self.forge.lfs_port)
@@ -130,14 +112,10 @@ def forge(folder: Path, *, password: bool = False) -> Iterator[Forge]:
     server.LFSRequestHandler.disable_nagle_algorithm = True
     lfs_server, _ = server.run_lfs_server(host="127.0.0.1", lfs_dir=str(folder / "lfs"))
     place = Forge(folder, lfs_server.server_address[1], password)
-    front = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, place))
-    place.port = front.server_address[1]
-    threads = [Thread(target=each.serve_forever, daemon=True) for each in (lfs_server, front)]
-    for thread in threads:
-        thread.start()
+    Thread(target=lfs_server.serve_forever, daemon=True).start()
     try:
-        yield place
+        with serving(type("Handler", (_Handler,), {"forge": place})) as place.port:
+            yield place
     finally:
-        for each in (front, lfs_server):
-            each.shutdown()
-            each.server_close()
+        lfs_server.shutdown()
+        lfs_server.server_close()
