@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from gittheta.flows.transfer.needs import Needs, needed_objects
 from gittheta.flows.transfer.remotes import OpenedRemote, missing_at, opened_remote
 from gittheta.model import ObjectId
 from gittheta.remotes.managed import managed
-from gittheta.storage.files import check_file
 
 if TYPE_CHECKING:
     from gittheta.api import BatchRemote
@@ -72,15 +71,16 @@ def _copy(workspace: Workspace, here: BatchRemote, there: BatchRemote, objects: 
     def send(object_id: ObjectId) -> ObjectId | None:
         temporary = store.temporary()
         try:
-            here.download(object_id, temporary, uncounted)
-            check_file(temporary, object_id)
-        except (ObjectCorrupt, RemoteError):
+            with suppress(RemoteError):
+                here.download(object_id, temporary, uncounted)
+            if not temporary.exists():
+                return object_id
+            there.upload(object_id, temporary, uncounted)  # compares it with its name
+        except ObjectCorrupt:
             return object_id
-        else:
-            there.upload(object_id, temporary, uncounted)
-            return None
         finally:
             temporary.unlink(missing_ok=True)
+        return None
 
     pool = ThreadPoolExecutor(workspace.settings.transfers, "gittheta-copy")
     try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +130,7 @@ class _Sides:
         if path is None and os.path.isfile(word):
             return self._stack.enter_context(file_side(self.tensors, Path(word)))
         if self._workspace is None:
-            self._workspace = self._stack.enter_context(_open())
+            self._workspace = self._stack.enter_context(open_workspace())
         return self._revision(self._workspace, word if path is None else f"{word}:{path}")
 
     def _revision(self, workspace: Workspace, name: str) -> Side:
@@ -142,9 +141,3 @@ class _Sides:
                 f"not a checkpoint that gittheta stores: {quoted(name)}", hint="`git theta ls-files` lists them"
             )
         return revision_side(workspace, manifest)
-
-
-@contextmanager
-def _open() -> Iterator[Workspace]:
-    with open_workspace() as workspace:
-        yield workspace
